@@ -1,0 +1,199 @@
+//! One validated configuration. `aether.yaml` ([`yaml`]) is one way to write it; others lower to the same [`Config`].
+//!
+//! Everything that can be wrong is found here, before anything runs: what comes out needs no second look. Knows no sockets
+//! and opens no files except through [`yaml::load`]'s caller.
+
+pub mod dsn;
+pub mod secret;
+pub mod units;
+pub mod userlist;
+pub mod yaml;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub use secret::{Secret, Stored};
+
+/// Everything an operator may decide, checked and complete.
+#[derive(Debug)]
+pub struct Config {
+    /// The process: where it listens, as whom it runs, how it stops.
+    pub server: ServerConfig,
+    /// Databases by the name that clients ask for.
+    pub databases: BTreeMap<String, Rc<PoolConfig>>,
+    /// The `"*"` entry: for names that are not in `databases`.
+    pub fallback: Option<Rc<PoolConfig>>,
+    /// Who may log in.
+    pub auth: AuthConfig,
+    /// Who may use the console.
+    pub admin: AdminConfig,
+    /// What was accepted but deserves a look, one line each; logged at start and reload.
+    pub warnings: Vec<String>,
+}
+
+/// Section `server`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Addresses to listen on; never empty.
+    pub listen: Vec<SocketAddr>,
+    /// How long a graceful stop may take.
+    pub shutdown_timeout: Duration,
+    /// OS user to become when started as root.
+    pub user: Option<String>,
+    /// Client connections in total, those still logging in included.
+    pub max_client_connections: usize,
+    /// Absolute limit for a client's login; zero: off.
+    pub client_login_timeout: Duration,
+    /// Least severe log line that is written.
+    pub log_level: log::LevelFilter,
+}
+
+/// When a server is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// When the client leaves.
+    Session,
+}
+
+impl PoolMode {
+    /// The word in the configuration and in SHOW.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PoolMode::Session => "session",
+        }
+    }
+}
+
+/// When a client of a session pool gets its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerAssignment {
+    /// At login: process id and parameters are the server's own.
+    Login,
+    /// With the first query: a client that only sits there costs no server.
+    FirstQuery,
+}
+
+/// A pool: one entry of `databases`, or the single `pool`. A duration of zero means "off" unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    /// Where the servers are.
+    pub backend: Backend,
+    /// When a server is given back.
+    pub mode: PoolMode,
+    /// When a client gets its server.
+    pub server_assignment: ServerAssignment,
+    /// Most server connections, over all users; at least 1.
+    pub max_connections: usize,
+    /// Idle server connections kept ready.
+    pub min_idle_connections: usize,
+    /// An idle server connection is closed after this.
+    pub max_idle_time: Duration,
+    /// A server connection is not used again after this age.
+    pub max_lifetime: Duration,
+    /// A client waits at most this long for a server.
+    pub acquire_timeout: Duration,
+    /// One attempt to connect and log in to a server takes at most this long. Never zero.
+    pub connect_timeout: Duration,
+    /// A server that was idle for longer is checked before it is used again; zero: always checked.
+    pub check_delay: Duration,
+    /// What the check runs; `None`: no check. The empty text is an empty query, which PostgreSQL answers.
+    pub check_query: Option<String>,
+    /// The check must answer within this. Never zero.
+    pub check_timeout: Duration,
+    /// What is run before a server goes to the next client; `None`: nothing (only a rollback).
+    pub reset_query: Option<String>,
+    /// The reset must be done within this. Never zero.
+    pub reset_timeout: Duration,
+    /// A client that sends nothing for this long outside of a transaction is closed.
+    pub client_idle_timeout: Duration,
+}
+
+/// Where the servers of a pool are and as whom Aether logs in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Tried in order until one answers; never empty.
+    pub hosts: Vec<HostPort>,
+    /// The database there; `None`: the name that the client asked for.
+    pub database: Option<String>,
+    /// The role for all clients; `None`: each client's own.
+    pub user: Option<String>,
+    /// The password of `user`.
+    pub password: Option<Secret>,
+    /// Startup parameters for every server (`application_name`, `options`, ...), lower-case names, sorted; a client's own win,
+    /// and its `options` come after these.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// One host of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum HostPort {
+    /// A name or an address, and a port.
+    Tcp(String, u16),
+    /// The path of a Unix socket, file name included.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for HostPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HostPort::Tcp(host, port) if host.contains(':') => write!(f, "[{host}]:{port}"),
+            HostPort::Tcp(host, port) => write!(f, "{host}:{port}"),
+            HostPort::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// It need not.
+    Trust,
+    /// The password in clear.
+    Password,
+    /// MD5 challenge; SCRAM for users who hold a SCRAM verifier.
+    Md5,
+    /// SCRAM-SHA-256.
+    ScramSha256,
+}
+
+impl AuthMethod {
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AuthMethod::Trust => "trust",
+            AuthMethod::Password => "password",
+            AuthMethod::Md5 => "md5",
+            AuthMethod::ScramSha256 => "scram-sha-256",
+        }
+    }
+}
+
+/// Section `auth`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthConfig {
+    /// How clients prove themselves.
+    pub method: AuthMethod,
+    /// Users and their secrets.
+    pub users: BTreeMap<String, Stored>,
+    /// Whether a user who is not in `users` may log in; only ever true with `trust` and no list of users.
+    pub anyone: bool,
+    /// Iterations of the verifiers that are made from plain passwords.
+    pub scram_iterations: u32,
+    /// Seeds the salts shown to unknown users, so that they stay the same over a restart.
+    pub mock_secret: Option<Secret>,
+}
+
+/// Section `admin`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// May run every command.
+    pub users: Vec<String>,
+    /// May only look.
+    pub stats_users: Vec<String>,
+}
+
+/// Names under which the console is reached, unless a database of that name is configured.
+pub const CONSOLE_NAMES: [&str; 2] = ["aether", "pgbouncer"];

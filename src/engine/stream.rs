@@ -1,0 +1,188 @@
+//! The seam: what the engine may ask of a connection and of the world.
+//!
+//! Two small traits. `net` implements them over the kernel, `tests/simulation` over a simulated network and clock, so the
+//! whole pooler, unchanged, runs on both.
+
+use std::rc::Rc;
+
+use super::arena::Key;
+use super::client::Client;
+use super::server::Server;
+use crate::auth::{KeyDerivation, SaltedPassword};
+use crate::config::Config;
+
+/// What a read took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// So many bytes, at least one. `more`: there may be more at once. `!more`: drained until the next readable event,
+    /// unless a hang-up was reported.
+    Bytes {
+        /// Bytes that were put at the start of the buffer.
+        count: usize,
+        /// Whether another read may find something without another event.
+        more: bool,
+    },
+    /// Nothing there; an event will come.
+    Blocked,
+    /// The connection is over for reading.
+    Closed(Why),
+}
+
+/// What a write gave away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// So many bytes were taken, at least one. Fewer than offered: full until the next writable event.
+    Bytes(usize),
+    /// Full, or not connected yet; an event will come.
+    Blocked,
+    /// The connection is over for writing.
+    Closed(Why),
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The peer closed its side in an orderly way.
+    Eof,
+    /// An error of the operating system, as text: refused, reset, timed out, unreachable.
+    Error(String),
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Why::Eof => f.write_str("closed the connection"),
+            Why::Error(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The peer's address: an IP address, or `unix`.
+    pub address: String,
+    /// The peer's port; 0 for Unix sockets.
+    pub port: u16,
+    /// Our own address.
+    pub local_address: String,
+    /// Our own port.
+    pub local_port: u16,
+}
+
+/// A connection, whatever carries it. Never blocks.
+pub trait Stream {
+    /// Reads into the start of `into`, which is not empty.
+    fn read(&mut self, into: &mut [u8]) -> Taken;
+    /// Writes from the start of `from`, which is not empty. On a connection that is still being made: `Blocked`.
+    fn write(&mut self, from: &[u8]) -> Given;
+    /// No more will be written: half-close, so that the peer reads what was sent and then the end.
+    fn shutdown(&mut self);
+    /// Who is there.
+    fn facts(&self) -> Facts;
+}
+
+/// Where to dial.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Address {
+    /// An address and port.
+    Tcp(std::net::SocketAddr),
+    /// A Unix socket.
+    Unix(std::path::PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp(address) => write!(f, "{address}"),
+            Address::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// A listening socket, by its place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListenerId(pub usize);
+
+/// What accepting brought.
+pub enum Accepted {
+    /// A connection.
+    Stream(Box<dyn Stream>),
+    /// Nobody waits any more; an event will come.
+    Blocked,
+    /// Out of descriptors or memory: try again after a pause. The text says of what.
+    Exhausted(String),
+}
+
+/// What the engine may ask of the world.
+pub trait Host {
+    /// Takes a new connection; its events will come for `key`.
+    fn accept(&mut self, listener: ListenerId, key: Key<Client>) -> Accepted;
+    /// Begins a connection; its events will come for `key`. An error is one that is known at once.
+    fn dial(&mut self, to: &Address, key: Key<Server>) -> Result<Box<dyn Stream>, String>;
+    /// Looks a name up, off the loop; the answer comes as [`Event::Resolved`].
+    fn resolve(&mut self, name: &str, port: u16, key: Key<Server>);
+    /// Runs PBKDF2 off the loop; the answer comes as [`Event::Derived`].
+    fn derive(&mut self, job: KeyDerivation, who: Who);
+    /// Fills `into` from a cryptographically secure source.
+    fn random(&mut self, into: &mut [u8]);
+    /// Closes the listening sockets for good.
+    fn stop_listening(&mut self);
+}
+
+/// One end of the engine's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// A client.
+    Client(Key<Client>),
+    /// A server.
+    Server(Key<Server>),
+}
+
+/// What the poll said of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    /// Something can be read, or the end.
+    pub read: bool,
+    /// Something can be written, or a connection attempt is over.
+    pub write: bool,
+    /// The peer hung up or the connection failed: read until the end shows.
+    pub hung_up: bool,
+}
+
+/// How to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shutdown {
+    /// Stop listening, wait for the clients to leave (SIGTERM).
+    WaitForClients,
+    /// Stop listening, wait for the servers to be released (SIGINT).
+    WaitForServers,
+    /// At once (SIGQUIT, or a second signal).
+    Immediate,
+}
+
+/// What the world tells the engine.
+pub enum Event {
+    /// A connection can do something.
+    Ready(Who, Ready),
+    /// Somebody waits to be accepted.
+    Incoming(ListenerId),
+    /// A name was looked up.
+    Resolved {
+        /// The server connection that asked.
+        key: Key<Server>,
+        /// Its addresses, or why there are none.
+        result: Result<Vec<std::net::SocketAddr>, String>,
+    },
+    /// A key derivation is done.
+    Derived {
+        /// Who asked.
+        who: Who,
+        /// The result.
+        salted: SaltedPassword,
+    },
+    /// A new configuration, checked.
+    Reload(Rc<Config>),
+    /// Stop.
+    Shutdown(Shutdown),
+}

@@ -1,0 +1,59 @@
+//! Every maximum in the program, named, with its reason.
+//!
+//! A queue, a buffer or a loop without a maximum is a bug (STYLE, habit 6). What an operator may want to change is a key
+//! of the configuration; what only protects the process is here.
+
+/// Largest startup packet, length word included (PostgreSQL: `MAX_STARTUP_PACKET_LENGTH` plus the length word).
+pub const STARTUP_PACKET_MAX: usize = 10_004;
+/// Largest password or SASL message of a client, length word included. PostgreSQL's own limit is 65,535.
+pub const PASSWORD_MESSAGE_MAX: usize = 65_535;
+/// Largest SASL message that SCRAM needs. Nothing that libpq or any driver sends comes near.
+pub const SASL_MESSAGE_MAX: usize = 1_024;
+/// Largest of the client's small messages (`S H X C D E c f`), length word included, as in PostgreSQL.
+pub const SMALL_MESSAGE_MAX: u32 = 10_000;
+/// Largest of the client's large messages (`Q P B F d`), length word included, as in PostgreSQL (1 GB - 2).
+pub const LARGE_MESSAGE_MAX: u32 = 0x3FFF_FFFE;
+/// Largest message a server may send, length word included.
+pub const SERVER_MESSAGE_MAX: u32 = 0x4000_0000;
+/// Largest message of a server while it logs in; ParameterStatus and errors are far smaller.
+pub const LOGIN_MESSAGE_MAX: usize = 30_000;
+/// Notices kept from a server's login, to be shown to the clients that get this server.
+pub const LOGIN_NOTICES_MAX: usize = 8 * 1024;
+/// Largest ParameterStatus that is looked at; a larger one passes, and its server is not used again.
+pub const PARAMETER_STATUS_MAX: usize = 16 * 1024;
+/// Most parameters remembered per server. PostgreSQL reports some fifteen.
+pub const PARAMETERS_MAX: usize = 256;
+/// One read, and the size of the loop's one buffer beside the carry.
+pub const READ_MAX: usize = 64 * 1024;
+/// Most bytes that may wait in `carry` for the rest of a message that must be seen whole.
+pub const CARRY_MAX: usize = 80 * 1024;
+/// Most bytes that may wait in an `outbox` before nothing more is put in: one read and what Aether adds itself.
+pub const OUTBOX_MAX: usize = 256 * 1024;
+/// Answers that a server may owe before the client is no longer read (catalogue C10).
+pub const OWED_MAX: usize = 8_192;
+/// Iterations that a server may ask for in SCRAM (catalogue R6).
+pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
+/// Most startup sets of which idle servers are kept in one pool.
+pub const IDLE_KINDS_MAX: usize = 8;
+/// Most startup sets whose welcome is remembered in one pool (`server_assignment: first_query`).
+pub const WELCOMES_MAX: usize = 64;
+/// Cancel connections under way to the servers of one pool.
+pub const CANCELS_MAX: usize = 64;
+/// New connections taken per listener and turn, so that a storm of them does not starve the others.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Server connections of one pool that may be dialling or logging in at once.
+pub const CONNECTING_MAX: usize = 16;
+/// Addresses of one host name that are tried.
+pub const ADDRESSES_MAX: usize = 64;
+/// Pools made from the `"*"` entry that may exist at once.
+pub const FALLBACK_POOLS_MAX: usize = 1_000;
+/// Derived SCRAM keys remembered.
+pub const DERIVED_KEYS_MAX: usize = 10_000;
+/// Authentication messages a client may send.
+pub const AUTH_ROUNDS_MAX: u32 = 4;
+/// How long a connection that is being closed may take to read its last message.
+pub const LINGER_MS: u64 = 2_000;
+/// Log lines that may wait for the writer thread; more are dropped and counted.
+pub const LOG_QUEUE_MAX: usize = 8_192;
+/// Longest text from a peer inside a log line or an error.
+pub const QUOTED_TEXT_MAX: usize = 256;
