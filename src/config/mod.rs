@@ -4,6 +4,7 @@
 //! and opens no files except through [`yaml::load`]'s caller.
 
 pub mod dsn;
+mod nearest;
 pub mod secret;
 pub mod units;
 pub mod userlist;
