@@ -92,7 +92,7 @@ pub fn host_port(host: &str, port: u16) -> Result<HostPort, String> {
     if host.starts_with('/') {
         return Ok(HostPort::Unix(socket_file(host, port)));
     }
-    let strange = |c: char| c.is_whitespace() || c.is_control() || "@/?#[],".contains(c);
+    let strange = |c: char| c.is_whitespace() || c.is_control() || "@/?#[],${}".contains(c);
     let without_zone = host.split('%').next().unwrap_or(host);
     let address = without_zone.parse::<std::net::Ipv6Addr>().is_ok();
     if host.contains(strange) || (host.contains(':') && !address) {

@@ -1,10 +1,13 @@
-//! One validated configuration. `aether.yaml` ([`yaml`]) is one way to write it; others lower to the same [`Config`].
+//! One validated configuration. `aether.yaml` ([`schema`]) is one way to write it; others lower to the same [`Config`].
 //!
-//! Everything that can be wrong is found here, before anything runs: what comes out needs no second look. Knows no sockets
-//! and opens no files except through [`yaml::load`]'s caller.
+//! Everything that can be wrong is found here, before anything runs: what comes out needs no second look. Knows no sockets,
+//! and the file system and the environment only through the one door [`files`].
 
 pub mod dsn;
+mod effective;
+pub mod files;
 mod nearest;
+pub mod schema;
 pub mod secret;
 pub mod units;
 pub mod userlist;
@@ -16,7 +19,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use secret::{Secret, Stored};
+pub use effective::effective;
+pub use files::load;
+pub use secret::{ScramVerifier, Secret, Stored};
+pub use yaml::{ConfigError, Outside};
 
 /// Everything an operator may decide, checked and complete.
 #[derive(Debug)]
@@ -40,7 +46,7 @@ pub struct Config {
 pub struct ServerConfig {
     /// Addresses to listen on; never empty.
     pub listen: Vec<SocketAddr>,
-    /// How long a graceful stop may take.
+    /// How long a graceful stop may take; zero: no limit.
     pub shutdown_timeout: Duration,
     /// OS user to become when started as root.
     pub user: Option<String>,
@@ -75,6 +81,16 @@ pub enum ServerAssignment {
     Login,
     /// With the first query: a client that only sits there costs no server.
     FirstQuery,
+}
+
+impl ServerAssignment {
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServerAssignment::Login => "login",
+            ServerAssignment::FirstQuery => "first_query",
+        }
+    }
 }
 
 /// A pool: one entry of `databases`, or the single `pool`. A duration of zero means "off" unless said otherwise.
@@ -169,6 +185,11 @@ impl AuthMethod {
             AuthMethod::Md5 => "md5",
             AuthMethod::ScramSha256 => "scram-sha-256",
         }
+    }
+
+    /// Whether somebody on the way can get in with what he sees, or needs nothing at all.
+    pub fn is_insecure(self) -> bool {
+        matches!(self, AuthMethod::Trust | AuthMethod::Password)
     }
 }
 

@@ -1,0 +1,173 @@
+//! The configuration in force, written as `aether.yaml`: every default filled in, every inheritance resolved, every secret
+//! masked. Reads nothing back; a test does.
+
+use std::fmt::Write as _;
+
+use super::units::show_duration;
+use super::{AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig};
+
+/// Stands for every secret.
+const MASK: &str = "\"****\"";
+
+/// The effective configuration as YAML, for `aether --check`.
+pub fn effective(config: &Config) -> String {
+    let mut page = Page::default();
+    write_server(&config.server, &mut page);
+    page.line(0, "databases", "");
+    for (name, pool) in &config.databases {
+        write_pool(&quoted(name), pool, &mut page);
+    }
+    if let Some(pool) = &config.fallback {
+        write_pool(&quoted("*"), pool, &mut page);
+    }
+    write_auth(config, &config.auth, &mut page);
+    write_admin(&config.admin, &mut page);
+    page.0
+}
+
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, depth: usize, key: &str, value: &str) {
+        let blank = if value.is_empty() { "" } else { " " };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            self.0,
+            "{:indent$}{key}:{blank}{value}",
+            "",
+            indent = depth * 2
+        );
+    }
+}
+
+fn write_server(server: &ServerConfig, page: &mut Page) {
+    page.line(0, "server", "");
+    page.line(
+        1,
+        "listen_addr",
+        &list(server.listen.iter().map(ToString::to_string)),
+    );
+    page.line(
+        1,
+        "shutdown_timeout",
+        &show_duration(server.shutdown_timeout),
+    );
+    page.line(1, "user", &optional(server.user.as_deref()));
+    page.line(
+        1,
+        "max_client_connections",
+        &server.max_client_connections.to_string(),
+    );
+    page.line(
+        1,
+        "client_login_timeout",
+        &show_duration(server.client_login_timeout),
+    );
+    page.line(
+        1,
+        "log_level",
+        &server.log_level.as_str().to_ascii_lowercase(),
+    );
+}
+
+fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
+    page.line(1, name, "");
+    write_backend(&pool.backend, page);
+    page.line(2, "mode", pool.mode.as_str());
+    page.line(2, "server_assignment", pool.server_assignment.as_str());
+    page.line(2, "max_connections", &pool.max_connections.to_string());
+    page.line(
+        2,
+        "min_idle_connections",
+        &pool.min_idle_connections.to_string(),
+    );
+    page.line(2, "max_idle_time", &show_duration(pool.max_idle_time));
+    page.line(2, "max_lifetime", &show_duration(pool.max_lifetime));
+    page.line(2, "acquire_timeout", &show_duration(pool.acquire_timeout));
+    page.line(2, "connect_timeout", &show_duration(pool.connect_timeout));
+    page.line(2, "check_delay", &show_duration(pool.check_delay));
+    page.line(2, "check_query", &optional(pool.check_query.as_deref()));
+    page.line(2, "check_timeout", &show_duration(pool.check_timeout));
+    page.line(2, "reset_query", &optional(pool.reset_query.as_deref()));
+    page.line(2, "reset_timeout", &show_duration(pool.reset_timeout));
+    page.line(
+        2,
+        "client_idle_timeout",
+        &show_duration(pool.client_idle_timeout),
+    );
+}
+
+fn write_backend(backend: &Backend, page: &mut Page) {
+    page.line(2, "backend", "");
+    page.line(
+        3,
+        "host",
+        &list(backend.hosts.iter().map(ToString::to_string)),
+    );
+    page.line(3, "database", &optional(backend.database.as_deref()));
+    page.line(3, "user", &optional(backend.user.as_deref()));
+    page.line(
+        3,
+        "password",
+        backend.password.as_ref().map_or("null", |_| MASK),
+    );
+    for (name, value) in &backend.parameters {
+        page.line(3, name, &quoted(value));
+    }
+}
+
+fn write_auth(config: &Config, auth: &AuthConfig, page: &mut Page) {
+    page.line(0, "auth", "");
+    page.line(1, "type", auth.method.as_str());
+    page.line(1, "scram_iterations", &auth.scram_iterations.to_string());
+    page.line(
+        1,
+        "mock_secret",
+        auth.mock_secret.as_ref().map_or("null", |_| MASK),
+    );
+    // What was accepted must have been allowed.
+    let open =
+        auth.method.is_insecure() && config.server.listen.iter().any(|at| !at.ip().is_loopback());
+    page.line(1, "allow_insecure", if open { "true" } else { "false" });
+    if auth.anyone {
+        return page.line(1, "users", "null");
+    }
+    page.line(1, "users", "");
+    for name in auth.users.keys() {
+        page.line(2, &quoted(name), MASK);
+    }
+}
+
+fn write_admin(admin: &AdminConfig, page: &mut Page) {
+    page.line(0, "admin", "");
+    page.line(1, "users", &list(admin.users.iter().cloned()));
+    page.line(1, "stats_users", &list(admin.stats_users.iter().cloned()));
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.map(|item| quoted(&item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn optional(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".to_owned(), quoted)
+}
+
+/// A YAML text in double quotes.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            // Also what YAML takes for a line end or does not print.
+            c if c.is_control() || "\u{2028}\u{2029}\u{feff}\u{fffe}\u{ffff}".contains(c) => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,84 @@
+//! The one door from the configuration to the file system and the environment: [`load`]. Knows no key.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use super::Config;
+use super::schema;
+use super::yaml::{ConfigError, Outside};
+
+/// Largest file that is read as configuration, userlist or password.
+const FILE_MAX: u64 = 16 << 20;
+
+/// The process's own environment and files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct System;
+
+impl Outside for System {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+        let read = file.take(FILE_MAX + 1).read_to_end(&mut bytes);
+        match read {
+            Ok(count) if count as u64 > FILE_MAX => Err("larger than 16 MB".to_owned()),
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Reads `aether.yaml` at `path`, and the files it names (relative to its own directory).
+///
+/// # Errors
+/// Everything that is wrong, in the order of the file; at least one.
+pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
+    let whole = |text: String| {
+        vec![ConfigError {
+            file: path.display().to_string(),
+            line: None,
+            key: String::new(),
+            text,
+        }]
+    };
+    let bytes = System
+        .file(path)
+        .map_err(|error| whole(format!("cannot be read: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| whole("not UTF-8".to_owned()))?;
+    schema::read(&text, path, &System)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_one_error_with_its_name() {
+        let errors = load(Path::new("/nonexistent/aether.yaml")).unwrap_err();
+        assert_eq!(errors.len(), 1);
+        let line = errors[0].to_string();
+        assert!(
+            line.starts_with("/nonexistent/aether.yaml: cannot be read: No such file"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn files_are_found_beside_the_configuration() {
+        let directory = std::env::temp_dir().join(format!("aether-config-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join("users.txt"), "\"u\" \"s\"\n").unwrap();
+        let yaml = directory.join("aether.yaml");
+        std::fs::write(
+            &yaml,
+            "pool: {dsn: 'postgres://h/d'}\nauth: {users_file: users.txt}\n",
+        )
+        .unwrap();
+        let config = load(&yaml);
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert!(config.unwrap().auth.users.contains_key("u"));
+    }
+}

@@ -1,0 +1,254 @@
+//! What `aether.yaml` says: its sections, read in order and then held against each other.
+//!
+//! Owns the top level and the rules between sections; each section's keys and defaults are in its own file. Pure: whatever
+//! lies outside of the text comes through [`Outside`].
+
+mod auth;
+mod pool;
+mod server;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::rc::Rc;
+
+use self::auth::Logins;
+use self::pool::Draft;
+use super::yaml::{ConfigError, Field, Outside, Place, Problems, Section, document};
+use super::{AdminConfig, AuthConfig, AuthMethod, CONSOLE_NAMES, Config, PoolConfig, Stored};
+
+/// The sections.
+const SECTIONS: [&str; 5] = ["server", "pool", "databases", "auth", "admin"];
+
+/// Reads the text of an `aether.yaml`. `path` is its name in errors and the place from which relative file names count.
+///
+/// # Errors
+/// Everything that is wrong (at most 50 things), in the order of the file; at least one. No secret is in any of them.
+pub fn read(text: &str, path: &Path, outside: &dyn Outside) -> Result<Config, Vec<ConfigError>> {
+    let file = path.display().to_string();
+    let root = document(text, &file).map_err(|error| vec![error])?;
+    let mut problems = Problems::default();
+    let context = Context {
+        directory: path.parent().unwrap_or(Path::new("")),
+        outside,
+    };
+    let config = read_sections(&Field::root(&root), context, &mut problems);
+    match config {
+        Some(mut config) if problems.is_empty() => {
+            config.warnings = problems.warnings;
+            Ok(config)
+        }
+        _ => Err(problems.into_errors(text, &file)),
+    }
+}
+
+/// Where secrets come from.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    directory: &'a Path,
+    outside: &'a dyn Outside,
+}
+
+impl Context<'_> {
+    /// The content of a file that a key names.
+    fn file(self, field: &Field<'_>, problems: &mut Problems) -> Option<Vec<u8>> {
+        let path = self.directory.join(field.name(problems)?);
+        let read = self.outside.file(&path);
+        read.map_err(|error| {
+            problems.add(
+                &field.place,
+                format!("{} cannot be read: {error}", path.display()),
+            )
+        })
+        .ok()
+    }
+
+    /// The password in a file: all of it but one line end.
+    fn password_file(self, field: &Field<'_>, problems: &mut Problems) -> Option<Vec<u8>> {
+        let bytes = self.file(field, problems)?;
+        let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.is_empty() || text.contains(&0) {
+            problems.add(
+                &field.place,
+                "the file holds no password: it is empty, or has a zero byte",
+            );
+            return None;
+        }
+        Some(text.to_vec())
+    }
+}
+
+/// `None` only where something was added to `problems`.
+fn read_sections(
+    root: &Field<'_>,
+    context: Context<'_>,
+    problems: &mut Problems,
+) -> Option<Config> {
+    let top = root.section(&SECTIONS, problems);
+    let server = server::read(&section(&top, "server", &server::KEYS, problems), problems);
+    let (mut databases, mut fallback) = read_databases(&top, context, problems);
+    let drafts: Vec<&Draft> = databases.values().chain(&fallback).collect();
+    let logins = Logins::of(&drafts);
+    let auth_section = section(&top, "auth", &auth::KEYS, problems);
+    let (auth, allow_insecure) = auth::read(&auth_section, &logins, context, problems);
+    if !allow_insecure
+        && auth.method.is_insecure()
+        && server.listen.iter().any(|at| !at.ip().is_loopback())
+    {
+        problems.add(
+            &auth_section.get("type").map_or(auth_section.place.clone(), |field| field.place),
+            format!(
+                "{} on an address that other machines reach: listen on 127.0.0.1, choose scram-sha-256, or write \
+                 allow_insecure: true",
+                auth.method.as_str()
+            ),
+        );
+    }
+    for draft in databases.values_mut().chain(&mut fallback) {
+        draft.borrow_password(&auth.users);
+    }
+    warn_of_databases(&databases, problems);
+    warn_of_secrets(&auth, databases.values().chain(&fallback), problems);
+    let admin = read_admin(
+        &section(&top, "admin", &["users", "stats_users"], problems),
+        &auth,
+        problems,
+    );
+    let databases: BTreeMap<String, Rc<PoolConfig>> = databases
+        .into_iter()
+        .map(|(name, draft)| (name, Rc::new(draft.pool)))
+        .collect();
+    let fallback = fallback.map(|draft| Rc::new(draft.pool));
+    problems.is_empty().then_some(Config {
+        server,
+        databases,
+        fallback,
+        auth,
+        admin,
+        warnings: Vec::new(),
+    })
+}
+
+fn section<'a>(
+    top: &Section<'a>,
+    name: &str,
+    known: &[&str],
+    problems: &mut Problems,
+) -> Section<'a> {
+    let none = || Section::none(top.place.missing(name));
+    top.get(name)
+        .map_or_else(none, |field| field.section(known, problems))
+}
+
+type Drafts = (BTreeMap<String, Draft>, Option<Draft>);
+
+/// The databases that clients may name: each entry of `databases`, and the one that `pool` itself points at.
+fn read_databases(top: &Section<'_>, context: Context<'_>, problems: &mut Problems) -> Drafts {
+    let own = top
+        .get("pool")
+        .map(|field| field.section(&pool::KEYS, problems));
+    let parent = match &own {
+        Some(section) => {
+            Draft::defaults(section.place.clone()).overlaid(section, context, problems)
+        }
+        None => Draft::defaults(top.place.missing("pool")),
+    };
+    let mut databases = BTreeMap::new();
+    let mut fallback = None;
+    let entries = top.get("databases").map(|field| field.names(problems));
+    for (name, field) in entries.iter().flat_map(Section::iter) {
+        if name.is_empty() || name.contains('\0') {
+            problems.add(&field.place, "not a database name");
+            continue;
+        }
+        let section = field.section(&pool::KEYS, problems);
+        let draft = parent
+            .clone()
+            .at(section.place.clone())
+            .overlaid(&section, context, problems);
+        if name == "*" {
+            fallback = Some(draft.serving(None, problems));
+        } else {
+            databases.insert(name.to_owned(), draft.serving(Some(name), problems));
+        }
+    }
+    let alone = databases.is_empty() && fallback.is_none();
+    if let Some((name, draft)) = parent.own_database(alone, problems) {
+        databases.entry(name).or_insert(draft);
+    }
+    (databases, fallback)
+}
+
+fn read_admin(section: &Section<'_>, auth: &AuthConfig, problems: &mut Problems) -> AdminConfig {
+    let mut list = |key| {
+        let names = section
+            .get(key)
+            .and_then(|field| field.names_list(problems))
+            .unwrap_or_default();
+        for (name, place) in &names {
+            if !auth.anyone && !auth.users.contains_key(*name) {
+                problems.warn(
+                    place,
+                    format_args!("{name:?} is not among the users of auth and cannot log in"),
+                );
+            }
+        }
+        names.into_iter().map(|(name, _)| name.to_owned()).collect()
+    };
+    AdminConfig {
+        users: list("users"),
+        stats_users: list("stats_users"),
+    }
+}
+
+fn warn_of_databases(databases: &BTreeMap<String, Draft>, problems: &mut Problems) {
+    let hidden: Vec<&str> = CONSOLE_NAMES
+        .into_iter()
+        .filter(|name| databases.contains_key(*name))
+        .collect();
+    for name in &hidden {
+        let consequence = if hidden.len() == CONSOLE_NAMES.len() {
+            "cannot be reached"
+        } else {
+            "is only reached by its other name"
+        };
+        let text = format!(
+            "a database named \"{name}\" hides the console of that name, which {consequence}"
+        );
+        problems.warn(&Place::default(), text);
+    }
+}
+
+/// Warns of secrets with which a user cannot get in here, or not further to a server.
+fn warn_of_secrets<'a>(
+    auth: &AuthConfig,
+    drafts: impl Iterator<Item = &'a Draft>,
+    problems: &mut Problems,
+) {
+    let own_roles = drafts
+        .filter(|draft| draft.pool.backend.user.is_none())
+        .count()
+        > 0;
+    for (user, stored) in &auth.users {
+        let text = match (stored, auth.method) {
+            (Stored::Md5(_), AuthMethod::ScramSha256) => {
+                "has an MD5 secret and cannot log in with type scram-sha-256; store the password or a SCRAM verifier, \
+                 or use type md5"
+            }
+            (Stored::Scram(_), _) if own_roles => {
+                "is known by a SCRAM verifier only: Aether cannot log in to servers as this user where they ask for a \
+                 password; store the password, or give the pool a user of its own"
+            }
+            (Stored::Plain(secret), method)
+                if secret.expose().is_empty() && method != AuthMethod::Trust =>
+            {
+                "has an empty secret and cannot log in"
+            }
+            _ => continue,
+        };
+        problems.warn(
+            &Place::default(),
+            format_args!("auth: user {user:?} {text}"),
+        );
+    }
+}

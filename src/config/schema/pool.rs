@@ -1,0 +1,436 @@
+//! Section `pool` and the entries of `databases`: the same keys, an entry's written over its parent's.
+//!
+//! Owns the defaults of a pool and the rule which database is meant. Knows nothing of users but the one of the backend.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::dsn::{self, Dsn};
+use super::super::yaml::{Field, Place, Problems, Section};
+use super::super::{Backend, HostPort, PoolConfig, PoolMode, Secret, ServerAssignment, Stored};
+use super::Context;
+
+/// The keys.
+pub(super) const KEYS: [&str; 16] = [
+    "dsn",
+    "backend",
+    "mode",
+    "server_assignment",
+    "max_connections",
+    "min_idle_connections",
+    "max_idle_time",
+    "max_lifetime",
+    "acquire_timeout",
+    "connect_timeout",
+    "check_delay",
+    "check_query",
+    "check_timeout",
+    "reset_query",
+    "reset_timeout",
+    "client_idle_timeout",
+];
+const BACKEND_KEYS: [&str; 9] = [
+    "host",
+    "port",
+    "database",
+    "user",
+    "password",
+    "password_file",
+    "application_name",
+    "options",
+    "client_encoding",
+];
+/// The keys of a backend that are startup parameters of the same name.
+const PARAMETERS: [&str; 3] = ["application_name", "client_encoding", "options"];
+/// PostgreSQL's own maximum for `max_connections`.
+const CONNECTIONS_MAX: u64 = 262_143;
+const ASSIGNMENTS: [(&str, ServerAssignment); 2] = [
+    ("login", ServerAssignment::Login),
+    ("first_query", ServerAssignment::FirstQuery),
+];
+
+/// A pool while it is put together.
+#[derive(Clone)]
+pub(super) struct Draft {
+    place: Place,
+    pub(super) pool: PoolConfig,
+    /// Whether some `dsn` or `backend` was given, here or by the parent.
+    has_backend: bool,
+    /// Whether this section itself names the database.
+    names_database: bool,
+}
+
+impl Draft {
+    /// What holds when nothing is written.
+    pub(super) fn defaults(place: Place) -> Draft {
+        let seconds = Duration::from_secs;
+        let pool = PoolConfig {
+            backend: empty_backend(),
+            mode: PoolMode::Session,
+            server_assignment: ServerAssignment::Login,
+            max_connections: 20,
+            min_idle_connections: 0,
+            max_idle_time: seconds(600),
+            max_lifetime: seconds(3600),
+            acquire_timeout: seconds(30),
+            connect_timeout: seconds(15),
+            check_delay: seconds(30),
+            check_query: Some(String::new()),
+            check_timeout: seconds(5),
+            reset_query: Some("DISCARD ALL".to_owned()),
+            reset_timeout: seconds(10),
+            client_idle_timeout: Duration::ZERO,
+        };
+        Draft {
+            place,
+            pool,
+            has_backend: false,
+            names_database: false,
+        }
+    }
+
+    /// The same at another place, for an entry that inherits it.
+    pub(super) fn at(self, place: Place) -> Draft {
+        Draft {
+            place,
+            names_database: false,
+            ..self
+        }
+    }
+
+    /// With the keys of `section` over what was there.
+    pub(super) fn overlaid(
+        mut self,
+        section: &Section<'_>,
+        context: Context<'_>,
+        problems: &mut Problems,
+    ) -> Draft {
+        self.overlay_backend(section, context, problems);
+        self.overlay_sizes(section, problems);
+        self.overlay_times(section, problems);
+        self.overlay_queries(section, problems);
+        if let Some(field) = section.get("mode") {
+            read_mode(&field, problems);
+        }
+        if let Some(assignment) = section
+            .get("server_assignment")
+            .and_then(|field| field.word(&ASSIGNMENTS, problems))
+        {
+            self.pool.server_assignment = assignment;
+        }
+        self
+    }
+
+    fn overlay_sizes(&mut self, section: &Section<'_>, problems: &mut Problems) {
+        let mut count = |key, from: u64, target: &mut usize| {
+            let read = section
+                .get(key)
+                .and_then(|field| field.count(from..=CONNECTIONS_MAX, problems));
+            *target = read
+                .and_then(|count| usize::try_from(count).ok())
+                .unwrap_or(*target);
+        };
+        let pool = &mut self.pool;
+        count("max_connections", 1, &mut pool.max_connections);
+        count("min_idle_connections", 0, &mut pool.min_idle_connections);
+        let (min, max) = (pool.min_idle_connections, pool.max_connections);
+        if min > max {
+            let written = section
+                .get("min_idle_connections")
+                .or(section.get("max_connections"));
+            let place = written.map_or(self.place.clone(), |field| field.place);
+            let text =
+                format!("min_idle_connections is {min}, more than max_connections, which is {max}");
+            problems.add(&place, text);
+            // Told once: the entries that inherit it are not to repeat it.
+            self.pool.min_idle_connections = 0;
+        }
+    }
+
+    fn overlay_times(&mut self, section: &Section<'_>, problems: &mut Problems) {
+        let pool = &mut self.pool;
+        for (key, target) in [
+            ("max_idle_time", &mut pool.max_idle_time),
+            ("max_lifetime", &mut pool.max_lifetime),
+            ("acquire_timeout", &mut pool.acquire_timeout),
+            ("check_delay", &mut pool.check_delay),
+            ("client_idle_timeout", &mut pool.client_idle_timeout),
+        ] {
+            *target = section
+                .get(key)
+                .and_then(|field| field.duration(problems))
+                .unwrap_or(*target);
+        }
+        for (key, target) in [
+            ("connect_timeout", &mut pool.connect_timeout),
+            ("check_timeout", &mut pool.check_timeout),
+            ("reset_timeout", &mut pool.reset_timeout),
+        ] {
+            *target = section
+                .get(key)
+                .and_then(|field| field.duration_above_zero(problems))
+                .unwrap_or(*target);
+        }
+    }
+
+    fn overlay_queries(&mut self, section: &Section<'_>, problems: &mut Problems) {
+        if let Some(field) = section.get_or_null("check_query") {
+            self.pool.check_query = read_query(&field, problems);
+        }
+        if let Some(field) = section.get_or_null("reset_query") {
+            self.pool.reset_query = read_query(&field, problems).filter(|query| !query.is_empty());
+            if self.pool.reset_query.is_none() {
+                problems.warn(
+                    &field.place,
+                    "off: what one client leaves in its session is seen by the next",
+                );
+            }
+        }
+    }
+
+    fn overlay_backend(
+        &mut self,
+        section: &Section<'_>,
+        context: Context<'_>,
+        problems: &mut Problems,
+    ) {
+        let backend = section.get("backend");
+        if let Some(field) = section.get("dsn") {
+            if backend.is_some() {
+                problems.add(&field.place, "dsn and backend exclude each other; keep one");
+            }
+            self.has_backend = true;
+            if let Some(read) = read_dsn(&field, context, problems) {
+                self.names_database = read.backend.database.is_some();
+                self.pool.backend = read.backend;
+                self.pool.connect_timeout =
+                    read.connect_timeout.unwrap_or(self.pool.connect_timeout);
+            }
+        } else if let Some(field) = backend {
+            self.has_backend = true;
+            let section = field.section(&BACKEND_KEYS, problems);
+            self.names_database = section.get("database").is_some();
+            overlay_backend_keys(&mut self.pool.backend, &section, context, problems);
+        }
+    }
+
+    /// As the pool that clients reach under `name`; `None`: under any name.
+    pub(super) fn serving(mut self, name: Option<&str>, problems: &mut Problems) -> Draft {
+        if !self.has_backend {
+            problems.add(
+                &self.place,
+                "nothing says where the server is; write dsn or backend, here or in pool",
+            );
+        }
+        if !self.names_database {
+            let inherited = self.pool.backend.database.take();
+            self.pool.backend.database =
+                name.map(|name| inherited.unwrap_or_else(|| name.to_owned()));
+        }
+        self
+    }
+
+    /// The database that `pool` itself points at. Where it is the only pool and names none, libpq's rule: the user's name.
+    pub(super) fn own_database(
+        mut self,
+        alone: bool,
+        problems: &mut Problems,
+    ) -> Option<(String, Draft)> {
+        if !self.has_backend {
+            if alone {
+                problems.add(
+                    &self.place,
+                    "nothing says where the server is; write pool.dsn, pool.backend or databases",
+                );
+            }
+            return None;
+        }
+        let backend = &mut self.pool.backend;
+        if backend.database.is_none() && alone {
+            backend.database = backend.user.clone();
+        }
+        let Some(name) = backend.database.clone() else {
+            if alone {
+                problems.add(
+                    &self.place,
+                    "no database is named; end the dsn with /DATABASE, or write databases",
+                );
+            }
+            return None;
+        };
+        Some((name, self))
+    }
+
+    /// As in PgBouncer, the password of a pool's user may stand among the users who may log in.
+    pub(super) fn borrow_password(&mut self, users: &BTreeMap<String, Stored>) {
+        let backend = &mut self.pool.backend;
+        let known = backend.user.as_ref().and_then(|user| users.get(user));
+        if let (None, Some(Stored::Plain(secret))) = (&backend.password, known)
+            && !secret.expose().is_empty()
+        {
+            backend.password = Some(secret.clone());
+        }
+    }
+}
+
+fn empty_backend() -> Backend {
+    let socket = dsn::host_port("", dsn::PORT).into_iter().collect();
+    Backend {
+        hosts: socket,
+        database: None,
+        user: None,
+        password: None,
+        parameters: Vec::new(),
+    }
+}
+
+fn read_mode(field: &Field<'_>, problems: &mut Problems) {
+    let modes = [
+        ("session", true),
+        ("transaction", false),
+        ("statement", false),
+    ];
+    if field.word(&modes, problems) == Some(false) {
+        problems.add(
+            &field.place,
+            "this version pools sessions only; write mode: session",
+        );
+    }
+}
+
+/// `null` is none.
+fn read_query(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
+    if field.is_null() {
+        None
+    } else {
+        field.text(problems).map(str::to_owned)
+    }
+}
+
+fn read_dsn(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) -> Option<Dsn> {
+    let text = field.secret(context.outside, problems)?;
+    match dsn::parse(&text) {
+        Ok(dsn) => {
+            for warning in &dsn.warnings {
+                problems.warn(&field.place, warning);
+            }
+            Some(dsn)
+        }
+        Err(error) => {
+            problems.add(&field.place, error);
+            None
+        }
+    }
+}
+
+fn overlay_backend_keys(
+    backend: &mut Backend,
+    section: &Section<'_>,
+    context: Context<'_>,
+    problems: &mut Problems,
+) {
+    overlay_hosts(backend, section, problems);
+    if let Some(database) = section
+        .get("database")
+        .and_then(|field| field.name(problems))
+    {
+        backend.database = Some(database.to_owned());
+    }
+    if let Some(user) = section.get("user").and_then(|field| field.name(problems)) {
+        // A password belongs to its user: it is not inherited by another one.
+        if backend.user.as_deref() != Some(user) {
+            backend.password = None;
+        }
+        backend.user = Some(user.to_owned());
+    }
+    if let Some(password) = read_password(section, context, problems) {
+        backend.password = Some(password);
+        if backend.user.is_none() {
+            problems.add(
+                &section.place,
+                "a password without a user; write both, or neither",
+            );
+        }
+    }
+    for name in PARAMETERS {
+        if let Some(value) = section.get(name).and_then(|field| field.text(problems)) {
+            backend.parameters.retain(|(key, _)| key != name);
+            backend.parameters.push((name.to_owned(), value.to_owned()));
+        }
+    }
+    backend.parameters.sort();
+}
+
+/// `password` or `password_file`.
+pub(super) fn read_password(
+    section: &Section<'_>,
+    context: Context<'_>,
+    problems: &mut Problems,
+) -> Option<Secret> {
+    let file = section.get("password_file");
+    if let Some(field) = section.get("password") {
+        if file.is_some() {
+            problems.add(
+                &field.place,
+                "password and password_file exclude each other; keep one",
+            );
+        }
+        return field.secret(context.outside, problems).map(Secret::new);
+    }
+    context.password_file(&file?, problems).map(Secret::new)
+}
+
+fn overlay_hosts(backend: &mut Backend, section: &Section<'_>, problems: &mut Problems) {
+    let port = section
+        .get("port")
+        .and_then(|field| field.count(1..=65_535, problems));
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    if let Some(field) = section.get("host") {
+        let port = port.unwrap_or(dsn::PORT);
+        let texts = field.names_list(problems).unwrap_or_default();
+        let hosts = texts.iter().filter_map(|(text, place)| {
+            read_host(text, port)
+                .map_err(|error| problems.add(place, error))
+                .ok()
+        });
+        backend.hosts = hosts.collect();
+        if texts.is_empty() && problems.is_empty() {
+            problems.add(
+                &field.place,
+                "the list is empty; expected a host name, an address or a socket directory",
+            );
+        }
+    } else if let Some(port) = port {
+        for host in &mut backend.hosts {
+            *host = at_port(host, port);
+        }
+    }
+}
+
+/// A host, perhaps with a port of its own: `db1`, `db1:5433`, `10.0.0.1`, `::1`, `[::1]:5433`, `/var/run/postgresql`.
+fn read_host(text: &str, port: u16) -> Result<HostPort, String> {
+    if text.starts_with('/') || text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return dsn::host_port(text, port);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, own)) if !own.ends_with(']') => {
+            let own = own.parse().ok().filter(|port| *port > 0);
+            (
+                host,
+                own.ok_or("the port behind the host is not a number from 1 to 65535")?,
+            )
+        }
+        _ => (text, port),
+    };
+    let inside = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    dsn::host_port(inside.unwrap_or(host), port)
+}
+
+fn at_port(host: &HostPort, port: u16) -> HostPort {
+    match host {
+        HostPort::Tcp(host, _) => HostPort::Tcp(host.clone(), port),
+        HostPort::Unix(path) => HostPort::Unix(path.with_file_name(format!(".s.PGSQL.{port}"))),
+    }
+}

@@ -1,0 +1,159 @@
+//! Section `server`: its keys, their defaults, and what an address to listen on looks like. Opens no socket.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::super::ServerConfig;
+use super::super::yaml::{Problems, Section};
+
+/// The keys.
+pub(super) const KEYS: [&str; 6] = [
+    "listen_addr",
+    "shutdown_timeout",
+    "user",
+    "max_client_connections",
+    "client_login_timeout",
+    "log_level",
+];
+/// Aether's port, the one PgBouncer made usual.
+const PORT: u16 = 6432;
+const CLIENTS_DEFAULT: u64 = 10_000;
+const CLIENTS_MAX: u64 = 1_000_000;
+const LEVELS: [(&str, log::LevelFilter); 5] = [
+    ("error", log::LevelFilter::Error),
+    ("warn", log::LevelFilter::Warn),
+    ("info", log::LevelFilter::Info),
+    ("debug", log::LevelFilter::Debug),
+    ("trace", log::LevelFilter::Trace),
+];
+
+pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> ServerConfig {
+    let mut duration = |key, default| {
+        section
+            .get(key)
+            .and_then(|field| field.duration(problems))
+            .unwrap_or(Duration::from_secs(default))
+    };
+    let shutdown_timeout = duration("shutdown_timeout", 30);
+    let client_login_timeout = duration("client_login_timeout", 60);
+    let clients = section
+        .get("max_client_connections")
+        .and_then(|field| field.count(1..=CLIENTS_MAX, problems));
+    ServerConfig {
+        listen: read_listen(section, problems),
+        shutdown_timeout,
+        user: section
+            .get("user")
+            .and_then(|field| field.name(problems))
+            .map(str::to_owned),
+        max_client_connections: usize::try_from(clients.unwrap_or(CLIENTS_DEFAULT))
+            .unwrap_or(usize::MAX),
+        client_login_timeout,
+        log_level: section
+            .get("log_level")
+            .and_then(|field| field.word(&LEVELS, problems))
+            .unwrap_or(log::LevelFilter::Info),
+    }
+}
+
+fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr> {
+    let default = vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT)];
+    let Some(field) = section.get("listen_addr") else {
+        return default;
+    };
+    let Some(texts) = field.names_list(problems) else {
+        return default;
+    };
+    let mut all = Vec::new();
+    for (text, place) in &texts {
+        match addresses(text) {
+            Ok(addresses) => all.extend(addresses),
+            Err(error) => problems.add(place, error),
+        }
+    }
+    if texts.is_empty() {
+        problems.add(
+            &field.place,
+            "the list is empty; expected at least one address, like 127.0.0.1:6432",
+        );
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    all.retain(|address| seen.insert(*address));
+    all
+}
+
+/// What `HOST:PORT` stands for. `*` and no host at all: every address, of both families; `localhost`: both loopbacks.
+fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let wrong = || {
+        format!(
+            "found {text:?}, expected an address and a port: 0.0.0.0:6432, [::1]:6432, localhost:6432, *:6432"
+        )
+    };
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(ip, PORT)]);
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            (host, port.parse::<u16>().map_err(|_| wrong())?)
+        }
+        _ => (text, PORT),
+    };
+    let inside = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let ips: Vec<IpAddr> = match (host, inside) {
+        ("" | "*", _) => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+        ("localhost", _) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        (_, Some(v6)) => vec![v6.parse::<Ipv6Addr>().map_err(|_| wrong())?.into()],
+        (v4, None) => vec![v4.parse::<Ipv4Addr>().map_err(|_| wrong())?.into()],
+    };
+    Ok(ips
+        .into_iter()
+        .map(|ip| SocketAddr::new(ip, port))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> Vec<String> {
+        addresses(text)
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    #[test]
+    fn addresses_may_leave_out_host_or_port() {
+        assert_eq!(shown("0.0.0.0:6432"), ["0.0.0.0:6432"]);
+        assert_eq!(shown("10.0.0.1"), ["10.0.0.1:6432"]);
+        assert_eq!(shown(":7000"), ["0.0.0.0:7000", "[::]:7000"]);
+        assert_eq!(shown("*:7000"), ["0.0.0.0:7000", "[::]:7000"]);
+        assert_eq!(shown("*"), ["0.0.0.0:6432", "[::]:6432"]);
+        assert_eq!(shown("localhost:1"), ["127.0.0.1:1", "[::1]:1"]);
+        assert_eq!(shown("[::1]:7"), ["[::1]:7"]);
+        assert_eq!(shown("[::1]"), ["[::1]:6432"]);
+        assert_eq!(shown("::1"), ["[::1]:6432"]);
+    }
+
+    #[test]
+    fn names_and_nonsense_are_no_addresses() {
+        for text in [
+            "example.com:6432",
+            "1.2.3.4:x",
+            "1.2.3.4:65536",
+            "[::1]:",
+            "[::1",
+            "1.2.3:1",
+            ":",
+            "1.2.3.4:",
+        ] {
+            assert!(
+                addresses(text).unwrap_err().contains("expected an address"),
+                "{text}"
+            );
+        }
+    }
+}
