@@ -252,3 +252,6 @@ fn warn_of_secrets<'a>(
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,6 +56,8 @@ pub(super) struct Draft {
     pub(super) pool: PoolConfig,
     /// Whether some `dsn` or `backend` was given, here or by the parent.
     has_backend: bool,
+    /// Whether the `dsn` that was given could not be read: that is told, and nothing that follows from it.
+    broken: bool,
     /// Whether this section itself names the database.
     names_database: bool,
 }
@@ -85,6 +87,7 @@ impl Draft {
             place,
             pool,
             has_backend: false,
+            broken: false,
             names_database: false,
         }
     }
@@ -200,7 +203,9 @@ impl Draft {
                 problems.add(&field.place, "dsn and backend exclude each other; keep one");
             }
             self.has_backend = true;
-            if let Some(read) = read_dsn(&field, context, problems) {
+            let read = read_dsn(&field, context, problems);
+            self.broken = read.is_none();
+            if let Some(read) = read {
                 self.names_database = read.backend.database.is_some();
                 self.pool.backend = read.backend;
                 self.pool.connect_timeout =
@@ -236,6 +241,9 @@ impl Draft {
         alone: bool,
         problems: &mut Problems,
     ) -> Option<(String, Draft)> {
+        if self.broken {
+            return None;
+        }
         if !self.has_backend {
             if alone {
                 problems.add(
@@ -387,19 +395,21 @@ fn overlay_hosts(backend: &mut Backend, section: &Section<'_>, problems: &mut Pr
     let port = port.and_then(|port| u16::try_from(port).ok());
     if let Some(field) = section.get("host") {
         let port = port.unwrap_or(dsn::PORT);
-        let texts = field.names_list(problems).unwrap_or_default();
+        let Some(texts) = field.names_list(problems) else {
+            return;
+        };
+        if texts.is_empty() {
+            problems.add(
+                &field.place,
+                "the list is empty; expected a host name, an address or a socket directory",
+            );
+        }
         let hosts = texts.iter().filter_map(|(text, place)| {
             read_host(text, port)
                 .map_err(|error| problems.add(place, error))
                 .ok()
         });
         backend.hosts = hosts.collect();
-        if texts.is_empty() && problems.is_empty() {
-            problems.add(
-                &field.place,
-                "the list is empty; expected a host name, an address or a socket directory",
-            );
-        }
     } else if let Some(port) = port {
         for host in &mut backend.hosts {
             *host = at_port(host, port);

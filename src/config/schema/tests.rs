@@ -1,0 +1,868 @@
+//! `aether.yaml` as a whole: what is accepted, what it comes to, what is refused and in which words.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::super::{HostPort, PoolMode, Secret, ServerAssignment, effective};
+use super::*;
+
+const ISSUE: &str = r#"server:
+  listen_addr: "0.0.0.0:6432"
+  shutdown_timeout: 30s
+pool:
+  dsn: "postgres://username:password@localhost:5432/database?sslmode=disable"
+  mode: "session"
+  max_connections: 100
+  min_idle_connections: 10
+  max_idle_time: 10m
+  max_lifetime: 1h
+  acquire_timeout: 30s
+"#;
+const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+struct World;
+
+impl Outside for World {
+    fn variable(&self, name: &str) -> Option<String> {
+        match name {
+            "PW" => Some("hunter2".to_owned()),
+            "DSN" => Some("postgres://u:hunter2@h/d".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
+        match path.to_str() {
+            Some("/etc/aether/pw") => Ok(b"hunter2\r\n".to_vec()),
+            Some("/etc/aether/empty") => Ok(b"\n".to_vec()),
+            Some("/etc/aether/users") => Ok(b"\"alice\" \"a\"\n\"bob\" \"b\"\n".to_vec()),
+            Some("/etc/aether/broken") => Ok(b"\n\"alice\" hunter2\n".to_vec()),
+            _ => Err("No such file".to_owned()),
+        }
+    }
+}
+
+fn read_text(text: &str) -> Result<Config, Vec<ConfigError>> {
+    read(text, Path::new("/etc/aether/aether.yaml"), &World)
+}
+
+fn ok(text: &str) -> Config {
+    read_text(text).unwrap_or_else(|errors| panic!("{text}\n{errors:#?}"))
+}
+
+/// The errors as lines, without the directory.
+fn errors(text: &str) -> Vec<String> {
+    let errors = read_text(text).expect_err(text);
+    assert!(!errors.is_empty());
+    errors
+        .iter()
+        .map(|error| error.to_string().replace("/etc/aether/", ""))
+        .collect()
+}
+
+#[track_caller]
+fn refused(text: &str, expected: &str) {
+    let errors = errors(text);
+    assert!(
+        errors.iter().any(|error| error.contains(expected)),
+        "{text}\nexpected: {expected}\n{errors:#?}"
+    );
+}
+
+#[track_caller]
+fn warned(text: &str, expected: &str) {
+    let warnings = ok(text).warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.contains(expected)),
+        "{text}\nexpected: {expected}\n{warnings:#?}"
+    );
+}
+
+fn pool<'a>(config: &'a Config, name: &str) -> &'a PoolConfig {
+    config
+        .databases
+        .get(name)
+        .unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// A pool with more keys, one a line.
+fn with_pool(keys: &str) -> String {
+    format!(
+        "pool:\n  dsn: postgres://u:p@h/d\n  {}\n",
+        keys.replace('\n', "\n  ")
+    )
+}
+
+fn with_auth(keys: &str) -> String {
+    format!(
+        "pool:\n  dsn: postgres://u:p@h/d\nauth:\n  {}\n",
+        keys.replace('\n', "\n  ")
+    )
+}
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+#[test]
+fn the_file_of_the_issue_means_what_it_says() {
+    let config = ok(ISSUE);
+    assert_eq!(
+        config.server.listen,
+        ["0.0.0.0:6432".parse::<SocketAddr>().unwrap()]
+    );
+    assert_eq!(config.server.shutdown_timeout, seconds(30));
+    assert_eq!(config.databases.len(), 1);
+    let pool = pool(&config, "database");
+    assert_eq!(
+        pool.backend.hosts,
+        [HostPort::Tcp("localhost".to_owned(), 5432)]
+    );
+    assert_eq!(pool.backend.database.as_deref(), Some("database"));
+    assert_eq!(pool.backend.user.as_deref(), Some("username"));
+    assert_eq!(
+        (pool.mode, pool.max_connections, pool.min_idle_connections),
+        (PoolMode::Session, 100, 10)
+    );
+    assert_eq!(
+        (pool.max_idle_time, pool.max_lifetime, pool.acquire_timeout),
+        (seconds(600), seconds(3600), seconds(30))
+    );
+    assert_eq!(config.auth.method, AuthMethod::ScramSha256);
+    assert_eq!(
+        config.auth.users.get("username"),
+        Some(&Stored::Plain(Secret::new("password")))
+    );
+    assert_eq!((config.auth.users.len(), config.auth.anyone), (1, false));
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_annotated_file_says_the_same_as_the_issue() {
+    let annotated = ok(include_str!("../../../aether.yaml"));
+    assert_eq!(effective(&annotated), effective(&ok(ISSUE)));
+    assert!(annotated.warnings.is_empty());
+}
+
+/// Every line `# key: value` of the annotated file, set, is the default: it changes nothing.
+#[test]
+fn the_annotated_file_tells_the_defaults() {
+    let text = include_str!("../../../aether.yaml");
+    let keys = server::KEYS
+        .iter()
+        .chain(&pool::KEYS)
+        .chain(&auth::KEYS)
+        .chain(&["databases", "admin", "stats_users"]);
+    for key in keys {
+        assert!(
+            text.contains(&format!("{key}:")),
+            "{key} is not in aether.yaml"
+        );
+    }
+    let (commented, wanted) = (
+        ["# user: aether", "# backend:"],
+        [
+            "server_assignment",
+            "check_",
+            "reset_",
+            "client_",
+            "max_client",
+            "connect_timeout",
+            "log_level",
+        ],
+    );
+    let set: Vec<String> = text
+        .lines()
+        .map(|line| match line.strip_prefix("  # ") {
+            Some(key)
+                if !commented.contains(&line.trim())
+                    && wanted.iter().any(|start| key.starts_with(start)) =>
+            {
+                format!("  {key}")
+            }
+            _ => line.to_owned(),
+        })
+        .collect();
+    let set = set.join("\n");
+    assert!(set.contains("\n  check_timeout: 5s") && set.contains("\n  client_login_timeout: 60s"));
+    assert_eq!(effective(&ok(&set)), effective(&ok(ISSUE)));
+}
+
+#[test]
+fn the_commented_sections_of_the_annotated_file_are_right_too() {
+    let text = include_str!("../../../aether.yaml");
+    let (_, sections) = text.split_once("# databases:").unwrap();
+    let prose = |line: &str| {
+        line.starts_with("# ")
+            && !line.starts_with("#  ")
+            && !line.contains(":\n")
+            && !line.ends_with(':')
+    };
+    let sections: String = format!("# databases:{sections}")
+        .lines()
+        .filter(|line| !prose(line))
+        .map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line)))
+        .collect();
+    struct All;
+    impl Outside for All {
+        fn variable(&self, _: &str) -> Option<String> {
+            Some("x".to_owned())
+        }
+        fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
+            Ok(if path.ends_with("userlist.txt") {
+                b"\"u\" \"s\"".to_vec()
+            } else {
+                b"x".to_vec()
+            })
+        }
+    }
+    let config = read(
+        &format!("{ISSUE}{sections}"),
+        Path::new("aether.yaml"),
+        &All,
+    )
+    .unwrap();
+    assert_eq!(
+        config.databases.keys().collect::<Vec<_>>(),
+        ["app", "database", "reports"]
+    );
+    assert_eq!(
+        config.auth.users.keys().collect::<Vec<_>>(),
+        ["alice", "bob", "u"]
+    );
+    assert!(config.fallback.is_some());
+}
+
+#[test]
+fn defaults_hold_where_nothing_is_written() {
+    let config = ok("pool: {dsn: 'postgres://u:p@h/d'}");
+    assert_eq!(
+        config.server.listen,
+        ["127.0.0.1:6432".parse::<SocketAddr>().unwrap()]
+    );
+    assert_eq!(
+        (
+            config.server.max_client_connections,
+            config.server.client_login_timeout
+        ),
+        (10_000, seconds(60))
+    );
+    assert_eq!(
+        (config.server.log_level, config.server.user.as_deref()),
+        (log::LevelFilter::Info, None)
+    );
+    let pool = pool(&config, "d");
+    assert_eq!((pool.max_connections, pool.min_idle_connections), (20, 0));
+    assert_eq!(pool.server_assignment, ServerAssignment::Login);
+    assert_eq!(
+        (pool.connect_timeout, pool.check_delay, pool.check_timeout),
+        (seconds(15), seconds(30), seconds(5))
+    );
+    assert_eq!(
+        (pool.reset_timeout, pool.client_idle_timeout),
+        (seconds(10), Duration::ZERO)
+    );
+    assert_eq!(
+        (pool.check_query.as_deref(), pool.reset_query.as_deref()),
+        (Some(""), Some("DISCARD ALL"))
+    );
+    assert_eq!(
+        (config.auth.scram_iterations, &config.auth.mock_secret),
+        (4096, &None)
+    );
+    assert_eq!(config.admin, AdminConfig::default());
+}
+
+#[test]
+fn a_section_or_key_left_empty_is_as_if_absent() {
+    let config = ok(
+        "server:\npool:\n  dsn: postgres://u:p@h/d\n  max_connections:\nauth:\nadmin: ~\ndatabases:\n",
+    );
+    assert_eq!(pool(&config, "d").max_connections, 20);
+}
+
+#[test]
+fn an_unknown_key_is_told_with_file_line_path_and_nearest_name() {
+    assert_eq!(
+        errors("pool:\n  dsn: postgres://u:p@h/d\n  max_conections: 5\n"),
+        ["aether.yaml:3: pool.max_conections: unknown key; did you mean \"max_connections\"?"]
+    );
+    refused(
+        "poool:\n  dsn: x\n",
+        "aether.yaml:1: poool: unknown key; did you mean \"pool\"?",
+    );
+    refused(
+        &with_pool("colour: red"),
+        "pool.colour: unknown key; known are dsn, backend, mode",
+    );
+    refused(
+        "pool: {backend: {hots: x}}",
+        "pool.backend.hots: unknown key; did you mean \"host\"?",
+    );
+    refused(
+        "databases:\n  app:\n    mod: session\n",
+        "aether.yaml:3: databases.app.mod: unknown key; did you mean \"mode\"?",
+    );
+    refused(
+        &with_auth("typ: md5"),
+        "auth.typ: unknown key; did you mean \"type\"?",
+    );
+    refused(
+        "admin: {user: [a]}",
+        "admin.user: unknown key; did you mean \"users\"?",
+    );
+    refused(
+        "server: {listen: x}",
+        "server.listen: unknown key; known are listen_addr",
+    );
+}
+
+#[test]
+fn all_errors_come_at_once_and_in_order() {
+    let errors = errors(
+        "server:\n  listen_addr: example.com:1\n  log_level: loud\n  x: 1\npool:\n  dsn: postgres://h/d?sslmode=require\n  \
+         max_connections: 0\n  max_idle_time: 10\n  mode: transaction\n  mode: session\n  check_timeout: 0\nauth:\n  type: none\n",
+    );
+    let starts: Vec<String> = errors
+        .iter()
+        .map(|error| error.split(": ").take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        starts,
+        [
+            "aether.yaml:2 server.listen_addr",
+            "aether.yaml:3 server.log_level",
+            "aether.yaml:4 server.x",
+            "aether.yaml:6 pool.dsn",
+            "aether.yaml:7 pool.max_connections",
+            "aether.yaml:8 pool.max_idle_time",
+            "aether.yaml:9 pool.mode",
+            "aether.yaml:10 pool.mode",
+            "aether.yaml:11 pool.check_timeout",
+            "aether.yaml:13 auth.type",
+        ],
+        "{errors:#?}"
+    );
+}
+
+#[test]
+fn a_key_written_twice_is_an_error_at_its_second_line() {
+    assert_eq!(
+        errors("pool:\n  dsn: postgres://u:p@h/d\nserver: {}\nserver: {}\n"),
+        ["aether.yaml:4: server: written twice in the same section; keep one"]
+    );
+    refused(
+        "databases:\n  a: {dsn: 'postgres://u:p@h/d'}\n  a: {}\n",
+        "aether.yaml:3: databases.a: written twice",
+    );
+}
+
+#[test]
+fn values_of_the_wrong_kind_say_what_was_found_and_what_is_right() {
+    refused(
+        "server: {log_level: loud}",
+        "found \"loud\", expected one of error, warn, info, debug, trace",
+    );
+    refused(
+        "server: 5",
+        "server: found a number, expected keys and values",
+    );
+    refused("- a", "found a list, expected keys and values");
+    refused(
+        &with_pool("max_connections: many"),
+        "found \"many\", expected a whole number from 1 to 262143",
+    );
+    refused(
+        &with_pool("max_connections: 0"),
+        "found 0, expected a whole number from 1",
+    );
+    refused(
+        &with_pool("max_connections: 1.5"),
+        "found a number, expected a whole number from 1",
+    );
+    refused(
+        &with_pool("max_connections: -1"),
+        "found a number, expected a whole number from 1",
+    );
+    refused(
+        &with_pool("acquire_timeout: 30"),
+        "found 30 without a unit; did you mean 30s?",
+    );
+    refused(
+        &with_pool("acquire_timeout: soon"),
+        "found \"soon\", expected a duration like 500ms",
+    );
+    refused(
+        &with_pool("acquire_timeout: [1s]"),
+        "found a list, expected a duration",
+    );
+    refused(
+        &with_pool("connect_timeout: 0"),
+        "this limit cannot be switched off",
+    );
+    refused(
+        &with_pool("mode: transaction"),
+        "this version pools sessions only",
+    );
+    refused(
+        &with_pool("mode: sesion"),
+        "expected one of session, transaction, statement",
+    );
+    refused(
+        &with_pool("server_assignment: later"),
+        "expected one of login, first_query",
+    );
+    refused(
+        "server: {user: 5}",
+        "found a number, expected a text; put it in quotes",
+    );
+    refused("server: {user: \"a\\0b\"}", "zero byte");
+    refused("server: {listen_addr: []}", "the list is empty");
+    refused(
+        "server: {listen_addr: [a, {b: c}]}",
+        "server.listen_addr[1]: found keys and values, expected a text",
+    );
+    refused(&with_auth("allow_insecure: 1"), "expected true or false");
+    refused(&with_auth("scram_iterations: 100001"), "from 1 to 100000");
+}
+
+#[test]
+fn zero_switches_durations_off() {
+    let config = ok(&with_pool(
+        "acquire_timeout: 0\nmax_idle_time: 0s\nmax_lifetime: 0",
+    ));
+    let pool = pool(&config, "d");
+    assert!(
+        pool.acquire_timeout.is_zero()
+            && pool.max_idle_time.is_zero()
+            && pool.max_lifetime.is_zero()
+    );
+}
+
+#[test]
+fn queries_can_be_switched_off() {
+    let text = with_pool("check_query: null\nreset_query: ''");
+    let config = ok(&text);
+    assert_eq!(
+        (
+            &pool(&config, "d").check_query,
+            &pool(&config, "d").reset_query
+        ),
+        (&None, &None)
+    );
+    warned(&text, "pool.reset_query: off");
+}
+
+#[test]
+fn more_idle_than_connections_is_an_error_where_it_arises_and_told_once() {
+    let text = with_pool("max_connections: 5\nmin_idle_connections: 6") + "databases:\n  a: {}\n";
+    assert_eq!(
+        errors(&text),
+        [
+            "aether.yaml:4: pool.min_idle_connections: min_idle_connections is 6, more than max_connections, which is 5"
+        ]
+    );
+    let text = with_pool("min_idle_connections: 6") + "databases:\n  a:\n    max_connections: 5\n";
+    refused(
+        &text,
+        "aether.yaml:6: databases.a.max_connections: min_idle_connections is 6",
+    );
+}
+
+#[test]
+fn listen_addresses_are_a_text_or_a_list_without_doubles() {
+    let config = ok(
+        "server: {listen_addr: ['localhost:1', '127.0.0.1:1', '10.0.0.1']}\npool: {dsn: 'postgres://u:p@h/d'}",
+    );
+    let shown: Vec<String> = config
+        .server
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(shown, ["127.0.0.1:1", "[::1]:1", "10.0.0.1:6432"]);
+}
+
+#[test]
+fn a_backend_in_single_keys() {
+    let config = ok(
+        "pool:\n  backend: {host: [db1, 'db2:5434', /run/pg, '::1', '[::1]:7'], port: 5433, database: d, user: u, \
+                     password: '${PW}', application_name: a, options: -c x=y}",
+    );
+    let backend = &pool(&config, "d").backend;
+    let hosts: Vec<String> = backend.hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        hosts,
+        [
+            "db1:5433",
+            "db2:5434",
+            "/run/pg/.s.PGSQL.5433",
+            "[::1]:5433",
+            "[::1]:7"
+        ]
+    );
+    assert_eq!(backend.password, Some(Secret::new("hunter2")));
+    assert_eq!(backend.parameters.len(), 2);
+    let socket = ok("pool: {backend: {user: u, password: p}}");
+    assert_eq!(
+        pool(&socket, "u").backend.hosts[0].to_string(),
+        "/var/run/postgresql/.s.PGSQL.5432"
+    );
+    refused(
+        "pool: {backend: {host: 'a:b', user: u, password: p}}",
+        "port behind the host is not a number",
+    );
+    refused(
+        "pool: {backend: {host: h, password: p}}",
+        "a password without a user",
+    );
+    refused(
+        "pool: {dsn: 'postgres://u:p@h/d', backend: {host: h}}",
+        "dsn and backend exclude each other",
+    );
+}
+
+#[test]
+fn secrets_come_from_the_environment_and_from_files() {
+    let config = ok("pool: {dsn: '${DSN}'}");
+    assert_eq!(
+        config.auth.users.get("u"),
+        Some(&Stored::Plain(Secret::new("hunter2")))
+    );
+    let config = ok("pool: {backend: {user: u, password_file: pw}}");
+    assert_eq!(
+        pool(&config, "u").backend.password,
+        Some(Secret::new("hunter2"))
+    );
+    refused(
+        "pool: {dsn: 'postgres://u:${NOPE}@h/d'}",
+        "pool.dsn: the environment variable NOPE is not set",
+    );
+    refused(
+        "pool: {backend: {user: u, password: '${EMPTY}'}}",
+        "pool.backend.password: the secret is empty",
+    );
+    refused(
+        "pool: {backend: {user: u, password_file: empty}}",
+        "the file holds no password",
+    );
+    refused(
+        "pool: {backend: {user: u, password_file: nope}}",
+        "nope cannot be read: No such file",
+    );
+    refused(
+        "pool: {backend: {user: u, password: p, password_file: pw}}",
+        "exclude each other",
+    );
+}
+
+#[test]
+fn entries_inherit_key_by_key() {
+    let text = with_pool("max_connections: 7\nmax_lifetime: 2h\ncheck_query: null")
+        + "databases:\n  plain:\n  other: {backend: {database: x}, max_connections: 3, check_query: ''}\n  \
+           elsewhere: {dsn: 'postgres://a:b@k?connect_timeout=3'}\n  role: {backend: {user: v}}\n  port: {backend: {port: 9}}\n  '*': {}\n";
+    let config = ok(&(text + "auth: {users: {alice: s}}\n"));
+    assert_eq!(
+        config.databases.keys().collect::<Vec<_>>(),
+        ["d", "elsewhere", "other", "plain", "port", "role"]
+    );
+    let database = |name| pool(&config, name).backend.database.clone().unwrap();
+    assert_eq!(
+        pool(&config, "plain"),
+        &PoolConfig {
+            ..pool(&config, "d").clone()
+        }
+    );
+    assert_eq!(
+        (database("d"), database("plain"), database("other")),
+        ("d".into(), "d".into(), "x".into())
+    );
+    let other = pool(&config, "other");
+    assert_eq!(
+        (other.max_connections, other.max_lifetime),
+        (3, seconds(7200))
+    );
+    assert_eq!(
+        (
+            other.check_query.as_deref(),
+            pool(&config, "plain").check_query.as_deref()
+        ),
+        (Some(""), None)
+    );
+    assert_eq!(
+        (other.backend.user.as_deref(), &other.backend.hosts),
+        (Some("u"), &pool(&config, "d").backend.hosts)
+    );
+    // A dsn replaces the whole backend: the database is then the entry's name.
+    let elsewhere = pool(&config, "elsewhere");
+    assert_eq!(
+        (database("elsewhere"), elsewhere.backend.user.as_deref()),
+        ("elsewhere".into(), Some("a"))
+    );
+    assert_eq!(
+        (elsewhere.connect_timeout, elsewhere.max_connections),
+        (seconds(3), 7)
+    );
+    // Another user does not inherit the password.
+    assert_eq!(
+        (
+            pool(&config, "role").backend.user.as_deref(),
+            &pool(&config, "role").backend.password
+        ),
+        (Some("v"), &None)
+    );
+    assert_eq!(pool(&config, "port").backend.hosts[0].to_string(), "h:9");
+    assert_eq!(config.fallback.unwrap().backend.database, None);
+}
+
+#[test]
+fn an_entry_named_like_the_pools_database_wins_over_it() {
+    let config = ok(&(with_pool("max_connections: 7") + "databases: {d: {max_connections: 3}}\n"));
+    assert_eq!(
+        (config.databases.len(), pool(&config, "d").max_connections),
+        (1, 3)
+    );
+}
+
+#[test]
+fn connect_timeout_is_the_keys_or_else_the_dsns() {
+    let config = ok("pool: {dsn: 'postgres://u:p@h/d?connect_timeout=3'}");
+    assert_eq!(pool(&config, "d").connect_timeout, seconds(3));
+    let config = ok("pool: {dsn: 'postgres://u:p@h/d?connect_timeout=3', connect_timeout: 4s}");
+    assert_eq!(pool(&config, "d").connect_timeout, seconds(4));
+}
+
+#[test]
+fn without_a_database_there_is_nothing_to_serve() {
+    assert_eq!(
+        pool(&ok("pool: {dsn: 'postgres://u:p@h'}"), "u")
+            .backend
+            .database
+            .as_deref(),
+        Some("u")
+    );
+    refused(
+        "pool: {dsn: 'postgres://h'}\nauth: {type: trust}",
+        "no database is named",
+    );
+    for text in [
+        "",
+        "server: {}",
+        "pool: {max_connections: 5}",
+        "# nothing\n",
+    ] {
+        refused(text, "nothing says where the server is");
+    }
+    refused(
+        "databases: {app: {}}",
+        "databases.app: nothing says where the server is",
+    );
+    refused(
+        "databases: {'': {dsn: 'postgres://u:p@h/d'}}",
+        "not a database name",
+    );
+}
+
+#[test]
+fn without_auth_the_logins_are_the_dsns() {
+    refused(
+        "pool: {dsn: 'postgres://h/d'}",
+        "auth: nothing says who may log in",
+    );
+    refused(
+        "pool: {dsn: 'postgres://u@h/d'}",
+        "auth: nothing says who may log in",
+    );
+    let two = "databases:\n  a: {dsn: 'postgres://u:1@h/a'}\n  b: {dsn: 'postgres://v:2@h/b'}\n";
+    assert_eq!(ok(two).auth.users.len(), 2);
+    warned(
+        two,
+        "the user of each dsn may log in, and use every database",
+    );
+    let disputed =
+        "databases:\n  a: {dsn: 'postgres://u:1@h/a'}\n  b: {dsn: 'postgres://u:2@h/b'}\n";
+    refused(
+        disputed,
+        "\"u\" has different passwords in different databases",
+    );
+    // A password that looks like a stored form is still a password.
+    let config = ok("pool: {dsn: 'postgres://u:md50123456789abcdef0123456789abcdef@h/d'}");
+    assert!(matches!(config.auth.users["u"], Stored::Plain(_)));
+    assert_eq!(ok(&with_auth("type: md5")).auth.users.len(), 1);
+}
+
+#[test]
+fn users_stand_in_place_or_in_a_userlist() {
+    let config = ok(&with_auth(&format!(
+        "users_file: users\nusers:\n  alice: '${{PW}}'\n  carol: {{password_file: pw}}\n  dave: {{password: SCRAM-SHA-256$1:c2FsdA==${KEY}:{KEY}}}"
+    )));
+    assert_eq!(
+        config.auth.users.keys().collect::<Vec<_>>(),
+        ["alice", "bob", "carol", "dave"]
+    );
+    assert_eq!(
+        config.auth.users["alice"],
+        Stored::Plain(Secret::new("hunter2"))
+    );
+    assert_eq!(config.auth.users["carol"], config.auth.users["alice"]);
+    assert!(matches!(config.auth.users["dave"], Stored::Scram(_)));
+    assert!(
+        config.warnings[0].contains("auth.users.alice: also in users_file"),
+        "{:?}",
+        config.warnings
+    );
+    refused(
+        &with_auth("users_file: broken"),
+        "auth.users_file: line 2 of that file: the secret must be in double quotes",
+    );
+    refused(&with_auth("users_file: nope"), "cannot be read");
+    refused(&with_auth("users: {}"), "no user is listed");
+    refused(&with_auth("users: {a: }"), "auth.users.a: no secret");
+    refused(
+        &with_auth("users: {a: ''}"),
+        "auth.users.a: the secret is empty",
+    );
+    refused(
+        &with_auth("users: {a: 12345}"),
+        "found a number, expected a text; put it in quotes",
+    );
+    refused(
+        &with_auth("users: [a]"),
+        "found a list, expected keys and values",
+    );
+}
+
+#[test]
+fn trust_lets_anyone_in_only_without_a_list() {
+    let anyone = ok(&with_auth("type: trust"));
+    assert!(anyone.auth.anyone && anyone.auth.users.is_empty());
+    let listed = ok(&with_auth("type: trust\nusers: {a: b}"));
+    assert!(!listed.auth.anyone && listed.auth.users.len() == 1);
+}
+
+#[test]
+fn insecure_methods_on_open_addresses_must_be_asked_for() {
+    for method in ["trust", "password"] {
+        let text = format!(
+            "server:\n  listen_addr: '*:6432'\n{}",
+            with_auth(&format!("type: {method}"))
+        );
+        refused(
+            &text,
+            &format!("auth.type: {method} on an address that other machines reach"),
+        );
+        ok(&(text + "  allow_insecure: true\n"));
+        ok(&with_auth(&format!("type: {method}")));
+    }
+    ok(&format!(
+        "server:\n  listen_addr: '*:6432'\n{}",
+        with_auth("type: md5")
+    ));
+}
+
+#[test]
+fn a_pools_password_may_stand_among_the_users() {
+    let config = ok("pool: {dsn: 'postgres://u@h/d'}\nauth: {users: {u: secret, v: other}}");
+    assert_eq!(
+        pool(&config, "d").backend.password,
+        Some(Secret::new("secret"))
+    );
+}
+
+#[test]
+fn what_deserves_a_look_is_warned_of() {
+    let scram = format!(
+        "pool: {{dsn: 'postgres://h/d'}}\nauth: {{users: {{a: 'SCRAM-SHA-256$1:c2FsdA==${KEY}:{KEY}'}}}}"
+    );
+    warned(&scram, "user \"a\" is known by a SCRAM verifier only");
+    let forced = scram.replace("//h", "//u:p@h");
+    assert!(ok(&forced).warnings.is_empty());
+    warned(
+        &with_auth("users: {a: md50123456789abcdef0123456789abcdef}"),
+        "has an MD5 secret and cannot log in",
+    );
+    warned(
+        "pool: {dsn: 'postgres://u:p@h/pgbouncer'}",
+        "hides the console of that name, which is only reached",
+    );
+    warned(
+        &(with_pool("max_connections: 3") + "admin: {users: [root]}"),
+        "\"root\" is not among the users of auth",
+    );
+    warned(
+        "pool: {dsn: 'postgres://u:p@h/d?keepalives=1'}",
+        "pool.dsn: \"keepalives\" is ignored",
+    );
+}
+
+#[test]
+fn the_effective_configuration_can_be_read_back_and_masks_every_secret() {
+    let text = "server: {listen_addr: '*:1', user: \"a\\\"b\\\\c\\n\\u0085\"}\npool:\n  dsn: postgres://u:hunter2@h1,[::1]:7,%2Frun:3/d?options=-c%20a\n\
+                \x20 reset_query: null\n  max_idle_time: 1500ms\ndatabases: {\"*\": {}, 'we\"ird: ': {mode: session}}\n\
+                auth: {type: password, allow_insecure: true, users: {u: '${PW}', \"o'b\": {password_file: pw}}, mock_secret: hunter2}\nadmin: {users: [u]}";
+    let config = ok(text);
+    let shown = effective(&config);
+    assert!(
+        !shown.contains("hunter2") && !format!("{config:?}").contains("hunter2"),
+        "{shown}"
+    );
+    let again = ok(&shown);
+    assert_eq!(effective(&again), shown);
+    assert_eq!(again.server, config.server);
+    assert_eq!(
+        again.databases.keys().collect::<Vec<_>>(),
+        config.databases.keys().collect::<Vec<_>>()
+    );
+    assert_eq!(
+        again.databases["d"].backend.hosts,
+        config.databases["d"].backend.hosts
+    );
+    assert_eq!(
+        again.fallback.map(|pool| pool.backend.database.clone()),
+        Some(None)
+    );
+    let trust = effective(&ok(&with_auth("type: trust")));
+    assert_eq!(effective(&ok(&trust)), trust);
+}
+
+#[test]
+fn errors_hold_no_secret() {
+    for text in [
+        "pool: postgres://u:hunter2@h/d",
+        "pool:\n  postgres://u:hunter2@h/d:\n",
+        "pool: [postgres://u:hunter2@h/d]",
+        "pool: {dsn: 'postgres://u:hunter2@h/d?sslmode=require'}",
+        "pool: {dsn: 'postgres://u:${PW}@@h/d'}",
+        "pool: {dsn: {hunter2: x}, mode: 'postgres://u:hunter2@h'}",
+        "pool: {backend: {host: 'u:hunter2@h'}}",
+        "pool: {dsn: 'postgres://u:p@h/d', x: hunter2}",
+        "auth: {users: 'hunter2'}",
+        "auth: {users: {a: {pasword: hunter2}}}",
+        "auth: {users_file: broken}",
+        "auth: {mock_secret: ['hunter2']}",
+        "auth: {mock_secret: '${hunter2-}'}",
+        "pool: {dsn: !tag hunter2}",
+        "pool: {dsn: 'hunter2",
+        "hunter2",
+    ] {
+        let errors = errors(text)
+            .join("\n")
+            .replace("mock_secret", "")
+            .replace("dsn.hunter2", "");
+        assert!(!errors.contains("hunter2"), "{text}: {errors}");
+    }
+}
+
+#[test]
+fn no_piece_of_a_file_panics() {
+    let text = format!(
+        "{ISSUE}databases: {{a: {{backend: {{host: [x, y]}}}}, '*': ~}}\nauth: {{users: {{a: '${{PW}}'}}}}\nadmin: {{users: [a]}}\n"
+    );
+    let ends: Vec<usize> = text.char_indices().map(|(at, _)| at).step_by(7).collect();
+    for end in &ends {
+        let _ = read_text(&text[..*end]);
+        let _ = read_text(&text[*end..]);
+        let _ = read_text(&text.replace(&text[*end..*end + 1], "ß"));
+    }
+}
