@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::nearest::nearest;
-use super::{Backend, HostPort, Secret};
+use super::{Backend, HostPort, Secret, nearest};
 
 /// Where libpq of Debian and most others looks for a server's Unix socket.
 pub const SOCKET_DIRECTORY: &str = "/var/run/postgresql";
@@ -155,12 +154,27 @@ impl Parameters {
             return "unknown parameter after the password; percent-encode '&' in it as %26"
                 .to_owned();
         }
-        let near = nearest(key, KEYS.iter().map(|(name, _)| *name));
-        let advice = near.map_or_else(
-            || "a setting of PostgreSQL goes into options=-c%20name%3Dvalue".to_owned(),
-            |name| format!("did you mean \"{name}\"?"),
-        );
-        format!("unknown parameter \"{}\"; {advice}", shorten(key))
+        // Perhaps no name at all, but a piece of a broken URI.
+        if !key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+        {
+            return "a parameter's name is no word; expected postgres://user:password@host/database, or key=value".to_owned();
+        }
+        let names = KEYS.iter().map(|(name, _)| *name);
+        match nearest(key, names) {
+            Some(name) => format!(
+                "unknown parameter \"{}\"; did you mean \"{name}\"?",
+                shorten(key)
+            ),
+            None if key.starts_with("pass") => {
+                "an unknown parameter begins with pass; did you mean password=...?".to_owned()
+            }
+            None => format!(
+                "unknown parameter \"{}\"; a setting of PostgreSQL goes into options=-c%20name%3Dvalue",
+                shorten(key)
+            ),
+        }
     }
 
     /// A value that is there and not empty; libpq takes an empty one for none.
@@ -761,6 +775,9 @@ mod tests {
             "postgres://h/d?password=a&hunter2",
             "postgres://h/d?password=a&hunter2=b",
             "postgres://u:hunter2",
+            "postgres:/u:hunter2@h/d?sslmode=disable",
+            "host=h passwordhunter2 = x",
+            "host=h passwordhunter2=x",
             "mysql://u:hunter2@h/d",
             "hunter2",
             "host=h password=hunter2 x",

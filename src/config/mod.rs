@@ -21,6 +21,7 @@ use std::time::Duration;
 
 pub use effective::effective;
 pub use files::load;
+pub(crate) use nearest::nearest;
 pub use secret::{ScramVerifier, Secret, Stored};
 pub use yaml::{ConfigError, Outside};
 

@@ -1,17 +1,18 @@
-//! The word that was probably meant. Knows no key; an answer is only ever a hint in an error.
+//! The word that was probably meant. Knows no key, and serves the console as well; an answer is only ever a hint in an error.
 
 /// Longest word that is compared; no key is longer, and the work is the product of both lengths.
 const WORD_MAX: usize = 64;
 
-/// The candidate nearest to `word`, if it is near enough to be a slip of the pen: a third of its letters, at least two.
-pub(super) fn nearest<'a>(
+/// The candidate nearest to `word`, upper and lower case being the same, if it is near enough to be a slip of the pen: a
+/// third of its letters, at least two.
+pub(crate) fn nearest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     if word.len() > WORD_MAX {
         return None;
     }
-    let word = word.to_ascii_lowercase().replace('-', "_");
+    let word = word.replace('-', "_");
     let best = candidates
         .into_iter()
         .map(|candidate| (distance(&word, candidate), candidate))
@@ -20,7 +21,7 @@ pub(super) fn nearest<'a>(
     (distance <= (candidate.len() / 3).max(2) && distance < candidate.len()).then_some(candidate)
 }
 
-/// Levenshtein's distance in bytes.
+/// Levenshtein's distance in bytes, upper and lower case being the same.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
@@ -28,7 +29,7 @@ fn distance(a: &str, b: &str) -> usize {
         let mut left = i + 1;
         for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
             let above = *cell;
-            let next = (diagonal + usize::from(x != y))
+            let next = (diagonal + usize::from(!x.eq_ignore_ascii_case(&y)))
                 .min(left + 1)
                 .min(above + 1);
             *cell = next;
@@ -50,6 +51,7 @@ mod tests {
         let keys = ["max_connections", "min_idle_connections", "mode", "dsn"];
         assert_eq!(nearest("max_conections", keys), Some("max_connections"));
         assert_eq!(nearest("Max-Connections", keys), Some("max_connections"));
+        assert_eq!(nearest("pool", ["POOLS", "SERVERS"]), Some("POOLS"));
         assert_eq!(nearest("mod", keys), Some("mode"));
         assert_eq!(nearest("dns", keys), Some("dsn"));
         assert_eq!(nearest("colour", keys), None);

@@ -6,6 +6,7 @@ use super::super::yaml::{Field, Problems, Section};
 use super::super::{AuthConfig, AuthMethod, Secret, Stored, userlist};
 use super::Context;
 use super::pool::{Draft, read_password};
+use crate::limits::SCRAM_ITERATIONS_MAX;
 
 /// The keys.
 pub(super) const KEYS: [&str; 6] = [
@@ -24,7 +25,6 @@ const METHODS: [(&str, AuthMethod); 4] = [
 ];
 /// PostgreSQL's own default.
 const SCRAM_ITERATIONS: u32 = 4096;
-const SCRAM_ITERATIONS_MAX: u64 = 100_000;
 
 /// The users and passwords of the backends, who are the users when `auth` names none.
 pub(super) struct Logins {
@@ -80,7 +80,7 @@ pub(super) fn read(
     };
     let iterations = section
         .get("scram_iterations")
-        .and_then(|field| field.count(1..=SCRAM_ITERATIONS_MAX, problems));
+        .and_then(|field| field.count(1..=u64::from(SCRAM_ITERATIONS_MAX), problems));
     let mock_secret = section
         .get("mock_secret")
         .and_then(|field| field.secret(context.outside, problems));

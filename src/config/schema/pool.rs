@@ -217,6 +217,14 @@ impl Draft {
             self.names_database = section.get("database").is_some();
             overlay_backend_keys(&mut self.pool.backend, &section, context, problems);
         }
+        let written = section.get("dsn").or(section.get("backend"));
+        let backend = &self.pool.backend;
+        if let (Some(field), None, Some(_)) = (written, &backend.user, &backend.password) {
+            problems.add(
+                &field.place,
+                "a password without a user; write both, or neither",
+            );
+        }
     }
 
     /// As the pool that clients reach under `name`; `None`: under any name.
@@ -363,7 +371,10 @@ fn overlay_backend_keys(
     for name in PARAMETERS {
         if let Some(value) = section.get(name).and_then(|field| field.text(problems)) {
             backend.parameters.retain(|(key, _)| key != name);
-            backend.parameters.push((name.to_owned(), value.to_owned()));
+            // The empty text takes an inherited one away.
+            if !value.is_empty() {
+                backend.parameters.push((name.to_owned(), value.to_owned()));
+            }
         }
     }
     backend.parameters.sort();

@@ -518,6 +518,10 @@ fn a_backend_in_single_keys() {
         "a password without a user",
     );
     refused(
+        "pool: {dsn: 'postgres://:p@h/d'}",
+        "pool.dsn: a password without a user",
+    );
+    refused(
         "pool: {dsn: 'postgres://u:p@h/d', backend: {host: h}}",
         "dsn and backend exclude each other",
     );
