@@ -38,7 +38,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { max_connections: 100, conf: Vec::new(), hba: Vec::new() }
+        Options {
+            max_connections: 100,
+            conf: Vec::new(),
+            hba: Vec::new(),
+        }
     }
 }
 
@@ -68,7 +72,16 @@ impl Cluster {
         let data = place.path().join("data");
         let mut initdb = process::command(&program("initdb"));
         initdb.arg("-D").arg(&data);
-        initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+        initdb.args([
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]);
         succeed("initdb", &mut initdb);
 
         let port = process::free_port();
@@ -89,7 +102,11 @@ impl Cluster {
         );
         place.write("data/pg_hba.conf", &hba);
 
-        let cluster = Cluster { port, postmaster: Mutex::new(None), place };
+        let cluster = Cluster {
+            port,
+            postmaster: Mutex::new(None),
+            place,
+        };
         cluster.start_again();
         cluster.sql(
             "postgres",
@@ -113,13 +130,23 @@ impl Cluster {
 
     /// The process id of the postmaster; none while it is stopped.
     pub fn pid(&self) -> Option<u32> {
-        self.postmaster.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Child::id)
+        self.postmaster
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(Child::id)
     }
 
     /// Creates an empty database for one test. Everybody may do everything there.
     pub fn database(&self, name: &str) -> String {
-        self.sql("postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
-        self.sql("postgres", &format!("CREATE DATABASE {name} OWNER username"));
+        self.sql(
+            "postgres",
+            &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
+        );
+        self.sql(
+            "postgres",
+            &format!("CREATE DATABASE {name} OWNER username"),
+        );
         self.sql(name, "GRANT ALL ON SCHEMA public TO PUBLIC");
         name.to_string()
     }
@@ -129,9 +156,22 @@ impl Cluster {
     #[track_caller]
     pub fn sql(&self, database: &str, sql: &str) -> String {
         let mut psql = Command::new(program("psql"));
-        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres"]);
-        psql.arg("-h").arg(self.socket_dir()).arg("-p").arg(self.port.to_string());
-        psql.args(["-d", database, "-c", sql]).env("PGCONNECT_TIMEOUT", "20");
+        psql.args([
+            "-X",
+            "-A",
+            "-t",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-U",
+            "postgres",
+        ]);
+        psql.arg("-h")
+            .arg(self.socket_dir())
+            .arg("-p")
+            .arg(self.port.to_string());
+        psql.args(["-d", database, "-c", sql])
+            .env("PGCONNECT_TIMEOUT", "20");
         succeed(sql, &mut psql).trim_end().to_string()
     }
 
@@ -142,28 +182,52 @@ impl Cluster {
 
     /// What it has logged.
     pub fn log(&self) -> String {
-        fs::read(self.place.path().join("log")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(self.place.path().join("log"))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// Stops it, sessions included, and waits until it has gone.
     #[track_caller]
     pub fn stop(&self, how: Stop) {
-        let mut postmaster = self.postmaster.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(child) = postmaster.as_mut() else { return };
-        let signal = if how == Stop::Fast { Signal::SIGINT } else { Signal::SIGQUIT };
+        let mut postmaster = self
+            .postmaster
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(child) = postmaster.as_mut() else {
+            return;
+        };
+        let signal = if how == Stop::Fast {
+            Signal::SIGINT
+        } else {
+            Signal::SIGQUIT
+        };
         process::signal(child.id(), signal);
-        wait_until("PostgreSQL has stopped", || matches!(child.try_wait(), Ok(Some(_))));
+        wait_until("PostgreSQL has stopped", || {
+            matches!(child.try_wait(), Ok(Some(_)))
+        });
         *postmaster = None;
     }
 
     /// Starts it (again) and waits until it takes connections.
     #[track_caller]
     pub fn start_again(&self) {
-        let mut postmaster = self.postmaster.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut postmaster = self
+            .postmaster
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         assert!(postmaster.is_none(), "PostgreSQL is running");
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.place.path().join("log")).expect("its log");
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.place.path().join("log"))
+            .expect("its log");
         let mut command = process::command(&program("postgres"));
-        command.arg("-D").arg(self.data()).stdout(log.try_clone().expect("its log")).stderr(log);
+        command
+            .arg("-D")
+            .arg(self.data())
+            .stdout(log.try_clone().expect("its log"))
+            .stderr(log);
         let mut child = process::spawn(command).expect("setpriv, of util-linux, starts it");
         wait_until("PostgreSQL takes connections", || {
             if let Ok(Some(status)) = child.try_wait() {
@@ -194,7 +258,9 @@ impl Cluster {
     fn signal_all(&self, signal: Signal) {
         let postmaster = self.pid().expect("PostgreSQL is stopped");
         process::signal(postmaster, signal);
-        process::children(postmaster).into_iter().for_each(|child| process::signal(child, signal));
+        process::children(postmaster)
+            .into_iter()
+            .for_each(|child| process::signal(child, signal));
     }
 
     fn data(&self) -> PathBuf {
@@ -205,14 +271,20 @@ impl Cluster {
     fn is_ready(&self, pid: u32) -> bool {
         let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
         let mut lines = file.lines();
-        lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready")
+        lines.next() == Some(&pid.to_string())
+            && lines.nth(6).is_some_and(|state| state.trim() == "ready")
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let postmaster = self.postmaster.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let Some(child) = postmaster.as_mut() else { return };
+        let postmaster = self
+            .postmaster
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(child) = postmaster.as_mut() else {
+            return;
+        };
         for one in process::children(child.id()) {
             process::signal(one, Signal::SIGCONT);
         }
@@ -229,9 +301,17 @@ impl Drop for Cluster {
 fn program(name: &str) -> PathBuf {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     let find = || {
-        let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+        let versions = fs::read_dir("/usr/lib/postgresql")
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut found: Vec<(u32, PathBuf)> = versions
-            .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+            .filter_map(|entry| {
+                Some((
+                    entry.file_name().to_str()?.parse().ok()?,
+                    entry.path().join("bin"),
+                ))
+            })
             .filter(|(_, bin): &(u32, PathBuf)| bin.join("initdb").exists())
             .collect();
         found.sort();
@@ -239,19 +319,35 @@ fn program(name: &str) -> PathBuf {
             return bin;
         }
         let asked = Command::new("pg_config").arg("--bindir").output().ok();
-        let said = asked.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim().to_string()));
-        said.filter(|bin| bin.join("initdb").exists()).expect("no PostgreSQL server is installed: `make test` installs one")
+        let said = asked.map(|output| {
+            PathBuf::from(String::from_utf8_lossy(&output.stdout).trim().to_string())
+        });
+        said.filter(|bin| bin.join("initdb").exists())
+            .expect("no PostgreSQL server is installed: `make test` installs one")
     };
     let path = BIN.get_or_init(find).join(name);
-    assert!(path.exists(), "PostgreSQL's {name} is not installed: `make test` installs it");
+    assert!(
+        path.exists(),
+        "PostgreSQL's {name} is not installed: `make test` installs it"
+    );
     path
 }
 
 /// Runs a command to its end and returns what it printed; fails the test when the command fails.
 #[track_caller]
 fn succeed(what: &str, command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = String::from_utf8_lossy(&stdout).into_owned();
-    assert!(status.success(), "{what}: {status}\n{}{text}", String::from_utf8_lossy(&stderr));
+    assert!(
+        status.success(),
+        "{what}: {status}\n{}{text}",
+        String::from_utf8_lossy(&stderr)
+    );
     text
 }

@@ -23,7 +23,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Tries until `done` is true; fails the test with `what` after [`PATIENCE`].
 #[track_caller]
 pub fn wait_until(what: &str, done: impl FnMut() -> bool) {
-    assert!(wait_for(PATIENCE, done), "waited {PATIENCE:?} in vain until {what}");
+    assert!(
+        wait_for(PATIENCE, done),
+        "waited {PATIENCE:?} in vain until {what}"
+    );
 }
 
 /// Tries until `done` is true or the time is up; says which.

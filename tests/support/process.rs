@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, User, chown, geteuid};
+use nix::unistd::{Pid, User, geteuid};
 
 /// What directories of ours are called in the temporary directory.
 const PREFIX: &str = "aether-test-";
@@ -25,7 +25,11 @@ pub fn server_user() -> Option<&'static User> {
     static USER: OnceLock<Option<User>> = OnceLock::new();
     let find = || {
         let known = |name| User::from_name(name).ok().flatten();
-        geteuid().is_root().then(|| known("postgres").or_else(|| known("nobody")).expect("neither user postgres nor nobody exists"))
+        geteuid().is_root().then(|| {
+            known("postgres")
+                .or_else(|| known("nobody"))
+                .expect("neither user postgres nor nobody exists")
+        })
     };
     USER.get_or_init(find).as_ref()
 }
@@ -34,7 +38,9 @@ pub fn server_user() -> Option<&'static User> {
 pub fn command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     if let Some(user) = server_user() {
-        command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
+        command
+            .arg(format!("--reuid={}", user.uid))
+            .arg(format!("--regid={}", user.gid));
         command.args(["--clear-groups", "--inh-caps=-all"]);
     }
     command.args(["--pdeathsig", "KILL"]).arg("--").arg(program);
@@ -61,7 +67,9 @@ pub fn spawn(command: Command) -> io::Result<Child> {
         orders
     });
     let (answer, child) = mpsc::sync_channel(1);
-    keeper.send((command, answer)).expect("the keeper thread has ended");
+    keeper
+        .send((command, answer))
+        .expect("the keeper thread has ended");
     child.recv().expect("the keeper thread has ended")
 }
 
@@ -74,10 +82,17 @@ pub fn signal(pid: u32, signal: Signal) {
 pub fn children(pid: u32) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let Ok(id) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+        let Ok(id) = entry.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
         // "pid (name, which may hold anything) state ppid ..."
-        let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
+        let parent = stat
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.split(' ').nth(1));
         if parent == Some(&pid.to_string()) {
             found.push(id);
         }
@@ -88,8 +103,14 @@ pub fn children(pid: u32) -> Vec<u32> {
 /// Resident memory of a process in kB.
 pub fn rss_kb(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process has ended");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a zombie has no memory");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("VmRSS is a number")
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .expect("a zombie has no memory");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kb| kb.parse().ok())
+        .expect("VmRSS is a number")
 }
 
 /// Whether somebody listens on the TCP port: asked of the kernel, so that no connection is made.
@@ -100,7 +121,9 @@ pub fn listening(port: u16) -> bool {
         let state = words.nth(1).unwrap_or_default();
         state == "0A" && local.ends_with(&format!(":{port:04X}"))
     };
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| fs::read_to_string(table).is_ok_and(|text| text.lines().any(is_it)))
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .any(|table| fs::read_to_string(table).is_ok_and(|text| text.lines().any(is_it)))
 }
 
 /// A loopback port that is free now and not from the range out of which the kernel serves others.
@@ -126,7 +149,8 @@ impl Place {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         sweep();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("{PREFIX}{}-{count}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("{PREFIX}{}-{count}-{name}", std::process::id()));
         fs::create_dir(&path).expect("a directory in the temporary directory");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("chmod");
         own(&path);
@@ -154,9 +178,9 @@ impl Drop for Place {
 }
 
 /// Gives a path to the server user.
-fn own(path: &Path) {
+pub fn own(path: &Path) {
     if let Some(user) = server_user() {
-        chown(path, Some(user.uid), Some(user.gid)).expect("chown");
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("chown");
     }
 }
 
@@ -164,9 +188,15 @@ fn own(path: &Path) {
 fn sweep() {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
-        for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(std::env::temp_dir())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+            let owner = name
+                .strip_prefix(PREFIX)
+                .and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
             if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
                 let _ = fs::remove_dir_all(entry.path());
             }
