@@ -27,14 +27,18 @@ as_root() {
 # PostgreSQL and Aether refuse to run as root, so root runs them as this user. Everybody else runs them as himself.
 if [ "$(id -u)" = 0 ]; then SERVER_USER=${SERVER_USER:-postgres}; else SERVER_USER=$(id -un); fi
 
-# Runs a command as that user, who dies with nobody: callers stop what they start.
-as_server() {
+# Runs a command as that user.
+as_server() { ( become_server "$@" ); }
+
+# The same in place of the calling (sub)shell, so that `( become_server ... ) &` leaves the command's own id in $!. Such a
+# background command would find SIGINT and SIGQUIT ignored, as bash does it; and it must not outlive the script.
+become_server() {
+    local ids=()
     if [ "$(id -u)" = 0 ]; then
-        setpriv --reuid="$SERVER_USER" --regid="$(id -g "$SERVER_USER")" --clear-groups --inh-caps=-all \
-            env HOME=/nonexistent "$@"
-    else
-        "$@"
+        ids=("--reuid=$SERVER_USER" "--regid=$(id -g "$SERVER_USER")" --clear-groups --inh-caps=-all)
+        export HOME=/nonexistent
     fi
+    exec setpriv "${ids[@]}" --pdeathsig TERM -- env --default-signal=INT,QUIT "$@"
 }
 
 # Prints a directory that the server user owns, under target/NAME; a link to a fresh one in /var/tmp when the checkout
