@@ -1,0 +1,28 @@
+# What people and CI call; the work is in scripts/.
+.PHONY: help run test build static fuzz clean
+
+help:
+	@echo 'make run      a scratch PostgreSQL with Aether in front of it on port 6432 (AETHER_PORT); Ctrl-C ends both'
+	@echo 'make test     all tests; installs what they need (scripts/test says how to size them)'
+	@echo 'make build    the release binary, target/release/aether'
+	@echo 'make static   one fully static binary'
+	@echo 'make fuzz     each fuzz target for FUZZ_SECONDS=60'
+	@echo 'make clean    removes target/, and the scratch clusters with it'
+
+run:
+	@scripts/run
+
+test:
+	@scripts/test
+
+build:
+	cargo build --release --bin aether
+
+static:
+	@scripts/static
+
+fuzz:
+	@scripts/fuzz
+
+clean:
+	@scripts/clean

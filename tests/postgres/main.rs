@@ -1,0 +1,6 @@
+//! Aether against a real PostgreSQL, which the tests start themselves. One module per question.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod support_itself;
