@@ -57,3 +57,23 @@ pub const LINGER_MS: u64 = 2_000;
 pub const LOG_QUEUE_MAX: usize = 8_192;
 /// Longest text from a peer inside a log line or an error.
 pub const QUOTED_TEXT_MAX: usize = 256;
+/// How long a client that has half-closed may take to read what it is owed.
+pub const HALF_CLOSED_MS: u64 = 10_000;
+/// How long a cancel may be under way.
+pub const CANCEL_MS: u64 = 10_000;
+/// Pause after the process ran out of descriptors before it accepts again.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// First pause after a server could not be reached; it doubles with each attempt.
+pub const RETRY_FIRST_MS: u64 = 50;
+/// Longest pause between attempts to reach a server: service resumes within this time of the server's return.
+pub const RETRY_MAX_MS: u64 = 500;
+/// Pause before idle connections are made again after one could not be made.
+pub const REFILL_PAUSE_MS: u64 = 1_000;
+/// What a client may have sent ahead of its login.
+pub const AHEAD_MAX: usize = 70_000;
+/// Client connections beyond the configured maximum that are let in to be told so.
+pub const OVER_LIMIT_MAX: usize = 128;
+/// Largest command for the console.
+pub const CONSOLE_COMMAND_MAX: usize = 16 * 1024;
+/// Rounds through the pools in one turn; what changes after that waits for the next.
+pub const SETTLE_ROUNDS: usize = 8;

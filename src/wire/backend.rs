@@ -123,10 +123,16 @@ pub const INT4: ColumnType = ColumnType { oid: 23, size: 4 };
 /// `int8`
 pub const INT8: ColumnType = ColumnType { oid: 20, size: 8 };
 /// `numeric`
-pub const NUMERIC: ColumnType = ColumnType { oid: 1700, size: -1 };
+pub const NUMERIC: ColumnType = ColumnType {
+    oid: 1700,
+    size: -1,
+};
 
 /// Appends a RowDescription of text-format columns that belong to no table.
-pub fn write_row_description<'a>(out: &mut Vec<u8>, columns: impl ExactSizeIterator<Item = (&'a str, ColumnType)>) {
+pub fn write_row_description<'a>(
+    out: &mut Vec<u8>,
+    columns: impl ExactSizeIterator<Item = (&'a str, ColumnType)>,
+) {
     message(out, b'T', |b| {
         b.extend_from_slice(&(columns.len() as u16).to_be_bytes());
         for (name, kind) in columns {
@@ -141,7 +147,10 @@ pub fn write_row_description<'a>(out: &mut Vec<u8>, columns: impl ExactSizeItera
 }
 
 /// Appends a DataRow; `None` is NULL.
-pub fn write_data_row<'a>(out: &mut Vec<u8>, values: impl ExactSizeIterator<Item = Option<&'a str>>) {
+pub fn write_data_row<'a>(
+    out: &mut Vec<u8>,
+    values: impl ExactSizeIterator<Item = Option<&'a str>>,
+) {
     message(out, b'D', |b| {
         b.extend_from_slice(&(values.len() as u16).to_be_bytes());
         for value in values {
@@ -174,7 +183,10 @@ mod tests {
     fn broken_bodies_are_none() {
         assert_eq!(authentication(b"\0\0\0"), None);
         assert_eq!(authentication(b"\0\0\0\x05abc"), None);
-        assert_eq!(authentication(b"\0\0\0\x05abcd"), Some(Authentication::Md5Password(*b"abcd")));
+        assert_eq!(
+            authentication(b"\0\0\0\x05abcd"),
+            Some(Authentication::Md5Password(*b"abcd"))
+        );
         assert_eq!(parameter_status(b"a\0b"), None);
         assert_eq!(parameter_status(b"a\0b\0c"), None);
         assert_eq!(parameter_status(b"a\0b\0"), Some((&b"a"[..], &b"b"[..])));

@@ -49,18 +49,27 @@ impl Header {
     }
 }
 
+/// A whole message: its type letter, its body, and what follows it.
+pub type Whole<'a> = (u8, &'a [u8], &'a [u8]);
+
 /// Takes one whole message from the start of `bytes`: its type letter, its body, and what follows it.
 ///
 /// `Ok(None)`: the message is not whole yet. A message longer than `max` (length word) is an error at once, before the rest
 /// of it is waited for.
-pub fn whole(bytes: &[u8], max: usize) -> Result<Option<(u8, &[u8], &[u8])>, BadLength> {
+pub fn whole(bytes: &[u8], max: usize) -> Result<Option<Whole<'_>>, BadLength> {
     let Some(header) = Header::read(bytes)? else {
         return Ok(None);
     };
     if header.length as usize > max {
-        return Err(BadLength { tag: header.tag, length: header.length });
+        return Err(BadLength {
+            tag: header.tag,
+            length: header.length,
+        });
     }
-    match (bytes.get(HEADER_LEN..header.message_len()), bytes.get(header.message_len()..)) {
+    match (
+        bytes.get(HEADER_LEN..header.message_len()),
+        bytes.get(header.message_len()..),
+    ) {
         (Some(body), Some(rest)) => Ok(Some((header.tag, body, rest))),
         _ => Ok(None),
     }
@@ -107,7 +116,13 @@ pub fn printable(bytes: &[u8]) -> String {
     let cut = bytes.get(..limits::QUOTED_TEXT_MAX).unwrap_or(bytes);
     let mut text: String = String::from_utf8_lossy(cut)
         .chars()
-        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect::<Vec<_>>()
+            } else {
+                vec![c]
+            }
+        })
         .collect();
     if cut.len() < bytes.len() {
         text.push('…');
@@ -125,13 +140,25 @@ mod tests {
         for n in 0..HEADER_LEN {
             assert_eq!(Header::read(&bytes[..n]), Ok(None));
         }
-        assert_eq!(Header::read(&bytes), Ok(Some(Header { tag: b'Q', length: 5 })));
+        assert_eq!(
+            Header::read(&bytes),
+            Ok(Some(Header {
+                tag: b'Q',
+                length: 5
+            }))
+        );
     }
 
     #[test]
     fn a_length_below_four_is_refused() {
         for length in 0..4u8 {
-            assert_eq!(Header::read(&[b'Q', 0, 0, 0, length]), Err(BadLength { tag: b'Q', length: u32::from(length) }));
+            assert_eq!(
+                Header::read(&[b'Q', 0, 0, 0, length]),
+                Err(BadLength {
+                    tag: b'Q',
+                    length: u32::from(length)
+                })
+            );
         }
     }
 
@@ -139,7 +166,10 @@ mod tests {
     fn a_message_over_the_limit_is_refused_before_it_has_arrived() {
         assert!(whole(&[b'p', 0x7F, 0xFF, 0xFF, 0xFF], 100).is_err());
         assert_eq!(whole(&[b'p', 0, 0, 0, 6, 1], 100), Ok(None));
-        assert_eq!(whole(&[b'p', 0, 0, 0, 6, 1, 2, 3], 100), Ok(Some((b'p', &[1, 2][..], &[3][..]))));
+        assert_eq!(
+            whole(&[b'p', 0, 0, 0, 6, 1, 2, 3], 100),
+            Ok(Some((b'p', &[1, 2][..], &[3][..])))
+        );
     }
 
     #[test]
@@ -147,7 +177,10 @@ mod tests {
         let mut out = Vec::new();
         message(&mut out, b'Q', |b| cstr(b, b"select 1"));
         let (tag, body, rest) = whole(&out, 1000).ok().flatten().expect("whole");
-        assert_eq!((tag, take_cstr(body), rest), (b'Q', Some((&b"select 1"[..], &[][..])), &[][..]));
+        assert_eq!(
+            (tag, take_cstr(body), rest),
+            (b'Q', Some((&b"select 1"[..], &[][..])), &[][..])
+        );
     }
 
     #[test]

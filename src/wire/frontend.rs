@@ -77,9 +77,22 @@ mod tests {
 
     #[test]
     fn a_sasl_initial_response_must_have_the_length_that_it_claims() {
-        assert_eq!(read_sasl_initial(b"X\0\0\0\0\x02ab"), Some((&b"X"[..], Some(&b"ab"[..]))));
-        assert_eq!(read_sasl_initial(b"X\0\xff\xff\xff\xff"), Some((&b"X"[..], None)));
-        for broken in [&b"X"[..], b"X\0", b"X\0\0\0\0\x03ab", b"X\0\0\0\0\x01ab", b"X\0\x7f\xff\xff\xffab", b"X\0\xff\xff\xff\xffa"] {
+        assert_eq!(
+            read_sasl_initial(b"X\0\0\0\0\x02ab"),
+            Some((&b"X"[..], Some(&b"ab"[..])))
+        );
+        assert_eq!(
+            read_sasl_initial(b"X\0\xff\xff\xff\xff"),
+            Some((&b"X"[..], None))
+        );
+        for broken in [
+            &b"X"[..],
+            b"X\0",
+            b"X\0\0\0\0\x03ab",
+            b"X\0\0\0\0\x01ab",
+            b"X\0\x7f\xff\xff\xffab",
+            b"X\0\xff\xff\xff\xffa",
+        ] {
             assert_eq!(read_sasl_initial(broken), None);
         }
     }

@@ -59,7 +59,10 @@ impl Refusal {
 
     /// An ERROR after which the session lives on.
     pub fn error(sqlstate: &[u8; 5], message: impl Into<String>) -> Refusal {
-        Refusal { severity: Severity::Error, ..Refusal::fatal(sqlstate, message, Blame::Client) }
+        Refusal {
+            severity: Severity::Error,
+            ..Refusal::fatal(sqlstate, message, Blame::Client)
+        }
     }
 
     /// The client broke the protocol (08P01).
@@ -95,19 +98,33 @@ impl Refusal {
             Severity::Error => b"ERROR",
             Severity::Fatal => b"FATAL",
         };
-        fields(out, b'E', severity, &self.sqlstate, &self.message, self.detail.as_deref(), self.hint.as_deref());
+        fields(
+            out,
+            b'E',
+            severity,
+            &self.sqlstate,
+            &self.message,
+            self.detail.as_deref(),
+            self.hint.as_deref(),
+        );
     }
 
     /// Reads the body of an ErrorResponse from a server. Any field may be missing, empty or repeated (CVE-2026-6666): then
     /// the code is XX000 and the message says so. Never fails.
     pub fn read(body: &[u8], blame: Blame) -> Refusal {
-        let mut refusal = Refusal::fatal(b"XX000", "the server sent an error without a message", blame);
+        let mut refusal = Refusal::fatal(
+            b"XX000",
+            "the server sent an error without a message",
+            blame,
+        );
         let mut rest = body;
         while let Some((&field, after)) = rest.split_first() {
             if field == 0 {
                 break;
             }
-            let Some((text, after)) = take_cstr(after) else { break };
+            let Some((text, after)) = take_cstr(after) else {
+                break;
+            };
             match field {
                 b'C' => {
                     if let Ok(code) = <[u8; 5]>::try_from(text)
@@ -130,7 +147,15 @@ impl Refusal {
 
 /// Appends a NoticeResponse of severity NOTICE.
 pub fn notice(out: &mut Vec<u8>, text: &str, detail: Option<&str>) {
-    fields(out, b'N', b"NOTICE", b"00000", text.as_bytes(), detail.map(str::as_bytes), None);
+    fields(
+        out,
+        b'N',
+        b"NOTICE",
+        b"00000",
+        text.as_bytes(),
+        detail.map(str::as_bytes),
+        None,
+    );
 }
 
 fn fields(
@@ -168,7 +193,9 @@ mod tests {
 
     #[test]
     fn an_error_is_read_as_it_was_written() {
-        let refusal = Refusal::fatal(b"53300", "full", Blame::Server).detail("d").hint("h");
+        let refusal = Refusal::fatal(b"53300", "full", Blame::Server)
+            .detail("d")
+            .hint("h");
         let mut out = Vec::new();
         refusal.write(&mut out);
         let (tag, body, _) = frame::whole(&out, 1000).ok().flatten().expect("whole");
@@ -179,7 +206,17 @@ mod tests {
     /// CVE-2026-6666: an ErrorResponse without SQLSTATE crashed PgBouncer.
     #[test]
     fn an_error_with_fields_missing_empty_doubled_or_cut_is_still_an_error() {
-        for body in [&b""[..], b"\0", b"M", b"Mabc", b"C\0\0", b"C12\0M\0\0", b"CXX000\0C28P01\0\0", b"\xff\xff\0", b"Ca\nb!c\0\0"] {
+        for body in [
+            &b""[..],
+            b"\0",
+            b"M",
+            b"Mabc",
+            b"C\0\0",
+            b"C12\0M\0\0",
+            b"CXX000\0C28P01\0\0",
+            b"\xff\xff\0",
+            b"Ca\nb!c\0\0",
+        ] {
             let refusal = Refusal::read(body, Blame::Server);
             assert!(!refusal.message.is_empty());
             assert!(refusal.sqlstate.iter().all(u8::is_ascii_alphanumeric));

@@ -47,7 +47,11 @@ pub struct Startup {
 impl Startup {
     /// The value of a parameter; the last one wins, as in PostgreSQL.
     pub fn parameter(&self, name: &[u8]) -> Option<&[u8]> {
-        self.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_slice())
+        self.parameters
+            .iter()
+            .rev()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_slice())
     }
 
     /// The minor version that the session will use.
@@ -92,7 +96,10 @@ pub fn read(bytes: &[u8]) -> Result<Option<(First, usize)>, NotStartup> {
     if !(8..=limits::STARTUP_PACKET_MAX).contains(&length) {
         return Err(NotStartup::Silent);
     }
-    let Some((body, code)) = rest.get(..length - 4).and_then(|b| take_u32(b).map(|(code, body)| (body, code))) else {
+    let Some((body, code)) = rest
+        .get(..length - 4)
+        .and_then(|b| take_u32(b).map(|(code, body)| (body, code)))
+    else {
         return Ok(None);
     };
     let first = match code {
@@ -111,27 +118,39 @@ fn cancel(body: &[u8]) -> Result<First, NotStartup> {
     if !(4..=256).contains(&key.len()) {
         return Err(NotStartup::Silent);
     }
-    Ok(First::Cancel { pid, key: key.to_vec() })
+    Ok(First::Cancel {
+        pid,
+        key: key.to_vec(),
+    })
 }
 
 fn startup(code: u32, body: &[u8]) -> Result<Startup, Refusal> {
     let (major, minor) = (code >> 16, code & 0xFFFF);
     if major != 3 {
-        let text =
-            format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{NEWEST_MINOR}");
+        let text = format!(
+            "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{NEWEST_MINOR}"
+        );
         return Err(Refusal::fatal(b"0A000", text, Blame::Client));
     }
-    let mut startup = Startup { minor, parameters: Vec::new(), extensions: Vec::new() };
+    let mut startup = Startup {
+        minor,
+        parameters: Vec::new(),
+        extensions: Vec::new(),
+    };
     let mut rest = body;
     loop {
-        let Some((name, after)) = take_cstr(rest) else { return Err(no_terminator()) };
+        let Some((name, after)) = take_cstr(rest) else {
+            return Err(no_terminator());
+        };
         if name.is_empty() {
             if !after.is_empty() {
                 return Err(no_terminator());
             }
             break;
         }
-        let Some((value, after)) = take_cstr(after) else { return Err(no_terminator()) };
+        let Some((value, after)) = take_cstr(after) else {
+            return Err(no_terminator());
+        };
         if name.starts_with(b"_pq_.") {
             startup.extensions.push(name.to_vec());
         } else {
@@ -195,7 +214,9 @@ mod tests {
 
     #[test]
     fn the_last_of_two_equal_keys_wins() {
-        let Ok(Some((First::Startup(startup), _))) = read(&packet(PROTOCOL_3_0, b"user\0a\0user\0b\0\0")) else {
+        let Ok(Some((First::Startup(startup), _))) =
+            read(&packet(PROTOCOL_3_0, b"user\0a\0user\0b\0\0"))
+        else {
             panic!("a startup message")
         };
         assert_eq!(startup.parameter(b"user"), Some(&b"b"[..]));
@@ -204,7 +225,8 @@ mod tests {
     #[test]
     fn newer_versions_and_extensions_are_negotiated_down() {
         let negotiated = |minor: u32, body: &[u8]| {
-            let Ok(Some((First::Startup(startup), _))) = read(&packet(PROTOCOL_3_0 + minor, body)) else {
+            let Ok(Some((First::Startup(startup), _))) = read(&packet(PROTOCOL_3_0 + minor, body))
+            else {
                 panic!("a startup message")
             };
             let mut out = Vec::new();
@@ -213,16 +235,31 @@ mod tests {
         };
         assert_eq!(negotiated(0, b"user\0a\0\0"), b"");
         assert_eq!(negotiated(2, b"user\0a\0\0"), b"");
-        assert_eq!(negotiated(1, b"user\0a\0\0"), b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0");
+        assert_eq!(
+            negotiated(1, b"user\0a\0\0"),
+            b"v\0\0\0\x0c\0\x03\0\0\0\0\0\0"
+        );
         let grease = negotiated(9999, b"user\0a\0_pq_.test_protocol_negotiation\0\0\0");
-        assert_eq!(&grease[..13], b"v\0\0\0\x2c\0\x03\0\x02\0\0\0\x01");
+        assert_eq!(&grease[..13], b"v\0\0\0\x2b\0\x03\0\x02\0\0\0\x01");
     }
 
     #[test]
     fn cancel_keys_have_4_to_256_bytes() {
-        assert!(matches!(read(&packet(CANCEL_REQUEST, &[0; 8])), Ok(Some((First::Cancel { .. }, 16)))));
-        assert!(matches!(read(&packet(CANCEL_REQUEST, &[0; 260])), Ok(Some((First::Cancel { .. }, _)))));
-        assert_eq!(read(&packet(CANCEL_REQUEST, &[0; 261])), Err(NotStartup::Silent));
-        assert_eq!(read(&packet(CANCEL_REQUEST, &[0; 7])), Err(NotStartup::Silent));
+        assert!(matches!(
+            read(&packet(CANCEL_REQUEST, &[0; 8])),
+            Ok(Some((First::Cancel { .. }, 16)))
+        ));
+        assert!(matches!(
+            read(&packet(CANCEL_REQUEST, &[0; 260])),
+            Ok(Some((First::Cancel { .. }, _)))
+        ));
+        assert_eq!(
+            read(&packet(CANCEL_REQUEST, &[0; 261])),
+            Err(NotStartup::Silent)
+        );
+        assert_eq!(
+            read(&packet(CANCEL_REQUEST, &[0; 7])),
+            Err(NotStartup::Silent)
+        );
     }
 }
