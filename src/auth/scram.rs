@@ -1,0 +1,372 @@
+//! SCRAM-SHA-256 (RFC 5802, RFC 7677): the messages and the arithmetic of both sides.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::{digest, hmac};
+use zeroize::Zeroizing;
+
+use super::{KeyDerivation, SaltedPassword};
+use crate::config::Secret;
+use crate::config::secret::ScramVerifier;
+use crate::limits;
+
+/// The only mechanism without TLS.
+pub(super) const MECHANISM: &[u8] = b"SCRAM-SHA-256";
+/// Longest salt that a server may send, decoded.
+const SALT_MAX: usize = 1_024;
+/// Bytes of randomness in a nonce, before base64.
+const NONCE_LEN: usize = 18;
+
+/// What is derived from a password for one salt and iteration count.
+#[derive(Clone)]
+pub(super) struct Keys {
+    client_key: Zeroizing<[u8; 32]>,
+    pub(super) stored_key: [u8; 32],
+    pub(super) server_key: Zeroizing<[u8; 32]>,
+}
+
+impl Keys {
+    /// From SaltedPassword.
+    pub(super) fn new(salted: &SaltedPassword) -> Keys {
+        let client_key = Zeroizing::new(sign(salted.bytes(), &[b"Client Key"]));
+        Keys {
+            stored_key: hash(&*client_key),
+            server_key: Zeroizing::new(sign(salted.bytes(), &[b"Server Key"])),
+            client_key,
+        }
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("****")
+    }
+}
+
+fn sign(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    parts.iter().for_each(|part| context.update(part));
+    let mut signature = [0; 32];
+    signature.copy_from_slice(context.sign().as_ref());
+    signature
+}
+
+fn hash(bytes: &[u8]) -> [u8; 32] {
+    let mut hashed = [0; 32];
+    hashed.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hashed
+}
+
+fn xor(a: &[u8; 32], b: &[u8; 32]) -> [u8; 32] {
+    std::array::from_fn(|at| a.get(at).copied().unwrap_or(0) ^ b.get(at).copied().unwrap_or(0))
+}
+
+/// The password as SCRAM uses it: SASLprep, or the raw bytes where that is not possible, as PostgreSQL does.
+pub(super) fn prepared(password: &[u8]) -> Secret {
+    match std::str::from_utf8(password)
+        .ok()
+        .and_then(|text| stringprep::saslprep(text).ok())
+    {
+        Some(text) => Secret::new(text.as_bytes()),
+        None => Secret::new(password),
+    }
+}
+
+/// The job that makes a password's keys.
+pub(super) fn derivation(password: &Secret, salt: Vec<u8>, iterations: u32) -> KeyDerivation {
+    KeyDerivation {
+        password: prepared(password.expose()),
+        salt,
+        iterations,
+    }
+}
+
+/// A nonce: printable, without comma.
+pub(super) fn nonce(random: &mut dyn FnMut(&mut [u8])) -> String {
+    let mut bytes = [0; NONCE_LEN];
+    random(&mut bytes);
+    STANDARD.encode(bytes)
+}
+
+fn is_nonce(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| (0x21..=0x7e).contains(&byte) && byte != b',')
+}
+
+/// The three texts that both sides sign.
+fn auth_message<'a>(
+    client_first: &'a str,
+    server_first: &'a str,
+    without_proof: &'a str,
+) -> [&'a [u8]; 5] {
+    [
+        client_first.as_bytes(),
+        b",",
+        server_first.as_bytes(),
+        b",",
+        without_proof.as_bytes(),
+    ]
+}
+
+/// A client's first message: `n,,n=,r=...`
+#[derive(Debug)]
+pub(super) struct ClientFirst {
+    /// `biws` or `eSws`: what the last message must repeat.
+    binding: &'static str,
+    bare: String,
+    nonce: String,
+}
+
+impl ClientFirst {
+    /// Reads it. `None`: it is broken, or asks for what there is not (channel binding, another authorization identity, an
+    /// extension).
+    pub(super) fn read(message: &[u8]) -> Option<ClientFirst> {
+        let text = std::str::from_utf8(message)
+            .ok()
+            .filter(|text| text.len() <= limits::SASL_MESSAGE_MAX)?;
+        let (binding, bare) = match (text.strip_prefix("n,,"), text.strip_prefix("y,,")) {
+            (Some(bare), _) => ("biws", bare),
+            (_, Some(bare)) => ("eSws", bare),
+            _ => return None,
+        };
+        // The name is that of the startup packet, as with PostgreSQL; this one is ignored.
+        let (_name, rest) = bare.strip_prefix("n=")?.split_once(',')?;
+        let nonce = rest
+            .strip_prefix("r=")?
+            .split(',')
+            .next()
+            .filter(|nonce| is_nonce(nonce))?;
+        Some(ClientFirst {
+            binding,
+            bare: bare.to_owned(),
+            nonce: nonce.to_owned(),
+        })
+    }
+}
+
+/// Our exchange with a client, once its first message is answered.
+#[derive(Debug)]
+pub(super) struct Challenge {
+    client: ClientFirst,
+    nonce: String,
+    server_first: String,
+}
+
+impl Challenge {
+    /// Answers a client's first message.
+    pub(super) fn new(
+        client: ClientFirst,
+        own_nonce: &str,
+        salt: &[u8],
+        iterations: u32,
+    ) -> Challenge {
+        let nonce = format!("{}{own_nonce}", client.nonce);
+        let server_first = format!("r={nonce},s={},i={iterations}", STANDARD.encode(salt));
+        Challenge {
+            client,
+            nonce,
+            server_first,
+        }
+    }
+
+    /// What to send.
+    pub(super) fn text(&self) -> &str {
+        &self.server_first
+    }
+
+    /// Looks at the client's last message: what to send it, if its proof is right. `Err(true)`: the message is broken;
+    /// `Err(false)`: the proof is wrong.
+    pub(super) fn verify(&self, message: &[u8], verifier: &ScramVerifier) -> Result<String, bool> {
+        let (without_proof, proof) = self.last_message(message).ok_or(true)?;
+        let signed = auth_message(&self.client.bare, &self.server_first, without_proof);
+        let client_key = xor(&proof, &sign(&verifier.stored_key, &signed));
+        if !super::same(&hash(&client_key), &verifier.stored_key) {
+            return Err(false);
+        }
+        Ok(format!(
+            "v={}",
+            STANDARD.encode(sign(verifier.server_key.expose(), &signed))
+        ))
+    }
+
+    fn last_message<'a>(&self, message: &'a [u8]) -> Option<(&'a str, [u8; 32])> {
+        let text = std::str::from_utf8(message)
+            .ok()
+            .filter(|text| text.len() <= limits::SASL_MESSAGE_MAX)?;
+        let (without_proof, proof) = text.rsplit_once(",p=")?;
+        let rest = without_proof
+            .strip_prefix("c=")?
+            .strip_prefix(self.client.binding)?;
+        let nonce = rest.strip_prefix(",r=")?.split(',').next()?;
+        let proof = STANDARD.decode(proof).ok()?.try_into().ok()?;
+        (nonce == self.nonce).then_some((without_proof, proof))
+    }
+}
+
+/// Our exchange with a server, after our first message.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    bare: String,
+    nonce: String,
+}
+
+/// What a server asks us to prove.
+#[derive(Debug)]
+pub(super) struct ServerFirst {
+    text: String,
+    without_proof: String,
+    bare: String,
+    /// Not in base64.
+    pub(super) salt: Vec<u8>,
+    /// Between 1 and the limit.
+    pub(super) iterations: u32,
+}
+
+impl Exchange {
+    /// Begins: the exchange, and our first message.
+    pub(super) fn begin(nonce: String) -> (Exchange, String) {
+        let bare = format!("n=,r={nonce}");
+        let first = format!("n,,{bare}");
+        (Exchange { bare, nonce }, first)
+    }
+
+    /// Reads the server's first message; why it is not one.
+    pub(super) fn read(self, message: &[u8]) -> Result<ServerFirst, &'static str> {
+        let text = std::str::from_utf8(message).map_err(|_| "it is not text")?;
+        if text.len() > 2 * SALT_MAX + limits::SASL_MESSAGE_MAX {
+            return Err("it is too long");
+        }
+        let mut parts = text.split(',');
+        let mut part = |name| parts.next().and_then(|part: &str| part.strip_prefix(name));
+        let (nonce, salt, iterations) = (part("r="), part("s="), part("i="));
+        let (Some(nonce), Some(salt), Some(iterations)) = (nonce, salt, iterations) else {
+            return Err("it lacks a nonce, a salt or an iteration count");
+        };
+        if !nonce.starts_with(&self.nonce)
+            || nonce.len() == self.nonce.len()
+            || !is_nonce(nonce)
+            || nonce.len() > limits::SASL_MESSAGE_MAX
+        {
+            return Err("its nonce is not ours and something more");
+        }
+        let salt = STANDARD
+            .decode(salt)
+            .ok()
+            .filter(|salt| (1..=SALT_MAX).contains(&salt.len()))
+            .ok_or("its salt is no base64")?;
+        let iterations = iterations
+            .parse()
+            .ok()
+            .filter(|count| (1..=limits::SCRAM_ITERATIONS_MAX).contains(count));
+        let iterations = iterations.ok_or("its iteration count is not between 1 and 100000")?;
+        Ok(ServerFirst {
+            text: text.to_owned(),
+            without_proof: format!("c=biws,r={nonce}"),
+            bare: self.bare,
+            salt,
+            iterations,
+        })
+    }
+}
+
+impl ServerFirst {
+    /// Our last message, and the signature that the server must answer with.
+    pub(super) fn prove(&self, keys: &Keys) -> (String, [u8; 32]) {
+        let signed = auth_message(&self.bare, &self.text, &self.without_proof);
+        let proof = xor(&keys.client_key, &sign(&keys.stored_key, &signed));
+        (
+            format!("{},p={}", self.without_proof, STANDARD.encode(proof)),
+            sign(&*keys.server_key, &signed),
+        )
+    }
+}
+
+/// Whether a server's last message carries the signature.
+pub(super) fn is_signed(message: &[u8], signature: &[u8; 32]) -> bool {
+    let text = std::str::from_utf8(message)
+        .ok()
+        .and_then(|text| text.strip_prefix("v="));
+    text.and_then(|text| STANDARD.decode(text).ok())
+        .is_some_and(|given| super::same(&given, signature))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7677, section 3; the name is not empty there, which makes no difference but in the signed text.
+    #[test]
+    fn the_test_vector_of_rfc_7677() {
+        let client =
+            ClientFirst::read(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO").expect("a first message");
+        let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").expect("base64");
+        let challenge = Challenge::new(client, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0", &salt, 4096);
+        assert_eq!(
+            challenge.text(),
+            "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+        );
+        let keys = Keys::new(&derivation(&Secret::new(*b"pencil"), salt.clone(), 4096).run());
+        let verifier = ScramVerifier {
+            iterations: 4096,
+            salt,
+            stored_key: keys.stored_key,
+            server_key: Secret::new(*keys.server_key),
+        };
+        let last = b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+        assert_eq!(
+            challenge.verify(last, &verifier).as_deref(),
+            Ok("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
+        );
+    }
+
+    #[test]
+    fn first_messages_that_ask_for_what_there_is_not_are_refused() {
+        for broken in [
+            &b""[..],
+            b"n,,",
+            b"n,,n=,r=",
+            b"n,,n=,r=a\x7f",
+            b"n,a=other,n=,r=abc",
+            b"p=tls-server-end-point,,n=,r=abc",
+            b"n,,m=ext,n=,r=abc",
+            b"n,,r=abc,n=",
+            b"\xff\xfe",
+        ] {
+            assert!(ClientFirst::read(broken).is_none(), "{broken:?}");
+        }
+        let mut long = b"n,,n=,r=".to_vec();
+        long.resize(5_000, b'a');
+        assert!(ClientFirst::read(&long).is_none());
+    }
+
+    /// CVE-2026-6665 (nonce, salt), CVE-2026-42198 (iterations).
+    #[test]
+    fn hostile_server_messages_are_refused() {
+        let read = |text: &str| {
+            Exchange::begin("abc".to_owned())
+                .0
+                .read(text.as_bytes())
+                .map(|_| ())
+        };
+        assert_eq!(read("r=abcdef,s=c2FsdA==,i=4096"), Ok(()));
+        let (long, long_salt) = ("x".repeat(5_000), STANDARD.encode(vec![0; 2_000]));
+        for broken in [
+            "r=abc,s=c2FsdA==,i=4096".to_owned(),
+            "r=xbcdef,s=c2FsdA==,i=4096".to_owned(),
+            format!("r=abc{long},s=c2FsdA==,i=4096"),
+            format!("r=abcdef,s={long_salt},i=4096"),
+            "r=abcdef,s=,i=4096".to_owned(),
+            "r=abcdef,s=!!,i=4096".to_owned(),
+            "r=abcdef,s=c2FsdA==,i=0".to_owned(),
+            "r=abcdef,s=c2FsdA==,i=-1".to_owned(),
+            "r=abcdef,s=c2FsdA==,i=2147483647".to_owned(),
+            "r=abcdef,s=c2FsdA==,i=99999999999999999999".to_owned(),
+            "m=ext,r=abcdef,s=c2FsdA==,i=4096".to_owned(),
+            String::new(),
+        ] {
+            assert!(read(&broken).is_err(), "{broken:.60}");
+        }
+    }
+}

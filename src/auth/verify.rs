@@ -1,0 +1,336 @@
+//! A client proves itself to us.
+//!
+//! Who is unknown, or has no secret that the method can use, goes through the same exchange with an invented salt and fails
+//! at its end with the same words (catalogue R5).
+
+use zeroize::Zeroizing;
+
+use super::scram::{Challenge, ClientFirst, Keys, MECHANISM, derivation};
+use super::{KeyDerivation, KeyRing, Progress, SaltedPassword, md5, same, scram};
+use crate::config::secret::ScramVerifier;
+use crate::config::{AuthMethod, Secret, Stored};
+use crate::limits;
+use crate::wire::backend;
+use crate::wire::frame::{printable, take_cstr};
+use crate::wire::frontend;
+use crate::wire::refusal::{Blame, Refusal};
+
+/// A client's proof in progress.
+#[derive(Debug)]
+pub struct Verify {
+    user: String,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The password in clear is to come.
+    Password { stored: Option<Stored> },
+    /// The password is being derived, to be compared with the verifier.
+    Comparing { verifier: ScramVerifier },
+    /// The answer to the salt is to come; `expected` is `None` for those who cannot succeed.
+    Md5 {
+        expected: Option<Zeroizing<Vec<u8>>>,
+    },
+    /// The user's keys are being made.
+    Preparing { job: KeyDerivation, nonce: String },
+    /// The client's first message is to come.
+    ScramFirst { verifier: Verifier, nonce: String },
+    /// The client's last message is to come.
+    ScramLast {
+        verifier: Verifier,
+        challenge: Challenge,
+    },
+}
+
+/// What a proof is held against.
+#[derive(Debug)]
+struct Verifier {
+    scram: ScramVerifier,
+    /// Invented: no proof is good enough.
+    invented: bool,
+}
+
+impl Verify {
+    /// Picks the exchange and appends its first request to `out`. `stored`: `None` for an unknown user. `iterations`: of
+    /// verifiers made here.
+    pub fn begin(
+        method: AuthMethod,
+        user: &str,
+        stored: Option<&Stored>,
+        iterations: u32,
+        ring: &mut KeyRing,
+        random: &mut dyn FnMut(&mut [u8]),
+        out: &mut Vec<u8>,
+    ) -> Progress<Verify> {
+        let proceed = |state| {
+            Progress::Next(Verify {
+                user: user.to_owned(),
+                state,
+            })
+        };
+        match (method, stored) {
+            (AuthMethod::Trust, Some(_)) => Progress::Done,
+            (AuthMethod::Password, _) => {
+                backend::write_authentication(out, 3, b"");
+                proceed(State::Password {
+                    stored: stored.cloned(),
+                })
+            }
+            (AuthMethod::Md5, None | Some(Stored::Plain(_) | Stored::Md5(_))) => {
+                let mut salt = [0; 4];
+                random(&mut salt);
+                backend::write_authentication(out, 5, &salt);
+                proceed(State::Md5 {
+                    expected: stored.and_then(|stored| md5_answer(user, stored, salt)),
+                })
+            }
+            _ => Verify::begin_scram(user, stored, iterations, ring, random, out),
+        }
+    }
+
+    fn begin_scram(
+        user: &str,
+        stored: Option<&Stored>,
+        iterations: u32,
+        ring: &KeyRing,
+        random: &mut dyn FnMut(&mut [u8]),
+        out: &mut Vec<u8>,
+    ) -> Progress<Verify> {
+        let nonce = scram::nonce(random);
+        let verifier = match stored {
+            Some(Stored::Scram(verifier)) => Verifier {
+                scram: verifier.clone(),
+                invented: false,
+            },
+            Some(Stored::Plain(password)) => {
+                let job = derivation(password, ring.salt(user), iterations);
+                match ring.find(&job) {
+                    Some(keys) => Verifier {
+                        scram: verifier(&job, keys),
+                        invented: false,
+                    },
+                    None => {
+                        let state = State::Preparing {
+                            job: job.clone(),
+                            nonce,
+                        };
+                        return Progress::Derive(
+                            Verify {
+                                user: user.to_owned(),
+                                state,
+                            },
+                            job,
+                        );
+                    }
+                }
+            }
+            None | Some(Stored::Md5(_)) => Verifier {
+                scram: invented(ring.salt(user), iterations, random),
+                invented: true,
+            },
+        };
+        request_scram(out);
+        Progress::Next(Verify {
+            user: user.to_owned(),
+            state: State::ScramFirst { verifier, nonce },
+        })
+    }
+
+    /// Looks at the body of one `p` message; answers are appended to `out`.
+    ///
+    /// # Errors
+    ///
+    /// 28P01 when the proof fails, 08P01 when the message makes no sense.
+    pub fn step(
+        self,
+        body: &[u8],
+        ring: &mut KeyRing,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress<Verify>, Refusal> {
+        let Verify { user, state } = self;
+        match state {
+            State::Password { stored } => Verify::password(user, stored, body, ring),
+            State::Md5 { expected } => {
+                let given = one_string(body)?;
+                match expected {
+                    Some(expected) if same(&expected, given) => Ok(Progress::Done),
+                    _ => Err(failed(&user)),
+                }
+            }
+            State::ScramFirst { verifier, nonce } => {
+                let (mechanism, data) = frontend::read_sasl_initial(body)
+                    .ok_or_else(|| broken("malformed SASLInitialResponse"))?;
+                if mechanism != MECHANISM {
+                    return Err(broken(
+                        "client selected an invalid SASL authentication mechanism",
+                    ));
+                }
+                // Without initial data the client is asked for it with an empty challenge; no driver does that.
+                let first = data
+                    .and_then(ClientFirst::read)
+                    .ok_or_else(|| broken("malformed SCRAM message"))?;
+                let challenge = Challenge::new(
+                    first,
+                    &nonce,
+                    &verifier.scram.salt,
+                    verifier.scram.iterations,
+                );
+                backend::write_authentication(out, 11, challenge.text().as_bytes());
+                Ok(Progress::Next(Verify {
+                    user,
+                    state: State::ScramLast {
+                        verifier,
+                        challenge,
+                    },
+                }))
+            }
+            State::ScramLast {
+                verifier,
+                challenge,
+            } => match challenge.verify(body, &verifier.scram) {
+                Ok(signature) if !verifier.invented => {
+                    backend::write_authentication(out, 12, signature.as_bytes());
+                    Ok(Progress::Done)
+                }
+                Err(true) => Err(broken("malformed SCRAM message")),
+                Ok(_) | Err(false) => Err(failed(&user)),
+            },
+            State::Comparing { .. } | State::Preparing { .. } => {
+                Err(broken("unexpected password message"))
+            }
+        }
+    }
+
+    fn password(
+        user: String,
+        stored: Option<Stored>,
+        body: &[u8],
+        ring: &KeyRing,
+    ) -> Result<Progress<Verify>, Refusal> {
+        let given = one_string(body)?;
+        let right = match stored {
+            _ if given.is_empty() => {
+                return Err(Refusal::fatal(
+                    b"28P01",
+                    "empty password returned by client",
+                    Blame::Client,
+                ));
+            }
+            Some(Stored::Plain(password)) => same(password.expose(), given),
+            Some(Stored::Md5(digest)) => same(digest.expose(), &md5::stored(&user, given)),
+            Some(Stored::Scram(verifier)) => {
+                let job = derivation(
+                    &Secret::new(given),
+                    verifier.salt.clone(),
+                    verifier.iterations,
+                );
+                match ring.find(&job) {
+                    Some(keys) => same(&keys.stored_key, &verifier.stored_key),
+                    None => {
+                        return Ok(Progress::Derive(
+                            Verify {
+                                user,
+                                state: State::Comparing { verifier },
+                            },
+                            job,
+                        ));
+                    }
+                }
+            }
+            None => false,
+        };
+        if right {
+            Ok(Progress::Done)
+        } else {
+            Err(failed(&user))
+        }
+    }
+
+    /// The derivation that was asked for is done.
+    ///
+    /// # Errors
+    ///
+    /// 28P01 when the password turns out to be wrong.
+    pub fn derived(
+        self,
+        salted: &SaltedPassword,
+        ring: &mut KeyRing,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress<Verify>, Refusal> {
+        let Verify { user, state } = self;
+        let keys = Keys::new(salted);
+        match state {
+            State::Comparing { verifier } if same(&keys.stored_key, &verifier.stored_key) => {
+                Ok(Progress::Done)
+            }
+            State::Comparing { .. } => Err(failed(&user)),
+            State::Preparing { job, nonce } => {
+                let verifier = Verifier {
+                    scram: verifier(&job, &keys),
+                    invented: false,
+                };
+                ring.remember(&job, keys);
+                request_scram(out);
+                Ok(Progress::Next(Verify {
+                    user,
+                    state: State::ScramFirst { verifier, nonce },
+                }))
+            }
+            state => Ok(Progress::Next(Verify { user, state })),
+        }
+    }
+}
+
+fn md5_answer(user: &str, stored: &Stored, salt: [u8; 4]) -> Option<Zeroizing<Vec<u8>>> {
+    match stored {
+        Stored::Plain(password) => md5::answer(&md5::stored(user, password.expose()), salt),
+        Stored::Md5(digest) => md5::answer(digest.expose(), salt),
+        Stored::Scram(_) => None,
+    }
+}
+
+fn request_scram(out: &mut Vec<u8>) {
+    backend::write_authentication(out, 10, &[MECHANISM, b"\0\0"].concat());
+}
+
+fn verifier(job: &KeyDerivation, keys: &Keys) -> ScramVerifier {
+    ScramVerifier {
+        iterations: job.iterations,
+        salt: job.salt.clone(),
+        stored_key: keys.stored_key,
+        server_key: Secret::new(*keys.server_key),
+    }
+}
+
+fn invented(salt: Vec<u8>, iterations: u32, random: &mut dyn FnMut(&mut [u8])) -> ScramVerifier {
+    let mut stored_key = [0; 32];
+    random(&mut stored_key);
+    ScramVerifier {
+        iterations,
+        salt,
+        stored_key,
+        server_key: Secret::new(stored_key),
+    }
+}
+
+fn one_string(body: &[u8]) -> Result<&[u8], Refusal> {
+    match take_cstr(body) {
+        Some((text, [])) => Ok(text),
+        _ => Err(broken("invalid password packet size")),
+    }
+}
+
+fn failed(user: &str) -> Refusal {
+    let user = printable(user.as_bytes());
+    Refusal::fatal(
+        b"28P01",
+        format!("password authentication failed for user \"{user}\""),
+        Blame::Client,
+    )
+}
+
+fn broken(text: &str) -> Refusal {
+    debug_assert!(text.len() < limits::QUOTED_TEXT_MAX);
+    Refusal::protocol(text)
+}
