@@ -1,0 +1,480 @@
+//! The hot table: what may pass between a client and its server, and what has to be noticed on the way.
+//!
+//! Pure. Scans what was read in place and says how much of it may be written to the other end as it is. Nearly everything
+//! only streams by: of most messages just the header is looked at. Knows no sockets, no pool, no clock.
+
+mod expect;
+mod vars;
+mod words;
+
+pub use expect::Expect;
+pub use vars::Vars;
+pub use words::Seen;
+
+use crate::limits;
+use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::{BadLength, HEADER_LEN, Header, printable};
+use crate::wire::refusal::{Blame, Refusal};
+use words::Words;
+
+/// What one end's bytes may do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Passage {
+    /// So many bytes from the start may be written to the other end. The rest is kept for the next read.
+    pub pass: usize,
+    /// What comes after them.
+    pub then: Then,
+}
+
+/// What comes after the bytes that may pass.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing yet: the rest is the start of a message that has to be seen first.
+    More,
+    /// Too much is owed already: the client is not read until some of it is answered.
+    Full,
+    /// The client says that it leaves (Terminate). It is not passed on.
+    Terminate,
+    /// Rules were broken: this end is closed with the error.
+    Refuse(Refusal),
+}
+
+/// What passes between one client and one server, from pairing to release.
+#[derive(Debug)]
+pub struct Relay {
+    /// What the server still owes.
+    expect: Expect,
+    /// The client's message in progress.
+    up: Body,
+    /// The server's message in progress.
+    down: Body,
+    /// From the last ReadyForQuery.
+    status: TransactionStatus,
+    /// Reads the words of query texts.
+    words: Words,
+    /// What was seen in them.
+    seen: Seen,
+    /// Whether the client has sent anything at all.
+    touched: bool,
+    /// Type letter of the last message that the server began.
+    last_answer: u8,
+    /// Queries (ReadyForQuery) and transactions (ReadyForQuery outside a block) since [`Relay::take_tally`].
+    tally: Tally,
+}
+
+/// Counts since they were last taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// ReadyForQuery messages.
+    pub queries: u64,
+    /// Those of them that were outside a transaction block.
+    pub transactions: u64,
+}
+
+/// What is left of a message whose header has passed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Body {
+    left: usize,
+    /// Whether it is query text.
+    text: bool,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Relay {
+            expect: Expect::default(),
+            up: Body::default(),
+            down: Body::default(),
+            status: TransactionStatus::Idle,
+            words: Words::default(),
+            seen: Seen::default(),
+            touched: false,
+            last_answer: 0,
+            tally: Tally::default(),
+        }
+    }
+}
+
+impl Relay {
+    /// Looks at what the client sent.
+    pub fn up(&mut self, input: &[u8]) -> Passage {
+        let mut at = 0;
+        loop {
+            at += self.pass_body_up(input.get(at..).unwrap_or_default());
+            let rest = input.get(at..).unwrap_or_default();
+            if self.up.left > 0 {
+                return Passage {
+                    pass: at,
+                    then: Then::More,
+                };
+            }
+            let then = match Header::read(rest) {
+                Ok(None) => Then::More,
+                Err(bad) => Then::Refuse(bad_length(bad)),
+                Ok(Some(Header { tag: b'X', .. })) => Then::Terminate,
+                Ok(Some(header)) => match allowed(header) {
+                    Err(refusal) => Then::Refuse(refusal),
+                    Ok(()) if self.expect.is_full() => Then::Full,
+                    Ok(()) => {
+                        self.begin_up(header);
+                        at += HEADER_LEN;
+                        continue;
+                    }
+                },
+            };
+            return Passage { pass: at, then };
+        }
+    }
+
+    fn begin_up(&mut self, header: Header) {
+        self.touched = true;
+        self.expect.sent(header.tag);
+        if header.tag == b'P' {
+            self.seen.insert(Seen::PREPARED);
+        }
+        self.up = Body {
+            left: header.body_len(),
+            text: matches!(header.tag, b'Q' | b'P'),
+        };
+    }
+
+    fn pass_body_up(&mut self, rest: &[u8]) -> usize {
+        let count = self.up.left.min(rest.len());
+        if self.up.text {
+            self.words
+                .read(rest.get(..count).unwrap_or_default(), &mut self.seen);
+        }
+        self.up.left -= count;
+        if self.up.left == 0 && self.up.text {
+            self.up.text = false;
+            self.words.end(&mut self.seen);
+        }
+        count
+    }
+
+    /// Looks at what the server sent. ParameterStatus is noted in `vars`.
+    pub fn down(&mut self, input: &[u8], vars: &mut Vars) -> Passage {
+        let mut at = 0;
+        loop {
+            let count = self.down.left.min(input.len() - at);
+            self.down.left -= count;
+            at += count;
+            if self.down.left > 0 {
+                return Passage {
+                    pass: at,
+                    then: Then::More,
+                };
+            }
+            let rest = input.get(at..).unwrap_or_default();
+            match self.begin_down(rest, vars) {
+                Ok(0) => {
+                    return Passage {
+                        pass: at,
+                        then: Then::More,
+                    };
+                }
+                Ok(count) => at += count,
+                Err(refusal) => {
+                    return Passage {
+                        pass: at,
+                        then: Then::Refuse(refusal),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Begins the server's next message; how many bytes of it may pass at once. 0: not enough of it is here.
+    fn begin_down(&mut self, rest: &[u8], vars: &mut Vars) -> Result<usize, Refusal> {
+        let header = match Header::read(rest) {
+            Ok(None) => return Ok(0),
+            Err(bad) => return Err(server_broke(bad)),
+            Ok(Some(header)) if header.length > limits::SERVER_MESSAGE_MAX => {
+                return Err(server_broke(BadLength {
+                    tag: header.tag,
+                    length: header.length,
+                }));
+            }
+            Ok(Some(header)) => header,
+        };
+        let seen = match header.tag {
+            b'Z' => match rest.get(HEADER_LEN) {
+                None => return Ok(0),
+                Some(&status) => {
+                    let status =
+                        TransactionStatus::from_byte(status).filter(|_| header.length == 5);
+                    self.ready(status.ok_or_else(|| {
+                        server_broke(BadLength {
+                            tag: b'Z',
+                            length: header.length,
+                        })
+                    })?);
+                    1
+                }
+            },
+            b'S' if header.body_len() <= limits::PARAMETER_STATUS_MAX => {
+                match rest.get(HEADER_LEN..header.message_len()) {
+                    None => return Ok(0),
+                    Some(body) => {
+                        if !vars.report(body) {
+                            self.expect.doubt();
+                        }
+                        header.body_len()
+                    }
+                }
+            }
+            _ => 0,
+        };
+        if header.tag == b'S' && seen == 0 {
+            self.expect.doubt();
+        }
+        self.expect.answered(header.tag);
+        self.last_answer = header.tag;
+        self.down.left = header.body_len() - seen;
+        Ok(HEADER_LEN + seen)
+    }
+
+    fn ready(&mut self, status: TransactionStatus) {
+        self.status = status;
+        self.tally.queries += 1;
+        if status == TransactionStatus::Idle {
+            self.tally.transactions += 1;
+        }
+    }
+
+    /// Whether the server owes nothing and both ends are between two messages.
+    pub fn is_quiet(&self) -> bool {
+        self.expect.is_quiet() && self.up.left == 0 && self.down.left == 0
+    }
+
+    /// Whether the server may be used by another client once it has been reset.
+    pub fn is_reusable(&self) -> bool {
+        self.is_quiet() && !self.expect.in_doubt() && !self.seen.leaves_something()
+    }
+
+    /// Whether the server works on something that a cancel could end.
+    pub fn is_busy(&self) -> bool {
+        self.expect.is_owed()
+    }
+
+    /// Whether the client may be read, as far as the number of owed answers goes.
+    pub fn has_room(&self) -> bool {
+        !self.expect.is_full()
+    }
+
+    /// Whether an error message can be put between what the server sent and what follows: the last message is whole, and it
+    /// was not itself the server's last word.
+    pub fn may_add_error(&self) -> bool {
+        self.down.left == 0 && self.last_answer != b'E'
+    }
+
+    /// Whether the client has sent anything.
+    pub fn is_touched(&self) -> bool {
+        self.touched
+    }
+
+    /// Status of the last ReadyForQuery.
+    pub fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// What the client's query texts spoke of.
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// Counts since the last call.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// How many answers the server owes.
+    pub fn owed(&self) -> usize {
+        self.expect.owed()
+    }
+}
+
+/// Whether PostgreSQL would take such a message at all, in PostgreSQL's words.
+fn allowed(header: Header) -> Result<(), Refusal> {
+    let max = match header.tag {
+        b'Q' | b'P' | b'B' | b'F' | b'd' => limits::LARGE_MESSAGE_MAX,
+        b'S' | b'H' | b'C' | b'D' | b'E' | b'c' | b'f' => limits::SMALL_MESSAGE_MAX,
+        other => {
+            return Err(Refusal::protocol(format!(
+                "invalid frontend message type {other}"
+            )));
+        }
+    };
+    if header.length > max {
+        return Err(bad_length(BadLength {
+            tag: header.tag,
+            length: header.length,
+        }));
+    }
+    Ok(())
+}
+
+fn bad_length(bad: BadLength) -> Refusal {
+    let tag = printable(&[bad.tag]);
+    Refusal::protocol("invalid message length").detail(format!(
+        "A message of type \"{tag}\" claims {} bytes.",
+        bad.length
+    ))
+}
+
+fn server_broke(bad: BadLength) -> Refusal {
+    let tag = printable(&[bad.tag]);
+    Refusal::fatal(
+        b"08P01",
+        "the server broke the protocol, its connection was closed",
+        Blame::Server,
+    )
+    .detail(format!(
+        "A message of type \"{tag}\" with length {} makes no sense.",
+        bad.length
+    ))
+    .hint("Is there really a PostgreSQL server behind this pool? See Aether's log.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::{cstr, message};
+    use crate::wire::frontend;
+
+    fn down(relay: &mut Relay, bytes: &[u8]) -> Passage {
+        relay.down(bytes, &mut Vars::default())
+    }
+
+    fn answer(tag: u8, body: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        message(&mut out, tag, |b| b.extend_from_slice(body));
+        out
+    }
+
+    #[test]
+    fn a_query_passes_whole_and_in_pieces_of_any_size() {
+        let mut query = Vec::new();
+        frontend::query(&mut query, b"select 1");
+        for size in 1..=query.len() {
+            let mut relay = Relay::default();
+            let (mut kept, mut passed) = (Vec::new(), Vec::new());
+            for piece in query.chunks(size) {
+                kept.extend_from_slice(piece);
+                let passage = relay.up(&kept);
+                assert_eq!(passage.then, Then::More);
+                passed.extend(kept.drain(..passage.pass));
+            }
+            assert_eq!((passed, kept.len()), (query.clone(), 0));
+            assert!(relay.is_busy() && !relay.is_quiet());
+            down(&mut relay, &answer(b'C', b"SELECT 1\0"));
+            down(&mut relay, &answer(b'Z', b"I"));
+            assert!(relay.is_quiet() && relay.is_reusable());
+            assert_eq!(
+                relay.take_tally(),
+                Tally {
+                    queries: 1,
+                    transactions: 1
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn terminate_is_not_passed_on() {
+        let mut bytes = Vec::new();
+        frontend::query(&mut bytes, b"");
+        let query = bytes.len();
+        frontend::terminate(&mut bytes);
+        assert_eq!(
+            Relay::default().up(&bytes),
+            Passage {
+                pass: query,
+                then: Then::Terminate
+            }
+        );
+    }
+
+    #[test]
+    fn messages_that_postgresql_refuses_are_refused() {
+        for bytes in [
+            &b"p\0\0\0\x05x"[..],
+            b"Z\0\0\0\x05I",
+            b"S\0\0\x27\x11",
+            b"Q\x7f\xff\xff\xff",
+            b"Q\0\0\0\x03",
+            b"\0\0\0\0\x08",
+        ] {
+            assert!(matches!(
+                Relay::default().up(bytes),
+                Passage {
+                    pass: 0,
+                    then: Then::Refuse(_)
+                }
+            ));
+        }
+    }
+
+    #[test]
+    fn a_server_that_makes_no_sense_is_refused() {
+        for bytes in [
+            &b"Z\0\0\0\x05x"[..],
+            b"Z\0\0\0\x06II",
+            b"D\0\0\0\x01",
+            b"D\x7f\xff\xff\xff",
+        ] {
+            assert!(matches!(
+                down(&mut Relay::default(), bytes).then,
+                Then::Refuse(_)
+            ));
+        }
+    }
+
+    #[test]
+    fn a_parameter_status_waits_until_it_is_whole() {
+        let status = answer(b'S', b"TimeZone\0UTC\0");
+        let mut vars = Vars::default();
+        for n in 0..status.len() {
+            assert_eq!(Relay::default().down(&status[..n], &mut vars).pass, 0);
+        }
+        assert_eq!(Relay::default().down(&status, &mut vars).pass, status.len());
+        assert_eq!(vars.get(b"timezone"), Some(&b"UTC"[..]));
+    }
+
+    #[test]
+    fn a_half_read_answer_is_not_quiet() {
+        let mut relay = Relay::default();
+        let row = answer(b'D', &[0; 100]);
+        down(&mut relay, &row[..50]);
+        assert!(!relay.is_quiet() && !relay.may_add_error());
+    }
+
+    #[test]
+    fn what_discard_all_leaves_behind_costs_the_server() {
+        let mut relay = Relay::default();
+        let mut bytes = Vec::new();
+        message(&mut bytes, b'Q', |b| cstr(b, b"select DBLINK_connect('x')"));
+        relay.up(&bytes);
+        down(&mut relay, &answer(b'Z', b"I"));
+        assert!(relay.is_quiet() && !relay.is_reusable());
+    }
+
+    #[test]
+    fn a_client_that_is_owed_too_much_has_to_wait() {
+        let mut relay = Relay::default();
+        let mut bytes = Vec::new();
+        frontend::query(&mut bytes, b"");
+        let many: Vec<u8> = bytes
+            .iter()
+            .copied()
+            .cycle()
+            .take(bytes.len() * (limits::OWED_MAX + 5))
+            .collect();
+        let passage = relay.up(&many);
+        assert_eq!(
+            (passage.pass, passage.then),
+            (bytes.len() * limits::OWED_MAX, Then::Full)
+        );
+        assert!(!relay.has_room());
+    }
+}

@@ -1,0 +1,183 @@
+//! The words of query texts, read as they stream by, in pieces of any size.
+//!
+//! No parser: it sees words, in comments and strings too. That is enough for a hint ("SET was seen") and for the one
+//! decision that must err on the safe side: a server on which a statement was seen whose effect `DISCARD ALL` does not undo
+//! is closed instead of reused.
+
+/// What was seen, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen(u8);
+
+impl Seen {
+    /// `SET` or `set_config`.
+    pub const SET: Seen = Seen(1);
+    /// `TEMP` or `TEMPORARY`.
+    pub const TEMPORARY: Seen = Seen(2);
+    /// `PREPARE`, or a Parse message.
+    pub const PREPARED: Seen = Seen(4);
+    /// `LISTEN`.
+    pub const LISTEN: Seen = Seen(8);
+    /// `DECLARE`, for cursors that may outlive a transaction.
+    pub const CURSOR: Seen = Seen(16);
+    /// An advisory lock.
+    pub const LOCK: Seen = Seen(32);
+    /// Something that `DISCARD ALL` leaves behind: a dblink connection, a loaded library, a replication slot.
+    pub const LEFTOVER: Seen = Seen(64);
+
+    /// Adds what `other` has.
+    pub fn insert(&mut self, other: Seen) {
+        self.0 |= other.0;
+    }
+
+    /// Whether all that `other` has was seen.
+    pub fn contains(self, other: Seen) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether there may be something that the next client could notice after `DISCARD ALL`. Temporary tables are dropped, but
+    /// their schema stays, and PREPARE TRANSACTION for one behaves differently then.
+    pub fn leaves_something(self) -> bool {
+        self.contains(Seen::LEFTOVER) || self.contains(Seen::TEMPORARY)
+    }
+
+    /// As words, for SHOW SERVERS; empty when nothing was seen.
+    pub fn describe(self) -> String {
+        let names = [
+            (Seen::SET, "set"),
+            (Seen::TEMPORARY, "temp"),
+            (Seen::PREPARED, "prepared"),
+            (Seen::LISTEN, "listen"),
+            (Seen::CURSOR, "cursor"),
+            (Seen::LOCK, "lock"),
+            (Seen::LEFTOVER, "leftover"),
+        ];
+        names
+            .iter()
+            .filter(|(seen, _)| self.contains(*seen))
+            .map(|(_, name)| *name)
+            .collect::<Vec<_>>()
+            .join(",")
+    }
+}
+
+/// Reads words; only the hash of the word in progress is kept between two pieces.
+#[derive(Debug)]
+pub struct Words {
+    hash: u32,
+}
+
+/// FNV-1a. Two words with one hash would be taken for each other: then a server is closed once too often.
+const SEED: u32 = 0x811c_9dc5;
+
+const fn step(hash: u32, byte: u8) -> u32 {
+    (hash ^ byte as u32).wrapping_mul(0x0100_0193)
+}
+
+const fn hash(word: &str) -> u32 {
+    let bytes = word.as_bytes();
+    let (mut hash, mut at) = (SEED, 0);
+    while at < bytes.len() {
+        hash = step(hash, bytes[at]);
+        at += 1;
+    }
+    hash
+}
+
+const WORDS: [(u32, Seen); 22] = [
+    (hash("set"), Seen::SET),
+    (hash("set_config"), Seen::SET),
+    (hash("temp"), Seen::TEMPORARY),
+    (hash("temporary"), Seen::TEMPORARY),
+    (hash("pg_temp"), Seen::TEMPORARY),
+    (hash("prepare"), Seen::PREPARED),
+    (hash("listen"), Seen::LISTEN),
+    (hash("declare"), Seen::CURSOR),
+    (hash("pg_advisory_lock"), Seen::LOCK),
+    (hash("pg_advisory_lock_shared"), Seen::LOCK),
+    (hash("pg_try_advisory_lock"), Seen::LOCK),
+    (hash("pg_try_advisory_lock_shared"), Seen::LOCK),
+    (hash("load"), Seen::LEFTOVER),
+    (hash("dblink_connect"), Seen::LEFTOVER),
+    (hash("dblink_connect_u"), Seen::LEFTOVER),
+    (hash("create_replication_slot"), Seen::LEFTOVER),
+    (hash("pg_create_physical_replication_slot"), Seen::LEFTOVER),
+    (hash("pg_create_logical_replication_slot"), Seen::LEFTOVER),
+    (hash("pg_copy_physical_replication_slot"), Seen::LEFTOVER),
+    (hash("pg_copy_logical_replication_slot"), Seen::LEFTOVER),
+    (hash("pg_replication_origin_session_setup"), Seen::LEFTOVER),
+    // The seed of random() stays as well.
+    (hash("setseed"), Seen::LEFTOVER),
+];
+
+impl Default for Words {
+    fn default() -> Self {
+        Words { hash: SEED }
+    }
+}
+
+impl Words {
+    /// Reads a piece of a text.
+    pub fn read(&mut self, text: &[u8], seen: &mut Seen) {
+        for &byte in text {
+            if byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80 {
+                self.hash = step(self.hash, byte.to_ascii_lowercase());
+            } else if self.hash != SEED {
+                self.end(seen);
+            }
+        }
+    }
+
+    /// The text has ended, and the last word with it.
+    pub fn end(&mut self, seen: &mut Seen) {
+        if let Some((_, what)) = WORDS.iter().find(|(hash, _)| *hash == self.hash) {
+            seen.insert(*what);
+        }
+        self.hash = SEED;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(text: &str) -> String {
+        let mut whole = Seen::default();
+        let mut words = Words::default();
+        words.read(text.as_bytes(), &mut whole);
+        words.end(&mut whole);
+        for size in 1..8 {
+            let mut pieces = Seen::default();
+            let mut words = Words::default();
+            for piece in text.as_bytes().chunks(size) {
+                words.read(piece, &mut pieces);
+            }
+            words.end(&mut pieces);
+            assert_eq!(pieces, whole, "{text} in pieces of {size}");
+        }
+        whole.describe()
+    }
+
+    #[test]
+    fn words_are_seen_in_any_case_and_in_pieces() {
+        assert_eq!(seen("SeT x = 1"), "set");
+        assert_eq!(
+            seen("create TEMP table t(); prepare p as select 1; listen c"),
+            "temp,prepared,listen"
+        );
+        assert_eq!(seen("LOAD 'auto_explain'"), "leftover");
+        assert_eq!(seen("/*x*/load/**/'y'"), "leftover");
+        assert_eq!(seen("select dblink_connect('c', '...')"), "leftover");
+        assert_eq!(
+            seen("select pg_create_logical_replication_slot('s', 'p', true)"),
+            "leftover"
+        );
+    }
+
+    #[test]
+    fn parts_of_words_are_not_words() {
+        assert_eq!(
+            seen("select offset, upload, loads, settings, _load from t where temps = 1"),
+            ""
+        );
+    }
+}
