@@ -5,9 +5,7 @@
 
 use std::rc::Rc;
 
-use super::arena::Key;
-use super::client::Client;
-use super::server::Server;
+use crate::arena::{ClientKey, ServerKey};
 use crate::auth::{KeyDerivation, SaltedPassword};
 use crate::config::Config;
 
@@ -117,11 +115,11 @@ pub enum Accepted {
 /// What the engine may ask of the world.
 pub trait Host {
     /// Takes a new connection; its events will come for `key`.
-    fn accept(&mut self, listener: ListenerId, key: Key<Client>) -> Accepted;
+    fn accept(&mut self, listener: ListenerId, key: ClientKey) -> Accepted;
     /// Begins a connection; its events will come for `key`. An error is one that is known at once.
-    fn dial(&mut self, to: &Address, key: Key<Server>) -> Result<Box<dyn Stream>, String>;
+    fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String>;
     /// Looks a name up, off the loop; the answer comes as [`Event::Resolved`].
-    fn resolve(&mut self, name: &str, port: u16, key: Key<Server>);
+    fn resolve(&mut self, name: &str, port: u16, key: ServerKey);
     /// Runs PBKDF2 off the loop; the answer comes as [`Event::Derived`].
     fn derive(&mut self, job: KeyDerivation, who: Who);
     /// Fills `into` from a cryptographically secure source.
@@ -134,9 +132,9 @@ pub trait Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
     /// A client.
-    Client(Key<Client>),
+    Client(ClientKey),
     /// A server.
-    Server(Key<Server>),
+    Server(ServerKey),
 }
 
 /// What the poll said of a connection.
@@ -170,7 +168,7 @@ pub enum Event {
     /// A name was looked up.
     Resolved {
         /// The server connection that asked.
-        key: Key<Server>,
+        key: ServerKey,
         /// Its addresses, or why there are none.
         result: Result<Vec<std::net::SocketAddr>, String>,
     },

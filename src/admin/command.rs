@@ -1,0 +1,87 @@
+//! The console's commands, as words.
+
+use crate::config::nearest;
+use crate::wire::frame::printable;
+use crate::wire::refusal::Refusal;
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    /// `SHOW POOLS`
+    Pools,
+    /// `SHOW SERVERS`
+    Servers,
+    /// `SHOW CLIENTS`
+    Clients,
+    /// `SHOW STATS`
+    Stats,
+    /// `SHOW VERSION`
+    Version,
+    /// `SHOW HELP`
+    Help,
+}
+
+/// Every command by its word behind SHOW.
+pub(super) const SHOW: [(&str, Command); 6] = [
+    ("CLIENTS", Command::Clients),
+    ("HELP", Command::Help),
+    ("POOLS", Command::Pools),
+    ("SERVERS", Command::Servers),
+    ("STATS", Command::Stats),
+    ("VERSION", Command::Version),
+];
+
+/// Reads a command: words without case, a semicolon at the end if one likes. `None`: nothing but blanks.
+pub(super) fn parse(text: &str) -> Result<Option<Command>, Refusal> {
+    let words: Vec<String> = text
+        .trim()
+        .trim_end_matches(';')
+        .split_whitespace()
+        .map(str::to_ascii_uppercase)
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        [] => Ok(None),
+        ["SHOW"] => Ok(Some(Command::Help)),
+        ["SHOW", what] => match SHOW.iter().find(|(word, _)| *word == what) {
+            Some((_, command)) => Ok(Some(*command)),
+            None => Err(unknown(
+                text,
+                nearest(what, SHOW.iter().map(|(word, _)| *word)),
+            )),
+        },
+        _ => Err(unknown(text, None)),
+    }
+}
+
+fn unknown(text: &str, nearest: Option<&str>) -> Refusal {
+    let text = printable(text.trim().as_bytes());
+    let hint = match nearest {
+        Some(word) => format!("Did you mean SHOW {word}? SHOW HELP lists all commands."),
+        None => "SHOW HELP lists all commands.".to_owned(),
+    };
+    Refusal::error(
+        b"42601",
+        format!("invalid command '{text}', use SHOW HELP;"),
+    )
+    .hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_read_in_any_case_with_or_without_semicolon() {
+        assert_eq!(parse(" show  Pools ; "), Ok(Some(Command::Pools)));
+        assert_eq!(parse("SHOW STATS"), Ok(Some(Command::Stats)));
+        assert_eq!(parse(" ; "), Ok(None));
+    }
+
+    #[test]
+    fn a_wrong_command_names_the_nearest() {
+        let refusal = parse("show pool").expect_err("no such command");
+        assert!(String::from_utf8_lossy(&refusal.hint.unwrap_or_default()).contains("SHOW POOLS"));
+        assert!(parse("select 1").is_err());
+    }
+}

@@ -1,0 +1,252 @@
+//! A client: its connection, its state, and what it said of itself.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::link::Link;
+use super::server::Server;
+use crate::arena::{PoolKey, ServerKey, Tick};
+use crate::auth::Verify;
+use crate::config::{Config, ServerAssignment};
+use crate::limits;
+use crate::pool::Kind;
+use crate::pool::cancel::CancelKey;
+use crate::wire::backend::TransactionStatus;
+
+/// A client.
+pub struct Client {
+    pub(super) link: Link,
+    pub(super) state: ClientState,
+    /// When the state began, or of the last activity in it.
+    pub(super) since: Tick,
+    /// The timer wheel will look at it then; `None`: it is not armed.
+    pub(super) armed: Option<Tick>,
+    /// Counts clients and servers from 1, in the order in which they came.
+    pub id: u64,
+    /// When it came.
+    pub connected_at: Tick,
+    /// What its startup packet said; `None` before that.
+    pub session: Option<Box<Session>>,
+}
+
+/// What is known of a client once its startup packet has come.
+pub struct Session {
+    /// The role it logs in as.
+    pub user: String,
+    /// The database it asked for.
+    pub database: String,
+    /// From the startup packet; printable.
+    pub application_name: String,
+    /// Where it wants to go.
+    pub(super) place: Place,
+    /// Startup parameters as given, without user and database.
+    pub(super) parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Minor version of the protocol.
+    pub(super) minor: u32,
+    /// What it may cancel itself with; from the welcome on.
+    pub(super) cancel: Option<CancelKey>,
+    /// What its servers must have been started with; once it is authenticated.
+    pub(super) kind: Option<Rc<Kind>>,
+}
+
+/// Where a client wants to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// To a pool.
+    Pool(PoolKey),
+    /// To the console.
+    Console,
+    /// To a database that is not configured; it is told after it has proven who it is, as PostgreSQL does.
+    Nowhere,
+}
+
+/// What a console session may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Every command.
+    Admin,
+    /// Looking.
+    Stats,
+}
+
+/// A console session.
+#[derive(Debug)]
+pub struct Console {
+    /// What it may do.
+    pub role: Role,
+    /// The command that is being answered, and from which row on.
+    pub(super) command: Option<(String, u32)>,
+    /// The answer goes on when what was sent has gone.
+    pub(super) asked: bool,
+    /// After an extended-protocol message: ignore what comes until Sync.
+    pub(super) skipping: bool,
+}
+
+/// Where a client stands.
+pub enum ClientState {
+    /// Before its startup packet.
+    Greeting {
+        /// SSLRequest was answered.
+        ssl_asked: bool,
+        /// GSSENCRequest was answered.
+        gss_asked: bool,
+    },
+    /// We wait for its next authentication message.
+    Proving(Box<Verify>),
+    /// A key derivation runs for it.
+    Deriving(Box<Verify>),
+    /// Authenticated; it is in its pool's queue, and its welcome needs a server.
+    AwaitingWelcome,
+    /// Logged in, without a server (`server_assignment: first_query`).
+    Idle,
+    /// Logged in, it is in its pool's queue with a query.
+    Queued,
+    /// It has a server.
+    Paired(ServerKey),
+    /// It has a server and has half-closed: what it is owed is still delivered.
+    Departing(ServerKey),
+    /// It talks to the console.
+    Console(Box<Console>),
+    /// Its CancelRequest is being forwarded over this connection.
+    Cancelling(ServerKey),
+    /// Its last message is being delivered.
+    Leaving {
+        /// Everything is written and our side is closed.
+        shut: bool,
+    },
+}
+
+impl ClientState {
+    /// The word for SHOW CLIENTS.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ClientState::Greeting { .. } | ClientState::Proving(_) | ClientState::Deriving(_) => {
+                "login"
+            }
+            ClientState::AwaitingWelcome | ClientState::Queued => "waiting",
+            ClientState::Idle | ClientState::Console(_) => "idle",
+            ClientState::Paired(_) | ClientState::Departing(_) => "active",
+            ClientState::Cancelling(_) => "active_cancel_req",
+            ClientState::Leaving { .. } => "leaving",
+        }
+    }
+
+    /// The server it holds.
+    pub fn server(&self) -> Option<ServerKey> {
+        match self {
+            ClientState::Paired(server) | ClientState::Departing(server) => Some(*server),
+            _ => None,
+        }
+    }
+
+    /// Whether it has got past authentication.
+    pub fn is_logged_in(&self) -> bool {
+        matches!(
+            self,
+            ClientState::Idle
+                | ClientState::Queued
+                | ClientState::Paired(_)
+                | ClientState::Departing(_)
+                | ClientState::Console(_)
+        )
+    }
+
+    /// Whether it is in its pool's queue.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, ClientState::AwaitingWelcome | ClientState::Queued)
+    }
+}
+
+impl Client {
+    pub(super) fn new(link: Link, id: u64, now: Tick) -> Client {
+        Client {
+            link,
+            state: ClientState::Greeting {
+                ssl_asked: false,
+                gss_asked: false,
+            },
+            since: now,
+            armed: None,
+            id,
+            connected_at: now,
+            session: None,
+        }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> &ClientState {
+        &self.state
+    }
+
+    /// When the state began, or of the last activity in it.
+    pub fn since(&self) -> Tick {
+        self.since
+    }
+
+    /// Its connection.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// `user@database`, for log lines.
+    pub(super) fn label(&self) -> String {
+        match &self.session {
+            Some(session) => format!(
+                "{}@{}",
+                printable(&session.user),
+                printable(&session.database)
+            ),
+            None => "(no user)".to_owned(),
+        }
+    }
+
+    /// Its pool and the role that logs in there for it, once it is authenticated.
+    pub fn pool_and_server_user(&self) -> Option<(PoolKey, String)> {
+        let kind = self.session.as_deref()?.kind.as_deref()?;
+        Some((self.pool()?, crate::wire::frame::printable(&kind.user)))
+    }
+
+    /// Its pool, if that is where it wants to go.
+    pub(super) fn pool(&self) -> Option<PoolKey> {
+        match self.session.as_deref()?.place {
+            Place::Pool(pool) => Some(pool),
+            _ => None,
+        }
+    }
+
+    /// When its state must be over; `None`: it may last for ever. `server` is the one that it holds.
+    pub(super) fn deadline(
+        &self,
+        config: &Config,
+        pool: Option<&crate::config::PoolConfig>,
+        server: Option<&Server>,
+    ) -> Option<Tick> {
+        let after = |delay: Duration| (!delay.is_zero()).then(|| self.since.plus(delay));
+        match &self.state {
+            ClientState::Greeting { .. } | ClientState::Proving(_) | ClientState::Deriving(_) => {
+                let limit = config.server.client_login_timeout;
+                (!limit.is_zero()).then(|| self.connected_at.plus(limit))
+            }
+            ClientState::AwaitingWelcome | ClientState::Queued => after(pool?.acquire_timeout),
+            ClientState::Idle => after(pool?.client_idle_timeout),
+            ClientState::Paired(_) => {
+                let relay = &server?.relay;
+                let idle = !relay.is_busy() && relay.status() == TransactionStatus::Idle;
+                after(pool?.client_idle_timeout).filter(|_| idle)
+            }
+            ClientState::Departing(_) => after(Duration::from_millis(limits::HALF_CLOSED_MS)),
+            ClientState::Cancelling(_) => after(Duration::from_millis(limits::CANCEL_MS)),
+            ClientState::Leaving { .. } => after(Duration::from_millis(limits::LINGER_MS)),
+            ClientState::Console(_) => None,
+        }
+    }
+
+    /// Whether it only gets its server with the first query.
+    pub(super) fn is_frugal(pool: &crate::config::PoolConfig) -> bool {
+        pool.server_assignment == ServerAssignment::FirstQuery
+    }
+}
+
+fn printable(text: &str) -> String {
+    crate::wire::frame::printable(text.as_bytes())
+}

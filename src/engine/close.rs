@@ -1,0 +1,421 @@
+//! Ends things: clients, servers, pairs. What is told to whom, and what is kept.
+
+use super::{
+    Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Who, Why,
+};
+use crate::config::PoolConfig;
+use crate::wire::frame::printable;
+use crate::wire::frontend;
+use crate::wire::refusal::{Blame, Refusal};
+
+/// How a client left its server.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// It only needed the server for its welcome, and stays.
+    Welcomed,
+    /// It said Terminate.
+    Terminated,
+    /// It closed the connection, and is owed nothing.
+    Closed,
+    /// The connection to it is lost.
+    Lost(Why),
+    /// It was refused something, or told to go.
+    Refused,
+}
+
+impl Engine {
+    /// A paired client has left.
+    pub(super) fn client_left(
+        &mut self,
+        key: ClientKey,
+        departure: Departure,
+        host: &mut dyn Host,
+    ) {
+        let reason = match &departure {
+            Departure::Terminated => "client close request".to_owned(),
+            Departure::Closed => "client closed the connection without Terminate".to_owned(),
+            Departure::Lost(why) => format!("client lost: {why}"),
+            Departure::Welcomed | Departure::Refused => "closed".to_owned(),
+        };
+        if let Some(server) = self.unpair(key) {
+            self.release(server, departure, host);
+        }
+        self.close_client(key, &reason, host);
+    }
+
+    /// Takes a client's server from it; the client is about to go.
+    fn unpair(&mut self, key: ClientKey) -> Option<ServerKey> {
+        let client = self.clients.get_mut(key)?;
+        let server = client.state.server()?;
+        client.state = ClientState::Leaving { shut: false };
+        Some(server)
+    }
+
+    /// A server has no client any more: is it reset, held back, or closed?
+    pub(super) fn release(&mut self, key: ServerKey, departure: Departure, host: &mut dyn Host) {
+        let stopping = self
+            .stop
+            .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let Some(pool) = self.pools.get(server.pool) else {
+            return;
+        };
+        server.state = ServerState::Held;
+        server.sessions += u64::from(departure != Departure::Welcomed);
+        let relay = &server.relay;
+        let unfit = if relay.is_busy() {
+            // Nobody waits for its answer any more. It is told so, or it would work on.
+            let _ = self.cancel(key, None, None, host);
+            Some("client left while a query was in progress")
+        } else if !relay.is_quiet() {
+            Some("client left in the middle of a message, a copy or a batch")
+        } else if !relay.is_reusable() {
+            Some("client left something behind that DISCARD ALL does not remove")
+        } else if server.kind.is_replication() {
+            Some("replication connections serve one session")
+        } else if server.recycle || pool.removed {
+            Some("database configuration changed")
+        } else if server.is_expired(self.now) {
+            Some("server lifetime over")
+        } else if stopping {
+            Some("the pooler stops")
+        } else {
+            None
+        };
+        match unfit {
+            Some(reason) => self.close_server(key, reason, host),
+            None if self
+                .servers
+                .get(key)
+                .is_some_and(|server| server.cancels > 0) =>
+            {
+                self.enter_server(key, ServerState::Held)
+            }
+            None => self.reset(key, host),
+        }
+    }
+
+    /// Tells a client why it has to go. Its server, if it has one, is released.
+    pub(super) fn refuse(&mut self, key: ClientKey, refusal: Refusal, host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if matches!(client.state, ClientState::Leaving { shut: true }) {
+            return;
+        }
+        let server = client.state.server();
+        let may_tell = server
+            .and_then(|server| self.servers.get(server))
+            .is_none_or(|server| server.relay.may_add_error());
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if may_tell && !matches!(client.state, ClientState::Cancelling(_)) {
+            let mut out = Vec::new();
+            refusal.write(&mut out);
+            client.link.send(&out);
+        }
+        let level = if refusal.blame == Blame::Ours {
+            log::Level::Error
+        } else {
+            log::Level::Info
+        };
+        log::log!(
+            level,
+            "client {} {}: refused: {} [{}] (age {}s)",
+            client.id,
+            client.label(),
+            refusal.text(),
+            refusal.code(),
+            self.now.since(client.connected_at) / 1_000_000
+        );
+        self.forget(key);
+        if let Some(server) = self.unpair(key) {
+            self.release(server, Departure::Refused, host);
+        }
+        self.enter_client(key, ClientState::Leaving { shut: false });
+        self.list(Who::Client(key));
+    }
+
+    /// Takes a client out of the queue and forgets its cancel key.
+    fn forget(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let Some(session) = client.session.as_deref_mut() else {
+            return;
+        };
+        if let Some(cancel) = session.cancel.take() {
+            self.cancel_keys.remove(cancel.pid, key);
+        }
+        if let Place::Pool(pool) = session.place {
+            if client.state.is_waiting()
+                && let Some(pool) = self.pools.get_mut(pool)
+            {
+                pool.leave_queue(key);
+            }
+            self.unsettled.insert(pool);
+        }
+        if client.state.is_waiting() {
+            client.state = ClientState::Leaving { shut: false };
+        }
+    }
+
+    /// Ends a client's connection without another word. A server that it holds is released.
+    pub(super) fn close_client(&mut self, key: ClientKey, reason: &str, host: &mut dyn Host) {
+        self.forget(key);
+        if let Some(server) = self.unpair(key) {
+            self.release(server, Departure::Closed, host);
+        }
+        let Some(client) = self.clients.remove(key) else {
+            return;
+        };
+        let age = self.now.since(client.connected_at) / 1_000_000;
+        match client.session {
+            // It was told why, or it never said who it is: health checks do that all the time.
+            _ if matches!(client.state, ClientState::Leaving { shut: true }) => {}
+            None => log::debug!("client {}: {reason} (age {age}s)", client.id),
+            Some(_) => log::info!(
+                "client {} {}: closing because: {reason} (age {age}s)",
+                client.id,
+                client.label()
+            ),
+        }
+    }
+
+    /// Lets a client read its last message: writes, closes our side, and waits for the end of the other.
+    pub(super) fn linger(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if client.link.is_flushed()
+            && let ClientState::Leaving { shut } = &mut client.state
+            && !std::mem::replace(shut, true)
+        {
+            client.link.shutdown();
+        }
+        let mut over = client.link.broken().is_some();
+        if client.link.is_readable() {
+            client.link.take_carry(&mut buffer);
+            over |= matches!(client.link.read(&mut buffer), Input::Closed(_));
+            if client.link.is_readable() {
+                self.list(Who::Client(key));
+            }
+        }
+        self.buffer = buffer;
+        if over {
+            self.end_lingering(key, host);
+        }
+    }
+
+    fn end_lingering(&mut self, key: ClientKey, host: &mut dyn Host) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.state = ClientState::Leaving { shut: true }; // it is in the log already
+        }
+        self.close_client(key, "", host);
+    }
+
+    /// A server has closed its connection to a client that holds it.
+    pub(super) fn server_left(
+        &mut self,
+        client: ClientKey,
+        server: ServerKey,
+        why: &Why,
+        host: &mut dyn Host,
+    ) {
+        let may_tell = self
+            .servers
+            .get(server)
+            .is_some_and(|server| server.relay.may_add_error());
+        let place = self
+            .servers
+            .get(server)
+            .and_then(|server| server.address.as_ref())
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let _ = self.unpair(client);
+        self.close_server(server, &format!("server conn crashed? {why}"), host);
+        if may_tell {
+            let refusal = Refusal::fatal(b"08006", "the server closed the connection unexpectedly", Blame::Server)
+                .detail(format!("The connection of the pooler to {place} ended: {why}."))
+                .hint("The server may have crashed or been restarted; connect again. A transaction that was being committed may or may not have been.");
+            self.refuse(client, refusal, host);
+        } else {
+            // It has said so itself.
+            self.forget(client);
+            self.enter_client(client, ClientState::Leaving { shut: false });
+            self.list(Who::Client(client));
+        }
+    }
+
+    /// A server broke the protocol: its connection is closed, and so is its client's.
+    pub(super) fn server_broke(
+        &mut self,
+        client: ClientKey,
+        server: ServerKey,
+        refusal: Refusal,
+        host: &mut dyn Host,
+    ) {
+        let may_tell = self
+            .servers
+            .get(server)
+            .is_some_and(|server| server.relay.may_add_error());
+        let _ = self.unpair(client);
+        log::error!(
+            "server broke the protocol: {}",
+            refusal.detail.as_deref().map(printable).unwrap_or_default()
+        );
+        self.close_server(server, "bad packet", host);
+        if may_tell {
+            self.refuse(client, refusal, host);
+        } else {
+            self.close_client(client, "server broke the protocol", host);
+        }
+    }
+
+    /// Ends a server connection that no client holds, and takes it off its pool's books.
+    pub(super) fn close_server(&mut self, key: ServerKey, reason: &str, host: &mut dyn Host) {
+        if let Some(server) = self.servers.get_mut(key) {
+            let mut bye = Vec::new();
+            frontend::terminate(&mut bye);
+            if !server.state.is_connecting()
+                && !server.state.is_cancel()
+                && let Some(link) = server.link.as_mut()
+            {
+                link.send(&bye);
+            }
+            if !server.state.is_cancel() {
+                let age = self.now.since(server.created_at) / 1_000_000;
+                let pool = self
+                    .pools
+                    .get(server.pool)
+                    .map(|pool| pool.name.as_str())
+                    .unwrap_or_default();
+                log::info!(
+                    "server {} of pool {pool}: closing because: {reason} (age {age}s)",
+                    server.id
+                );
+            }
+        }
+        if let Some(super::server::Cancel { .. }) = self.drop_server_or_cancel(key, host) {
+            log::debug!("cancel: {reason}");
+        }
+    }
+
+    fn drop_server_or_cancel(
+        &mut self,
+        key: ServerKey,
+        host: &mut dyn Host,
+    ) -> Option<super::server::Cancel> {
+        if let ServerState::Cancelling(cancel) = self.servers.get(key)?.state {
+            let pool = self.servers.remove(key)?.pool;
+            self.cancel_ended(cancel, pool, host);
+            return Some(cancel);
+        }
+        self.drop_server(key);
+        None
+    }
+
+    /// Takes a server off its pool's books.
+    pub(super) fn drop_server(&mut self, key: ServerKey) {
+        let Some(server) = self.servers.remove(key) else {
+            return;
+        };
+        let Some(pool) = self.pools.get_mut(server.pool) else {
+            return;
+        };
+        match server.state {
+            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
+                pool.dial_ended(&server.kind)
+            }
+            ServerState::Idle => pool.take_idle(key, &server.kind),
+            ServerState::Checking(_) => pool.check_ended(&server.kind),
+            ServerState::Paired(_)
+            | ServerState::Held
+            | ServerState::Resetting(_)
+            | ServerState::Cancelling(_) => {}
+        }
+        pool.sessions_ended += server.sessions;
+        pool.gone(&server.kind);
+        self.unsettled.insert(server.pool);
+    }
+
+    /// A client's state has lasted too long.
+    pub(super) fn client_expired(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        match &client.state {
+            ClientState::Greeting { .. } if client.session.is_none() => {
+                self.close_client(
+                    key,
+                    "client_login_timeout before a startup packet came",
+                    host,
+                );
+            }
+            ClientState::Greeting { .. } | ClientState::Proving(_) | ClientState::Deriving(_) => {
+                let refusal = Refusal::fatal(
+                    b"57014",
+                    "canceling authentication due to timeout",
+                    Blame::Client,
+                )
+                .hint("See server.client_login_timeout in Aether's configuration.");
+                self.refuse(key, refusal, host);
+            }
+            ClientState::AwaitingWelcome | ClientState::Queued => {
+                let refusal = self.waited_too_long(client);
+                self.refuse(key, refusal, host);
+            }
+            ClientState::Idle | ClientState::Paired(_) => {
+                let refusal = Refusal::fatal(
+                    b"57P05",
+                    "terminating connection due to idle-session timeout",
+                    Blame::Operator,
+                )
+                .hint("See client_idle_timeout of the pool in Aether's configuration.");
+                self.refuse(key, refusal, host);
+            }
+            ClientState::Departing(_) => self.client_left(key, Departure::Lost(Why::Eof), host),
+            ClientState::Cancelling(_) => self.close_client(key, "cancel request timed out", host),
+            ClientState::Leaving { .. } => self.end_lingering(key, host),
+            ClientState::Console(_) => {}
+        }
+    }
+
+    /// Why a client did not get a server in time: the server's own error if there is one, else the limit that was reached.
+    fn waited_too_long(&self, client: &Client) -> Refusal {
+        let pool = client.pool().and_then(|pool| self.pools.get(pool));
+        let Some(pool) = pool else {
+            return Refusal::fatal(
+                b"57014",
+                "canceling authentication due to timeout",
+                Blame::Operator,
+            );
+        };
+        let name = printable(pool.name.as_bytes());
+        let PoolConfig {
+            acquire_timeout,
+            max_connections,
+            ..
+        } = &*pool.config;
+        let waited = format!("Pool \"{name}\": waited {acquire_timeout:?} (acquire_timeout)");
+        match &pool.failure {
+            Some(failure) => failure.refusal.clone().detail(format!("{waited}; {} attempts to reach the server failed.", failure.attempts)),
+            None => Refusal::fatal(b"53300", format!("no server connection of pool \"{name}\" became free in time"), Blame::Operator)
+                .detail(format!(
+                    "{waited}; {} of {max_connections} server connections are in use, {} clients wait.",
+                    pool.total() - pool.idle(),
+                    pool.waiting()
+                ))
+                .hint("Raise max_connections of the pool, or look for clients that hold on to their sessions: SHOW CLIENTS in the console."),
+        }
+    }
+}
+
+/// Why an idle server's connection is over.
+pub(super) fn closed_while_idle(why: &Why) -> String {
+    format!("the server {why} while it was not in use")
+}

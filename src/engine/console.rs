@@ -1,0 +1,317 @@
+//! Clients without a server: what they say to the console, their cancel requests, and the first query of those that sit idle.
+//!
+//! Commands for the console leave the engine as [`Request`]s; `admin` answers them with the methods here.
+
+use super::{ClientKey, ClientState, Engine, Host, Input, ServerKey, Who, Why};
+use crate::limits;
+use crate::wire::backend;
+use crate::wire::frame::{self, Header};
+use crate::wire::frontend;
+use crate::wire::refusal::{Blame, Refusal};
+
+/// A command for the console, to be answered from a row on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asks.
+    pub client: ClientKey,
+    /// The text of the Query.
+    pub command: String,
+    /// 0, or where the last part of a long answer stopped.
+    pub from: u32,
+}
+
+/// AuthenticationOk and what a console session is told of itself.
+pub(super) fn welcome(minor: u32) -> Vec<u8> {
+    let mut out = Vec::new();
+    backend::write_authentication_ok(&mut out);
+    let version = format!("{}/aether", env!("CARGO_PKG_VERSION"));
+    let parameters = [
+        ("server_version", version.as_str()),
+        ("client_encoding", "UTF8"),
+        ("server_encoding", "UTF8"),
+        ("DateStyle", "ISO"),
+        ("TimeZone", "GMT"),
+        ("standard_conforming_strings", "on"),
+        ("is_superuser", "on"),
+    ];
+    for (name, value) in parameters {
+        backend::write_parameter_status(&mut out, name.as_bytes(), value.as_bytes());
+    }
+    // A console command cannot be cancelled, so its key leads nowhere.
+    backend::write_backend_key_data(&mut out, 1, if minor >= 2 { &[0; 32] } else { &[0; 4] });
+    backend::write_ready(&mut out);
+    out
+}
+
+impl Engine {
+    /// Reads a console session.
+    pub(super) fn read_console(&mut self, key: ClientKey, host: &mut dyn Host) {
+        self.ask_admin(key);
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let ClientState::Console(console) = &client.state else {
+            return;
+        };
+        if console.command.is_some() || !client.link.is_flushed() {
+            if client.link.is_hung_up() || client.link.broken().is_some() {
+                self.close_client(key, "client closed the connection", host);
+            }
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let input = if client.link.is_readable() {
+            client.link.read(&mut buffer)
+        } else {
+            match client.link.take_carry(&mut buffer) {
+                0 => Input::Nothing,
+                count => Input::Bytes(count),
+            }
+        };
+        match input {
+            Input::Nothing => {}
+            Input::Bytes(count) => {
+                self.console_bytes(key, buffer.get(..count).unwrap_or_default(), host)
+            }
+            Input::Closed(_) => self.close_client(key, "client closed the connection", host),
+        }
+        self.buffer = buffer;
+        if self
+            .clients
+            .get(key)
+            .is_some_and(|client| client.link.is_readable())
+        {
+            self.list(Who::Client(key));
+        }
+    }
+
+    fn console_bytes(&mut self, key: ClientKey, bytes: &[u8], host: &mut dyn Host) {
+        let mut rest = bytes;
+        loop {
+            let Some(client) = self.clients.get_mut(key) else {
+                return;
+            };
+            let ClientState::Console(console) = &mut client.state else {
+                return;
+            };
+            if console.command.is_some() {
+                break;
+            }
+            match frame::whole(rest, limits::CONSOLE_COMMAND_MAX) {
+                Ok(None) => break,
+                Ok(Some((tag, body, after))) => {
+                    rest = after;
+                    self.console_message(key, tag, body, host);
+                }
+                Err(_) => {
+                    return self.refuse(
+                        key,
+                        Refusal::protocol("the console takes no messages of that size"),
+                        host,
+                    );
+                }
+            }
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            client.link.keep(rest);
+        }
+        self.ask_admin(key);
+    }
+
+    fn console_message(&mut self, key: ClientKey, tag: u8, body: &[u8], host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let ClientState::Console(console) = &mut client.state else {
+            return;
+        };
+        match tag {
+            b'X' => self.close_client(key, "client close request", host),
+            b'S' => {
+                console.skipping = false;
+                let mut out = Vec::new();
+                backend::write_ready(&mut out);
+                client.link.send(&out);
+            }
+            _ if console.skipping => {}
+            b'Q' => match frontend::query_text(body)
+                .map(|text| String::from_utf8_lossy(text).into_owned())
+            {
+                Some(command) => {
+                    console.command = Some((command, 0));
+                    console.asked = false;
+                }
+                None => self.refuse(key, Refusal::protocol("invalid message format"), host),
+            },
+            b'P' | b'B' | b'D' | b'E' | b'C' | b'F' => {
+                console.skipping = tag != b'F';
+                let mut out = Vec::new();
+                Refusal::error(
+                    b"0A000",
+                    "extended query protocol not supported by admin console",
+                )
+                .hint("Use the simple query protocol, as psql does.")
+                .write(&mut out);
+                if tag == b'F' {
+                    backend::write_ready(&mut out);
+                }
+                client.link.send(&out);
+            }
+            b'H' | b'd' | b'c' | b'f' => {}
+            other => self.refuse(
+                key,
+                Refusal::protocol(format!("invalid frontend message type {other}")),
+                host,
+            ),
+        }
+    }
+
+    /// Hands a command up, once, when everything that was written before has gone.
+    fn ask_admin(&mut self, key: ClientKey) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let ClientState::Console(console) = &mut client.state else {
+            return;
+        };
+        if let Some((command, from)) = &console.command
+            && client.link.is_flushed()
+            && !std::mem::replace(&mut console.asked, true)
+        {
+            self.requests.push(Request {
+                client: key,
+                command: command.clone(),
+                from: *from,
+            });
+        }
+    }
+
+    /// Sends a part of an answer; it goes on from row `next` when this part has gone.
+    pub fn answer_part(&mut self, key: ClientKey, bytes: &[u8], next: u32) {
+        self.answer(key, bytes, |command| command.map(|(text, _)| (text, next)));
+    }
+
+    /// Sends the end of an answer, ReadyForQuery included.
+    pub fn answer_end(&mut self, key: ClientKey, bytes: &[u8]) {
+        self.answer(key, bytes, |_| None);
+    }
+
+    fn answer(
+        &mut self,
+        key: ClientKey,
+        bytes: &[u8],
+        then: impl FnOnce(Option<(String, u32)>) -> Option<(String, u32)>,
+    ) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let ClientState::Console(console) = &mut client.state else {
+            return;
+        };
+        client.link.send(bytes);
+        console.asked = false;
+        console.command = then(console.command.take());
+        self.list(Who::Client(key));
+    }
+
+    /// Reads a client that is logged in and has no server: its first query needs one.
+    pub(super) fn read_idle(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let input = if client.link.has_carry() {
+            Input::Bytes(client.link.take_carry(&mut buffer))
+        } else if client.link.is_readable() && client.link.is_flushed() {
+            client.link.read(&mut buffer)
+        } else {
+            Input::Nothing
+        };
+        match input {
+            Input::Nothing => {}
+            Input::Bytes(count) => {
+                self.idle_bytes(key, buffer.get(..count).unwrap_or_default(), host)
+            }
+            Input::Closed(Why::Eof) => {
+                self.close_client(key, "client closed the connection without Terminate", host)
+            }
+            Input::Closed(why) => self.close_client(key, &format!("client lost: {why}"), host),
+        }
+        self.buffer = buffer;
+    }
+
+    fn idle_bytes(&mut self, key: ClientKey, bytes: &[u8], host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        client.since = self.now;
+        let header = Header::read(bytes);
+        client.link.keep(bytes);
+        match header {
+            Ok(None) => {
+                if client.link.is_readable() {
+                    self.list(Who::Client(key));
+                }
+            }
+            Ok(Some(Header { tag: b'X', .. })) => {
+                self.close_client(key, "client close request", host)
+            }
+            // Nonsense is refused by the relay, without costing anybody more than a turn.
+            _ => {
+                let session = client.session.as_deref();
+                let kind = session.and_then(|session| session.kind.clone());
+                if let (Some(pool), Some(kind)) = (client.pool(), kind) {
+                    self.wait_for_server(key, pool, kind, ClientState::Queued);
+                }
+            }
+        }
+    }
+
+    /// A CancelRequest came.
+    pub(super) fn cancel_asked(
+        &mut self,
+        asker: ClientKey,
+        pid: u32,
+        cancel_key: &[u8],
+        host: &mut dyn Host,
+    ) {
+        let owner = self.cancel_keys.find(pid, cancel_key);
+        let state = owner
+            .and_then(|owner| self.clients.get(owner))
+            .map(|client| &client.state);
+        match (owner, state) {
+            (Some(owner), Some(ClientState::Paired(server))) => {
+                self.forward_cancel(asker, owner, *server, host)
+            }
+            (Some(owner), Some(ClientState::Queued)) => {
+                let refusal = Refusal::fatal(
+                    b"57014",
+                    "canceling statement due to user request",
+                    Blame::Client,
+                )
+                .detail("The statement was still waiting for a server connection.");
+                self.refuse(owner, refusal, host);
+                self.close_client(asker, "cancel request done", host);
+            }
+            _ => self.close_client(asker, "cancel request for nobody", host),
+        }
+    }
+
+    fn forward_cancel(
+        &mut self,
+        asker: ClientKey,
+        owner: ClientKey,
+        server: ServerKey,
+        host: &mut dyn Host,
+    ) {
+        let busy = self
+            .servers
+            .get(server)
+            .is_some_and(|server| server.relay.is_busy());
+        if busy && self.cancel(server, Some(owner), Some(asker), host) {
+            self.enter_client(asker, ClientState::Cancelling(server));
+        } else {
+            self.close_client(asker, "cancel request for an idle client", host);
+        }
+    }
+}

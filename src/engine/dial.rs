@@ -1,0 +1,684 @@
+//! Makes servers: names, connections, logins, and what servers say while no client holds them. Cancels travel the same way.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::close::closed_while_idle;
+use super::server::Cancel;
+use super::{
+    Address, ClientKey, ClientState, Engine, Host, Input, Link, PoolKey, Server, ServerKey,
+    ServerState, Stream, Tick, Who, Why,
+};
+use crate::auth::{Credentials, SaltedPassword};
+use crate::config::{Backend, HostPort, Stored};
+use crate::limits;
+use crate::pool::Kind;
+use crate::reset::Outcome;
+use crate::startup::{Login, Step, Welcome};
+use crate::wire::frame;
+use crate::wire::frontend;
+use crate::wire::refusal::{Blame, Refusal};
+
+impl Engine {
+    /// Begins a server connection of a kind.
+    pub(super) fn dial(&mut self, pool_key: PoolKey, kind: Rc<Kind>, host: &mut dyn Host) {
+        let id = self.next_id();
+        let Some(pool) = self.pools.get_mut(pool_key) else {
+            return;
+        };
+        pool.dialed(&kind);
+        let key = self.servers.insert(Server::new(
+            ServerState::Resolving,
+            id,
+            pool_key,
+            kind,
+            self.now,
+        ));
+        self.try_next(key, "no host is configured", host);
+    }
+
+    /// Tries the next address of the present host, or the next host; `last` is why the one before failed.
+    fn try_next(&mut self, key: ServerKey, last: &str, host: &mut dyn Host) {
+        let mut last = last.to_owned();
+        loop {
+            let Some(server) = self.servers.get_mut(key) else {
+                return;
+            };
+            server.link = None;
+            if let Some(address) = server.route.addresses.pop() {
+                match host.dial(&address, key) {
+                    Ok(stream) => return self.dialed(key, address, stream),
+                    Err(why) => last = unreachable_text(&address.to_string(), &why),
+                }
+                continue;
+            }
+            let Some(pool) = self.pools.get(server.pool) else {
+                return;
+            };
+            let Some(next) = pool.config.backend.hosts.get(server.route.next_host) else {
+                return self.connect_failed(key, unreachable(last), host);
+            };
+            server.route.next_host += 1;
+            match next {
+                HostPort::Unix(path) => server.route.addresses.push(Address::Unix(path.clone())),
+                HostPort::Tcp(name, port) => match name.parse() {
+                    Ok(ip) => server
+                        .route
+                        .addresses
+                        .push(Address::Tcp(SocketAddr::new(ip, *port))),
+                    Err(_) => {
+                        host.resolve(name, *port, key);
+                        return self.enter_server(key, ServerState::Resolving);
+                    }
+                },
+            }
+        }
+    }
+
+    pub(super) fn resolved(
+        &mut self,
+        key: ServerKey,
+        result: Result<Vec<SocketAddr>, String>,
+        host: &mut dyn Host,
+    ) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        if !matches!(server.state, ServerState::Resolving) {
+            return;
+        }
+        let last = match result {
+            Ok(addresses) if addresses.is_empty() => "the name has no address".to_owned(),
+            Ok(addresses) => {
+                // The next one to be tried is the last of the list.
+                server.route.addresses = addresses
+                    .into_iter()
+                    .take(limits::ADDRESSES_MAX)
+                    .rev()
+                    .map(Address::Tcp)
+                    .collect();
+                String::new()
+            }
+            Err(why) => why,
+        };
+        self.try_next(key, &last, host);
+    }
+
+    /// A connection is being made: the startup packet waits for it.
+    fn dialed(&mut self, key: ServerKey, address: Address, stream: Box<dyn Stream>) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let Some(pool) = self.pools.get(server.pool) else {
+            return;
+        };
+        let kind = server.kind.clone();
+        let mut packet = Vec::new();
+        let own = [
+            (&b"user"[..], &kind.user[..]),
+            (&b"database"[..], &kind.database[..]),
+        ];
+        let given = kind
+            .parameters
+            .iter()
+            .map(|(name, value)| (&name[..], &value[..]));
+        frontend::startup(&mut packet, own.into_iter().chain(given));
+        let mut link = Link::dialing(stream);
+        link.send(&packet);
+        server.link = Some(link);
+        server.address = Some(address);
+        let login = Login::begin(credentials(
+            &pool.config.backend,
+            &kind,
+            &self.config.auth.users,
+        ));
+        self.enter_server(key, ServerState::Dialing(Box::new(login)));
+    }
+
+    /// Runs a server that no client holds.
+    pub(super) fn run_server(&mut self, key: ServerKey, host: &mut dyn Host) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let Some(link) = server.link.as_mut() else {
+            return;
+        };
+        if let ServerState::Cancelling(cancel) = server.state {
+            return self.run_cancel(key, cancel, host);
+        }
+        if link.can_flush() {
+            link.flush();
+        }
+        if link.is_flushed()
+            && matches!(server.state, ServerState::Dialing(_))
+            && let ServerState::Dialing(login) =
+                std::mem::replace(&mut server.state, ServerState::Held)
+        {
+            server.state = ServerState::LoggingIn(login);
+        }
+        self.read_server(key, host);
+    }
+
+    fn read_server(&mut self, key: ServerKey, host: &mut dyn Host) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if let Some(link) = self
+            .servers
+            .get_mut(key)
+            .and_then(|server| server.link.as_mut())
+            && link.is_readable()
+        {
+            match link.read(&mut buffer) {
+                Input::Bytes(count) => {
+                    self.server_bytes(key, buffer.get(..count).unwrap_or_default(), host)
+                }
+                Input::Nothing => {}
+                Input::Closed(why) => self.server_closed(key, &why, host),
+            }
+            if self
+                .servers
+                .get(key)
+                .and_then(|server| server.link.as_ref())
+                .is_some_and(Link::is_readable)
+            {
+                self.list(Who::Server(key));
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// Goes through what a server has said that no client holds, message by message, and keeps the rest.
+    pub(super) fn server_bytes(&mut self, key: ServerKey, bytes: &[u8], host: &mut dyn Host) {
+        let mut rest = bytes;
+        loop {
+            let Some(server) = self.servers.get(key) else {
+                return;
+            };
+            // The connection may have been given up for another address on the way.
+            if matches!(
+                server.state,
+                ServerState::Resolving | ServerState::Dialing(_)
+            ) || server.link.is_none()
+            {
+                return;
+            }
+            if matches!(&server.state, ServerState::LoggingIn(login) if login.is_deriving()) {
+                break;
+            }
+            match frame::whole(rest, limits::LOGIN_MESSAGE_MAX) {
+                Ok(None) => break,
+                Ok(Some((tag, body, after))) => {
+                    self.server_message(key, tag, body, host);
+                    rest = after;
+                }
+                Err(bad) => {
+                    let text = format!(
+                        "it sent a message of type {:?} and length {}",
+                        char::from(bad.tag),
+                        bad.length
+                    );
+                    return self.server_unfit(key, &text, host);
+                }
+            }
+        }
+        if let Some(link) = self
+            .servers
+            .get_mut(key)
+            .and_then(|server| server.link.as_mut())
+        {
+            link.keep(rest);
+        }
+    }
+
+    fn server_message(&mut self, key: ServerKey, tag: u8, body: &[u8], host: &mut dyn Host) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        match &mut server.state {
+            ServerState::LoggingIn(_) => self.login_message(key, tag, body, host),
+            ServerState::Idle | ServerState::Held => match tag {
+                b'S' if server.vars.report(body) => {}
+                b'N' | b'A' => {}
+                b'E' => {
+                    let text = Refusal::read(body, Blame::Server).text();
+                    self.close_server(key, &text, host);
+                }
+                _ => self.server_unfit(key, "it spoke while nobody had asked", host),
+            },
+            ServerState::Checking(reset) | ServerState::Resetting(reset) => {
+                let known = tag != b'S' || server.vars.report(body);
+                match reset.step(tag, body) {
+                    Outcome::More if known => {}
+                    Outcome::More => {
+                        self.server_unfit(key, "it sent a broken ParameterStatus", host)
+                    }
+                    Outcome::Done => self.reset_done(key, host),
+                    Outcome::Unfit(why) => self.server_unfit(key, &why, host),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn login_message(&mut self, key: ServerKey, tag: u8, body: &[u8], host: &mut dyn Host) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let ServerState::LoggingIn(login) = std::mem::replace(&mut server.state, ServerState::Held)
+        else {
+            return;
+        };
+        let mut out = Vec::new();
+        let step = login.step(
+            tag,
+            body,
+            &mut self.ring,
+            &mut |into| host.random(into),
+            &mut out,
+        );
+        self.login_progress(key, step, &out, host);
+    }
+
+    pub(super) fn server_derived(
+        &mut self,
+        key: ServerKey,
+        salted: &SaltedPassword,
+        host: &mut dyn Host,
+    ) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        if !matches!(server.state, ServerState::LoggingIn(_)) {
+            return;
+        }
+        let ServerState::LoggingIn(login) = std::mem::replace(&mut server.state, ServerState::Held)
+        else {
+            return;
+        };
+        let mut out = Vec::new();
+        let step = login.derived(salted, &mut self.ring, &mut out);
+        self.login_progress(key, step, &out, host);
+        self.list(Who::Server(key));
+    }
+
+    fn login_progress(
+        &mut self,
+        key: ServerKey,
+        step: Result<Step, Refusal>,
+        out: &[u8],
+        host: &mut dyn Host,
+    ) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        if let Some(link) = server.link.as_mut() {
+            link.send(out);
+        }
+        match step {
+            Ok(Step::More(login)) => server.state = ServerState::LoggingIn(Box::new(login)),
+            Ok(Step::Derive(login, job)) => {
+                server.state = ServerState::LoggingIn(Box::new(login));
+                host.derive(job, Who::Server(key));
+            }
+            Ok(Step::Ready(welcome)) => self.logged_in(key, welcome, host),
+            Err(refusal) => {
+                // Only counted as connecting again, so that it is taken off the books in one place.
+                server.state = ServerState::Resolving;
+                self.connect_failed(key, refusal, host);
+            }
+        }
+    }
+
+    fn logged_in(&mut self, key: ServerKey, welcome: Welcome, host: &mut dyn Host) {
+        let now = self.now;
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let Some(pool) = self.pools.get_mut(server.pool) else {
+            return;
+        };
+        server.vars = welcome.vars;
+        server.pid = welcome.pid;
+        server.key = welcome.key;
+        server.notices = welcome.notices;
+        server.retire_at = retire_at(now, pool.config.max_lifetime, host);
+        log::debug!(
+            "pool {}: new server connection, process {}",
+            pool.name,
+            server.pid
+        );
+        pool.learn(&server.kind, &server.vars);
+        pool.dial_ended(&server.kind);
+        if pool.failure.take().is_some() {
+            log::info!("pool {}: the server can be reached again", pool.name);
+        }
+        pool.stats.total.connects += 1;
+        self.put_idle(key);
+    }
+
+    /// A connection attempt is over and has failed.
+    pub(super) fn connect_failed(&mut self, key: ServerKey, refusal: Refusal, host: &mut dyn Host) {
+        let Some(server) = self.servers.get(key) else {
+            return;
+        };
+        let (pool_key, kind) = (server.pool, server.kind.clone());
+        if let Some(pool) = self.pools.get(pool_key) {
+            let again = pool
+                .failure
+                .as_ref()
+                .is_some_and(|failure| failure.refusal.message == refusal.message);
+            let level = if again {
+                log::Level::Debug
+            } else {
+                log::Level::Warn
+            };
+            let hint = refusal
+                .hint
+                .as_deref()
+                .map(|hint| format!(" ({})", frame::printable(hint)))
+                .unwrap_or_default();
+            log::log!(
+                level,
+                "pool {}: cannot log in to a server: {} [{}]{hint}",
+                pool.name,
+                refusal.text(),
+                refusal.code()
+            );
+        }
+        self.drop_server(key);
+        self.dial_failed(pool_key, &kind, refusal, host);
+    }
+
+    /// A server that no client holds has closed its connection.
+    fn server_closed(&mut self, key: ServerKey, why: &Why, host: &mut dyn Host) {
+        let Some(server) = self.servers.get(key) else {
+            return;
+        };
+        match server.state {
+            ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
+                let address = server
+                    .address
+                    .as_ref()
+                    .map(Address::to_string)
+                    .unwrap_or_default();
+                self.try_next(key, &unreachable_text(&address, &why.to_string()), host);
+            }
+            _ => self.close_server(key, &closed_while_idle(why), host),
+        }
+    }
+
+    /// A server is not fit for use.
+    fn server_unfit(&mut self, key: ServerKey, why: &str, host: &mut dyn Host) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        match server.state {
+            ServerState::LoggingIn(_) => {
+                let refusal = Refusal::fatal(
+                    b"08P01",
+                    format!("the server's answer to the login makes no sense: {why}"),
+                    Blame::Server,
+                );
+                self.connect_failed(key, refusal, host);
+            }
+            ServerState::Resetting(_) => {
+                self.close_server(key, &format!("reset query failed: {why}"), host)
+            }
+            ServerState::Checking(_) => {
+                self.close_server(key, &format!("test query failed: {why}"), host)
+            }
+            _ => self.close_server(key, why, host),
+        }
+    }
+
+    /// The reset, or the check, went well.
+    fn reset_done(&mut self, key: ServerKey, host: &mut dyn Host) {
+        let Some(server) = self.servers.get(key) else {
+            return;
+        };
+        let Some(pool) = self.pools.get_mut(server.pool) else {
+            return;
+        };
+        if matches!(server.state, ServerState::Checking(_)) {
+            pool.check_ended(&server.kind);
+        } else {
+            pool.stats.total.resets += 1;
+        }
+        if server.is_expired(self.now) {
+            return self.close_server(key, "server lifetime over", host);
+        }
+        self.put_idle(key);
+    }
+
+    /// A server's state has lasted too long.
+    pub(super) fn server_expired(&mut self, key: ServerKey, host: &mut dyn Host) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        match &server.state {
+            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
+                let place = server
+                    .address
+                    .as_ref()
+                    .map_or("the name server".to_owned(), Address::to_string);
+                let text = unreachable_text(&place, "no answer within connect_timeout");
+                // The rest of this host's addresses is still tried; a login that hangs may hang everywhere.
+                self.try_next(key, &text, host);
+            }
+            ServerState::Checking(_) => self.close_server(
+                key,
+                "test query failed: no answer within check_timeout",
+                host,
+            ),
+            ServerState::Resetting(_) => self.close_server(
+                key,
+                "reset query failed: no answer within reset_timeout",
+                host,
+            ),
+            ServerState::Held => self.close_server(key, "a cancel against it did not end", host),
+            ServerState::Cancelling(_) => self.close_server(key, "cancel request timed out", host),
+            ServerState::Idle if server.is_expired(self.now) => {
+                self.close_server(key, "server lifetime over", host)
+            }
+            ServerState::Idle => {
+                let kind = server.kind.clone();
+                if self
+                    .pools
+                    .get(server.pool)
+                    .is_some_and(|pool| pool.is_spared(&kind))
+                {
+                    server.since = self.now;
+                    self.arm_server(key);
+                } else {
+                    self.close_server(key, "server idle timeout", host);
+                }
+            }
+            ServerState::Paired(_) => {}
+        }
+    }
+
+    /// Sends a cancel to a server. `asker`: the connection that asked for it.
+    pub(super) fn cancel(
+        &mut self,
+        victim_key: ServerKey,
+        owner: Option<ClientKey>,
+        asker: Option<ClientKey>,
+        host: &mut dyn Host,
+    ) -> bool {
+        let id = self.next_id();
+        let key = self.servers.next_key();
+        let Some(victim) = self.servers.get_mut(victim_key) else {
+            return false;
+        };
+        let Some(pool) = self.pools.get_mut(victim.pool) else {
+            return false;
+        };
+        let Some(address) = victim.address.clone().filter(|_| !victim.key.is_empty()) else {
+            return false;
+        };
+        if pool.cancels >= limits::CANCELS_MAX {
+            log::warn!(
+                "pool {}: a cancel request was dropped, {} are under way",
+                pool.name,
+                pool.cancels
+            );
+            return false;
+        }
+        let Ok(stream) = host.dial(&address, key) else {
+            return false;
+        };
+        pool.cancels += 1;
+        victim.cancels += 1;
+        let cancel = Cancel {
+            victim: victim_key,
+            owner,
+            asker,
+            sent: false,
+        };
+        let mut server = Server::new(
+            ServerState::Cancelling(cancel),
+            id,
+            victim.pool,
+            victim.kind.clone(),
+            self.now,
+        );
+        (server.pid, server.key, server.address) = (victim.pid, victim.key.clone(), Some(address));
+        server.link = Some(Link::dialing(stream));
+        self.servers.insert(server);
+        self.arm_server(key);
+        true
+    }
+
+    fn run_cancel(&mut self, key: ServerKey, cancel: Cancel, host: &mut dyn Host) {
+        // Whom would it hit now? Only while the owner still holds the server and waits for something.
+        let owner_waits = self.servers.get(cancel.victim).is_some_and(|victim| {
+            cancel.owner.is_some()
+                && victim.state.client() == cancel.owner
+                && victim.relay.is_busy()
+        });
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let Some(link) = server.link.as_mut() else {
+            return;
+        };
+        if link.can_flush() {
+            link.flush();
+        }
+        if !cancel.sent && link.is_writable() {
+            if cancel.owner.is_some() && !owner_waits {
+                return self.close_server(key, "the query to be cancelled is over", host);
+            }
+            let mut packet = Vec::new();
+            frontend::cancel_request(&mut packet, server.pid, &server.key);
+            link.send(&packet);
+            server.state = ServerState::Cancelling(Cancel {
+                sent: true,
+                ..cancel
+            });
+        }
+        let Some(link) = self
+            .servers
+            .get_mut(key)
+            .and_then(|server| server.link.as_mut())
+        else {
+            return;
+        };
+        let mut nothing = std::mem::take(&mut self.buffer);
+        let closed = link.is_readable() && matches!(link.read(&mut nothing), Input::Closed(_));
+        self.buffer = nothing;
+        if closed {
+            self.close_server(key, "cancel request done", host);
+        }
+    }
+
+    /// A cancel is over, in whatever way.
+    pub(super) fn cancel_ended(&mut self, cancel: Cancel, pool_key: PoolKey, host: &mut dyn Host) {
+        if let Some(pool) = self.pools.get_mut(pool_key) {
+            pool.cancels -= 1;
+            self.unsettled.insert(pool_key);
+        }
+        if let Some(asker) = cancel.asker
+            && self
+                .clients
+                .get(asker)
+                .is_some_and(|client| matches!(client.state, ClientState::Cancelling(_)))
+        {
+            self.close_client(asker, "cancel request done", host);
+        }
+        if let Some(victim) = self.servers.get_mut(cancel.victim) {
+            victim.cancels -= 1;
+            if victim.cancels == 0 && matches!(victim.state, ServerState::Held) {
+                self.reset(cancel.victim, host);
+            }
+        }
+    }
+
+    /// Makes a released server fit for the next client.
+    pub(super) fn reset(&mut self, key: ServerKey, host: &mut dyn Host) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let Some(pool) = self.pools.get(server.pool) else {
+            return;
+        };
+        let relay = std::mem::take(&mut server.relay);
+        if !relay.is_touched() {
+            return self.put_idle(key);
+        }
+        let mut out = Vec::new();
+        match crate::reset::Reset::release(
+            relay.status(),
+            pool.config.reset_query.as_deref(),
+            &mut out,
+        ) {
+            None => self.put_idle(key),
+            Some(reset) => {
+                if let Some(link) = server.link.as_mut() {
+                    link.send(&out);
+                }
+                self.enter_server(key, ServerState::Resetting(reset));
+                self.list(Who::Server(key));
+            }
+        }
+        let _ = host;
+    }
+}
+
+/// As whom we log in.
+fn credentials(
+    backend: &Backend,
+    kind: &Kind,
+    users: &std::collections::BTreeMap<String, Stored>,
+) -> Credentials {
+    let user = String::from_utf8_lossy(&kind.user).into_owned();
+    let secret = match &backend.user {
+        Some(_) => backend
+            .password
+            .clone()
+            .map(Stored::Plain)
+            .or_else(|| users.get(&user).cloned()),
+        None => users.get(&user).cloned(),
+    };
+    Credentials { user, secret }
+}
+
+/// A lifetime that differs from server to server, so that those made together do not end together: the last fifth is random.
+fn retire_at(now: Tick, max_lifetime: std::time::Duration, host: &mut dyn Host) -> Option<Tick> {
+    if max_lifetime.is_zero() {
+        return None;
+    }
+    let mut bytes = [0; 4];
+    host.random(&mut bytes);
+    let spread = max_lifetime / 5;
+    let share = f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX);
+    Some(now.plus(max_lifetime - spread.mul_f64(share)))
+}
+
+fn unreachable_text(place: &str, why: &str) -> String {
+    format!("connection to server at {place} failed: {why}")
+}
+
+fn unreachable(text: String) -> Refusal {
+    Refusal::fatal(b"08006", text, Blame::Server)
+        .hint("Is PostgreSQL running there and accepting connections? See pool.dsn in Aether's configuration.")
+}

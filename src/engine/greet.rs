@@ -1,0 +1,556 @@
+//! Takes clients in: from accepting to the queue of their pool.
+//!
+//! Startup packets, authentication, and where a client wants to go. Order as in PostgreSQL: who proves nothing learns
+//! nothing, not even whether a database exists.
+
+use std::rc::Rc;
+
+use super::client::{Console, Place, Role, Session};
+use super::queue::kind_of;
+use super::{
+    Accepted, Client, ClientKey, ClientState, Engine, Host, Input, Link, ListenerId, Shutdown,
+    Timer, Who, ms,
+};
+use crate::auth::{Progress, SaltedPassword, Verify};
+use crate::config::{AuthMethod, CONSOLE_NAMES};
+use crate::limits;
+use crate::pool::{Pool, Waiter};
+use crate::wire::frame::{self, printable};
+use crate::wire::refusal::{Blame, Refusal};
+use crate::wire::startup::{self, First, NotStartup, Startup};
+
+impl Engine {
+    pub(super) fn can_accept(&self) -> bool {
+        !self.incoming.is_empty() && self.now >= self.accept_after && self.stop.is_none()
+    }
+
+    /// Accepts whoever waits, a bounded number per listener and turn.
+    pub(super) fn accept(&mut self, host: &mut dyn Host) {
+        if !self.can_accept() {
+            return;
+        }
+        for listener in self.incoming.clone() {
+            self.accept_at(listener, host);
+        }
+    }
+
+    fn accept_at(&mut self, listener: ListenerId, host: &mut dyn Host) {
+        for _ in 0..limits::ACCEPTS_PER_TURN {
+            match host.accept(listener, self.clients.next_key()) {
+                Accepted::Stream(stream) => {
+                    let id = self.next_id();
+                    let key = self
+                        .clients
+                        .insert(Client::new(Link::new(stream), id, self.now));
+                    self.arm_client(key);
+                    if self.clients.len()
+                        > self.config.server.max_client_connections + limits::OVER_LIMIT_MAX
+                    {
+                        self.refuse(key, self.too_many_clients(), host);
+                    }
+                }
+                Accepted::Blocked => {
+                    self.incoming.remove(&listener);
+                    return;
+                }
+                Accepted::Exhausted(what) => {
+                    log::error!(
+                        "cannot accept connections: {what}; raise the limit of open files, or lower max_client_connections"
+                    );
+                    self.accept_after = self.now.plus(ms(limits::ACCEPT_PAUSE_MS));
+                    self.wheel.insert(self.accept_after, Timer::Accept);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn too_many_clients(&self) -> Refusal {
+        let max = self.config.server.max_client_connections;
+        Refusal::fatal(b"53300", "sorry, too many clients already", Blame::Operator)
+            .detail(format!("Aether serves at most {max} client connections (server.max_client_connections)."))
+            .hint("Close connections that are not used, or raise server.max_client_connections in aether.yaml.")
+    }
+
+    /// Runs a client that holds no server.
+    pub(super) fn run_client(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if client.link.can_flush() {
+            client.link.flush();
+        }
+        match client.state {
+            ClientState::Greeting { .. } | ClientState::Proving(_) => self.read_login(key, host),
+            ClientState::Deriving(_) => {}
+            ClientState::AwaitingWelcome | ClientState::Queued => {
+                if client.link.is_hung_up() {
+                    self.close_client(
+                        key,
+                        "client closed the connection while it waited for a server",
+                        host,
+                    );
+                }
+            }
+            ClientState::Idle => self.read_idle(key, host),
+            ClientState::Console(_) => self.read_console(key, host),
+            ClientState::Cancelling(_) => {}
+            ClientState::Leaving { .. } => self.linger(key, host),
+            ClientState::Paired(_) | ClientState::Departing(_) => {}
+        }
+    }
+
+    fn read_login(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if client.link.is_readable() {
+            match client.link.read(&mut buffer) {
+                Input::Bytes(count) => {
+                    self.login_bytes(key, buffer.get(..count).unwrap_or_default(), host)
+                }
+                Input::Nothing => {}
+                Input::Closed(why) => {
+                    self.close_client(key, &format!("client {why} before it was logged in"), host)
+                }
+            }
+            self.list(Who::Client(key));
+        }
+        self.buffer = buffer;
+    }
+
+    /// Goes through what has come, as far as the client's state allows, and keeps the rest.
+    fn login_bytes(&mut self, key: ClientKey, bytes: &[u8], host: &mut dyn Host) {
+        let mut rest = bytes;
+        while let Some(used) = self.login_step(key, rest, host) {
+            rest = rest.get(used..).unwrap_or_default();
+        }
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if matches!(
+            client.state,
+            ClientState::Leaving { .. } | ClientState::Cancelling(_)
+        ) {
+            return;
+        }
+        if rest.len() > limits::AHEAD_MAX {
+            self.refuse(
+                key,
+                Refusal::protocol("too much data before the login was complete"),
+                host,
+            );
+        } else {
+            client.link.keep(rest);
+            if !rest.is_empty() {
+                self.list(Who::Client(key));
+            }
+        }
+    }
+
+    /// One packet or message of a login: how many bytes it took. `None`: nothing more can be taken now.
+    fn login_step(&mut self, key: ClientKey, rest: &[u8], host: &mut dyn Host) -> Option<usize> {
+        match self.clients.get(key)?.state {
+            ClientState::Greeting { .. } => match startup::read(rest) {
+                Ok(None) => None,
+                Ok(Some((first, used))) => {
+                    self.first_packet(key, first, rest.len() > used, host);
+                    Some(used)
+                }
+                Err(NotStartup::Silent) => {
+                    self.close_client(key, "client sent something that is no startup packet", host);
+                    None
+                }
+                Err(NotStartup::Refused(refusal)) => {
+                    self.refuse(key, refusal, host);
+                    None
+                }
+            },
+            ClientState::Proving(_) => match frame::whole(rest, limits::PASSWORD_MESSAGE_MAX) {
+                Ok(None) => None,
+                Ok(Some((b'p', body, after))) => {
+                    self.prove(key, body, host);
+                    Some(rest.len() - after.len())
+                }
+                Ok(Some((b'X', _, _))) => {
+                    self.close_client(key, "client left before it was logged in", host);
+                    None
+                }
+                Ok(Some((tag, _, _))) => {
+                    self.refuse(
+                        key,
+                        Refusal::protocol(format!(
+                            "expected password response, got message type {tag}"
+                        )),
+                        host,
+                    );
+                    None
+                }
+                Err(_) => {
+                    self.refuse(key, Refusal::protocol("invalid password packet size"), host);
+                    None
+                }
+            },
+            _ => None,
+        }
+    }
+
+    fn first_packet(
+        &mut self,
+        key: ClientKey,
+        first: First,
+        more_behind: bool,
+        host: &mut dyn Host,
+    ) {
+        match first {
+            First::Ssl => self.decline(key, true, more_behind, host),
+            First::GssEnc => self.decline(key, false, more_behind, host),
+            First::Cancel { pid, key: cancel } => self.cancel_asked(key, pid, &cancel, host),
+            First::Startup(startup) => self.startup(key, startup, host),
+        }
+    }
+
+    /// Answers `N`. Anything already sent behind the request was not meant for a plain connection (CVE-2021-3935).
+    fn decline(&mut self, key: ClientKey, ssl: bool, more_behind: bool, host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let ClientState::Greeting {
+            ssl_asked,
+            gss_asked,
+        } = &mut client.state
+        else {
+            return;
+        };
+        let asked = if ssl { ssl_asked } else { gss_asked };
+        if std::mem::replace(asked, true) {
+            self.refuse(
+                key,
+                Refusal::protocol("encryption was asked for twice"),
+                host,
+            );
+            return;
+        }
+        client.link.send(b"N");
+        if more_behind {
+            let what = if ssl { "SSL" } else { "GSSAPI encryption" };
+            self.refuse(
+                key,
+                Refusal::protocol(format!("received unencrypted data after {what} request")),
+                host,
+            );
+        }
+    }
+
+    fn startup(&mut self, key: ClientKey, startup: Startup, host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let mut out = Vec::new();
+        startup.negotiate(&mut out);
+        client.link.send(&out);
+        let text = |name: &[u8]| {
+            startup
+                .parameter(name)
+                .map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        let user = text(b"user").unwrap_or_default();
+        let database = text(b"database")
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| user.clone());
+        let application_name = startup
+            .parameter(b"application_name")
+            .map(printable)
+            .unwrap_or_default();
+        let parameters = startup
+            .parameters
+            .iter()
+            .filter(|(name, _)| name != b"user" && name != b"database")
+            .cloned();
+        let mut session = Session {
+            place: self.place(&database),
+            application_name,
+            parameters: parameters.collect(),
+            minor: startup.agreed_minor(),
+            cancel: None,
+            kind: None,
+            user,
+            database,
+        };
+        if session.user.contains('\u{FFFD}') || session.database.contains('\u{FFFD}') {
+            session.place = Place::Nowhere;
+        }
+        if let Some(client) = self.clients.get_mut(key) {
+            client.session = Some(Box::new(session));
+        }
+        if self.clients.len() > self.config.server.max_client_connections {
+            let refusal = self.too_many_clients();
+            return self.refuse(key, refusal, host);
+        }
+        if self
+            .stop
+            .is_some_and(|stop| stop.how != Shutdown::WaitForClients || stop.told)
+        {
+            return self.refuse(key, super::shutting_down(), host);
+        }
+        self.begin_proof(key, host);
+    }
+
+    /// Where a database name leads to.
+    fn place(&mut self, database: &str) -> Place {
+        if let Some(&pool) = self.names.get(database) {
+            return Place::Pool(pool);
+        }
+        if CONSOLE_NAMES.contains(&database) {
+            return Place::Console;
+        }
+        Place::Nowhere
+    }
+
+    fn begin_proof(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let config = self.config.clone();
+        let Some(session) = self
+            .clients
+            .get(key)
+            .and_then(|client| client.session.as_deref())
+        else {
+            return;
+        };
+        if config.auth.anyone && config.auth.method == AuthMethod::Trust {
+            return self.authenticated(key, host);
+        }
+        let stored = config.auth.users.get(&session.user);
+        if config.auth.method == AuthMethod::Trust && stored.is_none() {
+            let refusal = password_failed(&session.user);
+            return self.refuse(key, refusal, host);
+        }
+        let (mut out, iterations) = (Vec::new(), config.auth.scram_iterations);
+        let user = session.user.clone();
+        let random = &mut |into: &mut [u8]| host.random(into);
+        let progress = Verify::begin(
+            config.auth.method,
+            &user,
+            stored,
+            iterations,
+            &mut self.ring,
+            random,
+            &mut out,
+        );
+        self.send_to_client(key, &out);
+        self.proof_progress(key, Ok(progress), host);
+    }
+
+    fn prove(&mut self, key: ClientKey, body: &[u8], host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let ClientState::Proving(verify) =
+            std::mem::replace(&mut client.state, ClientState::Leaving { shut: false })
+        else {
+            return;
+        };
+        let mut out = Vec::new();
+        let progress = verify.step(body, &mut self.ring, &mut out);
+        self.send_to_client(key, &out);
+        self.proof_progress(key, progress, host);
+    }
+
+    pub(super) fn client_derived(
+        &mut self,
+        key: ClientKey,
+        salted: &SaltedPassword,
+        host: &mut dyn Host,
+    ) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if !matches!(client.state, ClientState::Deriving(_)) {
+            return;
+        }
+        let ClientState::Deriving(verify) =
+            std::mem::replace(&mut client.state, ClientState::Leaving { shut: false })
+        else {
+            return;
+        };
+        let mut out = Vec::new();
+        let progress = verify.derived(salted, &mut self.ring, &mut out);
+        self.send_to_client(key, &out);
+        self.proof_progress(key, progress, host);
+        self.list(Who::Client(key));
+    }
+
+    fn proof_progress(
+        &mut self,
+        key: ClientKey,
+        progress: Result<Progress<Verify>, Refusal>,
+        host: &mut dyn Host,
+    ) {
+        match progress {
+            Ok(Progress::Next(verify)) => {
+                self.enter_client(key, ClientState::Proving(Box::new(verify)))
+            }
+            Ok(Progress::Derive(verify, job)) => {
+                self.enter_client(key, ClientState::Deriving(Box::new(verify)));
+                host.derive(job, Who::Client(key));
+            }
+            Ok(Progress::Done) => self.authenticated(key, host),
+            Err(refusal) => self.refuse(key, refusal, host),
+        }
+    }
+
+    /// The client is who it says: where does it want to go?
+    fn authenticated(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let Some(session) = self
+            .clients
+            .get(key)
+            .and_then(|client| client.session.as_deref())
+        else {
+            return;
+        };
+        let (place, name) = (session.place, printable(session.database.as_bytes()));
+        match place {
+            Place::Console => self.enter_console(key, host),
+            Place::Pool(pool) => self.enter_pool(key, pool, host),
+            Place::Nowhere => match self.fallback_pool(key) {
+                Some(pool) => self.enter_pool(key, pool, host),
+                None => {
+                    let refusal = Refusal::fatal(
+                        b"3D000",
+                        format!("database \"{name}\" does not exist"),
+                        Blame::Client,
+                    )
+                    .hint("It is not among the databases in Aether's configuration.");
+                    self.refuse(key, refusal, host);
+                }
+            },
+        }
+    }
+
+    /// The pool for a name that only the `"*"` entry covers; made when it is first asked for, by somebody who has logged in.
+    fn fallback_pool(&mut self, key: ClientKey) -> Option<super::PoolKey> {
+        let config = self.config.fallback.clone()?;
+        let client = self.clients.get_mut(key)?;
+        let session = client.session.as_deref_mut()?;
+        if session.database.contains('\u{FFFD}') {
+            return None;
+        }
+        let pool = match self.names.get(&session.database) {
+            Some(&pool) => pool,
+            None if self.pools.len() < limits::FALLBACK_POOLS_MAX + self.config.databases.len() => {
+                let pool = self
+                    .pools
+                    .insert(Pool::new(session.database.clone(), config, true));
+                self.names.insert(session.database.clone(), pool);
+                pool
+            }
+            None => return None,
+        };
+        session.place = Place::Pool(pool);
+        Some(pool)
+    }
+
+    fn enter_console(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let Some(session) = self
+            .clients
+            .get(key)
+            .and_then(|client| client.session.as_deref())
+        else {
+            return;
+        };
+        let admin = &self.config.admin;
+        let role = if admin.users.contains(&session.user) {
+            Role::Admin
+        } else if admin.stats_users.contains(&session.user) {
+            Role::Stats
+        } else {
+            let text = format!(
+                "user \"{}\" may not use the console",
+                printable(session.user.as_bytes())
+            );
+            let refusal = Refusal::fatal(b"42501", text, Blame::Client).hint(
+                "List the user in admin.users or admin.stats_users of Aether's configuration.",
+            );
+            return self.refuse(key, refusal, host);
+        };
+        let out = super::console::welcome(session.minor);
+        self.enter_client(
+            key,
+            ClientState::Console(Box::new(Console {
+                role,
+                command: None,
+                asked: false,
+                skipping: false,
+            })),
+        );
+        self.send_to_client(key, &out);
+        self.list(Who::Client(key));
+    }
+
+    fn enter_pool(&mut self, key: ClientKey, pool_key: super::PoolKey, host: &mut dyn Host) {
+        let (Some(pool), Some(client)) = (self.pools.get_mut(pool_key), self.clients.get_mut(key))
+        else {
+            return;
+        };
+        let Some(session) = client.session.as_deref_mut() else {
+            return;
+        };
+        if pool.removed {
+            let text = format!(
+                "database \"{}\" does not exist",
+                printable(session.database.as_bytes())
+            );
+            let refusal = Refusal::fatal(b"3D000", text, Blame::Operator)
+                .hint("It was removed from Aether's configuration.");
+            return self.refuse(key, refusal, host);
+        }
+        let kind = match kind_of(&pool.config.backend, session) {
+            Ok(kind) => pool.ask(kind),
+            Err(refusal) => return self.refuse(key, refusal, host),
+        };
+        session.kind = Some(kind.clone());
+        pool.stats.total.logins += 1;
+        if Client::is_frugal(&pool.config)
+            && !kind.is_replication()
+            && let Some(vars) = pool.welcome(&kind)
+        {
+            self.welcome(key, &vars, None, host);
+            return self.enter_client(key, ClientState::Idle);
+        }
+        self.wait_for_server(key, pool_key, kind, ClientState::AwaitingWelcome);
+    }
+
+    /// Puts a client into its pool's queue.
+    pub(super) fn wait_for_server(
+        &mut self,
+        key: ClientKey,
+        pool_key: super::PoolKey,
+        kind: Rc<crate::pool::Kind>,
+        state: ClientState,
+    ) {
+        if let Some(pool) = self.pools.get_mut(pool_key) {
+            pool.enqueue(Waiter {
+                client: key,
+                kind,
+                since: self.now,
+            });
+            self.unsettled.insert(pool_key);
+        }
+        self.enter_client(key, state);
+    }
+
+    pub(super) fn send_to_client(&mut self, key: ClientKey, bytes: &[u8]) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.link.send(bytes);
+        }
+    }
+}
+
+/// What everybody is told who cannot prove who he is, whatever the reason.
+fn password_failed(user: &str) -> Refusal {
+    let text = format!(
+        "password authentication failed for user \"{}\"",
+        printable(user.as_bytes())
+    );
+    Refusal::fatal(b"28P01", text, Blame::Client)
+}

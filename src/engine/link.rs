@@ -1,0 +1,218 @@
+//! One end of the engine: a stream, what the poll last said of it, and the few bytes that could not go on yet.
+//!
+//! An idle link owns no heap beyond its stream.
+
+use super::stream::{Facts, Given, Ready, Stream, Taken, Why};
+use crate::limits;
+
+/// A connection as the engine holds it.
+pub struct Link {
+    stream: Box<dyn Stream>,
+    /// May a read find something?
+    readable: bool,
+    /// May a write give something away?
+    writable: bool,
+    /// The poll has reported a hang-up: short reads do not mean drained any more.
+    hung_up: bool,
+    /// How writing ended. Reading goes on: the peer's last words may still be there.
+    broken: Option<Why>,
+    /// Read, but not decided yet: the start of a message.
+    carry: Vec<u8>,
+    /// To be written when the peer takes it, from `sent` on.
+    outbox: Vec<u8>,
+    sent: usize,
+    /// Whether the loop's list of what to run holds it.
+    pub(super) listed: bool,
+}
+
+/// What a read into the loop's buffer brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Input {
+    /// So many bytes are in the buffer: what was carried, and what was read.
+    Bytes(usize),
+    /// Nothing new.
+    Nothing,
+    /// The end, and how it came.
+    Closed(Why),
+}
+
+impl Link {
+    /// A connection that may be read and written until it says otherwise.
+    pub fn new(stream: Box<dyn Stream>) -> Link {
+        Link {
+            stream,
+            readable: false,
+            writable: true,
+            hung_up: false,
+            broken: None,
+            carry: Vec::new(),
+            outbox: Vec::new(),
+            sent: 0,
+            listed: false,
+        }
+    }
+
+    /// A connection that is still being made: an event will tell.
+    pub fn dialing(stream: Box<dyn Stream>) -> Link {
+        Link {
+            writable: false,
+            ..Link::new(stream)
+        }
+    }
+
+    /// Notes what the poll said.
+    pub fn note(&mut self, ready: Ready) {
+        self.readable |= ready.read || ready.hung_up;
+        self.writable |= ready.write;
+        self.hung_up |= ready.hung_up;
+    }
+
+    /// Whether a read may find something.
+    pub fn is_readable(&self) -> bool {
+        self.readable
+    }
+
+    /// Whether the peer has hung up, half or whole; there may still be bytes to read.
+    pub fn is_hung_up(&self) -> bool {
+        self.hung_up
+    }
+
+    /// Whether the peer may take something.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Whether everything was written.
+    pub fn is_flushed(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// Whether there is something to write and the peer may take it.
+    pub fn can_flush(&self) -> bool {
+        self.writable && !self.outbox.is_empty()
+    }
+
+    /// How writing ended, if it has.
+    pub fn broken(&self) -> Option<&Why> {
+        self.broken.as_ref()
+    }
+
+    /// Bytes held: for bounds and SHOW.
+    pub fn held(&self) -> (usize, usize) {
+        (self.carry.len(), self.outbox.len() - self.sent)
+    }
+
+    /// Room in the outbox before it is full.
+    pub fn room(&self) -> usize {
+        limits::OUTBOX_MAX.saturating_sub(self.outbox.len() - self.sent)
+    }
+
+    /// Who is there.
+    pub fn facts(&self) -> Facts {
+        self.stream.facts()
+    }
+
+    /// Whether whole messages may be waiting in the carry: it holds more than a piece of a header.
+    pub fn has_carry(&self) -> bool {
+        self.carry.len() >= crate::wire::frame::HEADER_LEN
+    }
+
+    /// Moves the carry into the start of `buffer` without reading.
+    pub fn take_carry(&mut self, buffer: &mut [u8]) -> usize {
+        let count = self.carry.len();
+        if let Some(front) = buffer.get_mut(..count) {
+            front.copy_from_slice(&self.carry);
+        }
+        self.carry = Vec::new();
+        count
+    }
+
+    /// Keeps the undecided rest of what was read.
+    pub fn keep(&mut self, rest: &[u8]) {
+        debug_assert!(self.carry.is_empty() && rest.len() <= limits::CARRY_MAX);
+        if !rest.is_empty() {
+            self.carry = rest.to_vec();
+        }
+    }
+
+    /// Reads once, behind the carry. `Bytes` is only returned when something new came.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Input {
+        let held = self.carry.len();
+        let Some(space) = buffer.get_mut(held..held + limits::READ_MAX) else {
+            return Input::Closed(Why::Error("a message did not fit the buffer".to_owned()));
+        };
+        match self.stream.read(space) {
+            Taken::Bytes { count, more } => {
+                self.readable = more || self.hung_up;
+                Input::Bytes(self.take_carry(buffer) + count)
+            }
+            Taken::Blocked => {
+                self.readable = false;
+                // A connection that can be written no more and says nothing more is over.
+                self.broken.clone().map_or(Input::Nothing, Input::Closed)
+            }
+            Taken::Closed(why) => {
+                self.readable = false;
+                Input::Closed(why)
+            }
+        }
+    }
+
+    /// Writes, and keeps what the peer does not take yet.
+    pub fn send(&mut self, bytes: &[u8]) {
+        if self.broken.is_some() || bytes.is_empty() {
+            return;
+        }
+        let taken = if self.outbox.is_empty() {
+            self.write(bytes, 0)
+        } else {
+            0
+        };
+        if self.broken.is_none()
+            && let Some(rest) = bytes.get(taken..)
+        {
+            self.outbox.extend_from_slice(rest);
+        }
+    }
+
+    /// Writes what waits.
+    pub fn flush(&mut self) {
+        let outbox = std::mem::take(&mut self.outbox);
+        self.sent += self.write(&outbox, self.sent);
+        if self.broken.is_some() || self.sent == outbox.len() {
+            self.sent = 0;
+        } else {
+            self.outbox = outbox;
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8], from: usize) -> usize {
+        let Some(rest) = bytes.get(from..).filter(|rest| !rest.is_empty()) else {
+            return 0;
+        };
+        if !self.writable {
+            return 0;
+        }
+        match self.stream.write(rest) {
+            Given::Bytes(count) => {
+                self.writable = count == rest.len();
+                count
+            }
+            Given::Blocked => {
+                self.writable = false;
+                0
+            }
+            Given::Closed(why) => {
+                self.writable = false;
+                self.broken = Some(why);
+                self.readable = true; // the read side says the rest
+                0
+            }
+        }
+    }
+
+    /// Nothing more will be written.
+    pub fn shutdown(&mut self) {
+        self.stream.shutdown();
+    }
+}

@@ -1,0 +1,642 @@
+//! Moves bytes: holds clients and servers, runs what can go on, keeps the time.
+//!
+//! [`Engine::turn`] is the whole loop body. It is given what happened, asks the world for what it needs through [`Host`], and
+//! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
+//!
+//! One noun per file: `greet` takes clients in, `queue` gives them servers, `dial` makes servers, `pump` moves bytes between
+//! the two, `close` ends things, `console` reads what is said to the console, `wheel` and `link` are what they sound like.
+
+mod client;
+mod close;
+mod console;
+mod dial;
+mod greet;
+mod link;
+mod pump;
+mod queue;
+mod server;
+mod stream;
+mod wheel;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+pub use crate::arena::{
+    Arena, ClientKey, Key, OfClient, OfPool, OfServer, PoolKey, ServerKey, Tick,
+};
+pub use client::{Client, ClientState, Console, Place, Role, Session};
+pub use console::Request;
+pub use link::{Input, Link};
+pub use server::{Server, ServerState};
+pub use stream::{
+    Accepted, Address, Event, Facts, Given, Host, ListenerId, Ready, Shutdown, Stream, Taken, Who,
+    Why,
+};
+pub use wheel::Wheel;
+
+use crate::auth::KeyRing;
+use crate::config::Config;
+use crate::limits;
+use crate::pool::Pool;
+use crate::pool::cancel::CancelKeys;
+use crate::stats;
+use crate::wire::refusal::{Blame, Refusal};
+
+/// The pooler.
+pub struct Engine {
+    config: Rc<Config>,
+    clients: Arena<OfClient, Client>,
+    servers: Arena<OfServer, Server>,
+    pools: Arena<OfPool, Pool>,
+    /// Pools by the name that clients ask for.
+    names: BTreeMap<String, PoolKey>,
+    wheel: Wheel<Timer>,
+    /// Who can go on. Each is in it at most once (`Link::listed`).
+    runnable: Vec<Who>,
+    /// Pools whose queue or stock has changed.
+    unsettled: BTreeSet<PoolKey>,
+    /// Listeners that somebody waits at.
+    incoming: BTreeSet<ListenerId>,
+    /// Not before this is anybody accepted: descriptors ran out.
+    accept_after: Tick,
+    ring: KeyRing,
+    cancel_keys: CancelKeys,
+    stop: Option<Stop>,
+    requests: Vec<Request>,
+    /// The loop's one buffer.
+    buffer: Vec<u8>,
+    next_id: u64,
+    now: Tick,
+}
+
+/// A graceful stop in progress.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    how: Shutdown,
+    /// Whoever is still there then is told to go.
+    deadline: Tick,
+    /// They have been told.
+    told: bool,
+}
+
+/// What the wheel wakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    Client(ClientKey),
+    Server(ServerKey),
+    Pool(PoolKey),
+    Accept,
+    Stop,
+    Period,
+}
+
+/// What a turn leaves to be done.
+pub struct Turn {
+    /// Call again at this time at the latest; not later than now when something can go on. `None`: only events matter.
+    pub wake: Option<Tick>,
+    /// Commands for the console, to be answered by `admin`.
+    pub requests: Vec<Request>,
+    /// A stop is complete: nothing is left to wait for.
+    pub stopped: bool,
+}
+
+impl Engine {
+    /// A pooler without clients.
+    pub fn new(config: Rc<Config>, now: Tick, host: &mut dyn Host) -> Engine {
+        let ring = KeyRing::new(
+            &mut |into| host.random(into),
+            config.auth.mock_secret.as_ref(),
+        );
+        let mut engine = Engine {
+            config: config.clone(),
+            clients: Arena::default(),
+            servers: Arena::default(),
+            pools: Arena::default(),
+            names: BTreeMap::new(),
+            wheel: Wheel::new(now),
+            runnable: Vec::new(),
+            unsettled: BTreeSet::new(),
+            incoming: BTreeSet::new(),
+            accept_after: now,
+            ring,
+            cancel_keys: CancelKeys::default(),
+            stop: None,
+            requests: Vec::new(),
+            buffer: vec![0; limits::CARRY_MAX + limits::READ_MAX],
+            next_id: 0,
+            now,
+        };
+        engine.wheel.insert(now.plus(stats::PERIOD), Timer::Period);
+        engine.adopt(config);
+        engine
+    }
+
+    /// One turn of the loop: takes in what happened, moves what can be moved.
+    pub fn turn(&mut self, now: Tick, events: &mut Vec<Event>, host: &mut dyn Host) -> Turn {
+        self.now = self.now.max(now);
+        for event in events.drain(..) {
+            self.event(event, host);
+        }
+        self.timers(host);
+        self.accept(host);
+        for who in std::mem::take(&mut self.runnable) {
+            self.run(who, host);
+        }
+        self.settle(host);
+        let stopped = self.stop_is_complete(host);
+        let busy = !self.runnable.is_empty() || !self.unsettled.is_empty() || self.can_accept();
+        Turn {
+            wake: if busy {
+                Some(self.now)
+            } else {
+                self.wheel.next()
+            },
+            requests: std::mem::take(&mut self.requests),
+            stopped,
+        }
+    }
+
+    fn event(&mut self, event: Event, host: &mut dyn Host) {
+        match event {
+            Event::Ready(who, ready) => self.note(who, ready),
+            Event::Incoming(listener) => {
+                self.incoming.insert(listener);
+            }
+            Event::Resolved { key, result } => self.resolved(key, result, host),
+            Event::Derived {
+                who: Who::Client(key),
+                salted,
+            } => self.client_derived(key, &salted, host),
+            Event::Derived {
+                who: Who::Server(key),
+                salted,
+            } => self.server_derived(key, &salted, host),
+            Event::Reload(config) => {
+                log::info!("the configuration was reloaded");
+                self.adopt(config);
+            }
+            Event::Shutdown(how) => self.begin_stop(how, host),
+        }
+    }
+
+    fn note(&mut self, who: Who, ready: Ready) {
+        match who {
+            Who::Client(key) => {
+                if let Some(client) = self.clients.get_mut(key) {
+                    client.link.note(ready);
+                }
+            }
+            Who::Server(key) => {
+                if let Some(link) = self
+                    .servers
+                    .get_mut(key)
+                    .and_then(|server| server.link.as_mut())
+                {
+                    link.note(ready);
+                }
+            }
+        }
+        self.list(who);
+    }
+
+    /// Puts somebody on the list of what to run.
+    fn list(&mut self, who: Who) {
+        let link = match who {
+            Who::Client(key) => self.clients.get_mut(key).map(|client| &mut client.link),
+            Who::Server(key) => self
+                .servers
+                .get_mut(key)
+                .and_then(|server| server.link.as_mut()),
+        };
+        if let Some(link) = link
+            && !std::mem::replace(&mut link.listed, true)
+        {
+            self.runnable.push(who);
+        }
+    }
+
+    fn run(&mut self, who: Who, host: &mut dyn Host) {
+        match who {
+            Who::Client(key) => {
+                let Some(client) = self.clients.get_mut(key) else {
+                    return;
+                };
+                client.link.listed = false;
+                match client.state.server() {
+                    Some(server) => self.run_pair(key, server, host),
+                    None => self.run_client(key, host),
+                }
+            }
+            Who::Server(key) => {
+                let Some(server) = self.servers.get_mut(key) else {
+                    return;
+                };
+                let client = server.state.client();
+                if let Some(link) = server.link.as_mut() {
+                    link.listed = false;
+                }
+                match client {
+                    Some(client) => self.run_pair(client, key, host),
+                    None => self.run_server(key, host),
+                }
+            }
+        }
+    }
+
+    /// Takes a configuration over: pools that are gone are marked, new ones made, the others told of their new settings.
+    fn adopt(&mut self, config: Rc<Config>) {
+        self.config = config.clone();
+        for key in self.pools.keys() {
+            self.adopt_pool(key, &config);
+        }
+        for (name, pool_config) in &config.databases {
+            if !self.names.contains_key(name) {
+                let mut pool = Pool::new(name.clone(), pool_config.clone(), false);
+                pool.expect_base_kind();
+                let key = self.pools.insert(pool);
+                self.names.insert(name.clone(), key);
+                self.unsettled.insert(key);
+            }
+        }
+    }
+
+    fn adopt_pool(&mut self, key: PoolKey, config: &Config) {
+        let Some(pool) = self.pools.get_mut(key) else {
+            return;
+        };
+        let new = config
+            .databases
+            .get(&pool.name)
+            .or(config.fallback.as_ref().filter(|_| pool.from_fallback));
+        let Some(new) = new.filter(|_| !pool.removed) else {
+            pool.removed = true;
+            if self.names.get(&pool.name) == Some(&key) {
+                self.names.remove(&pool.name);
+            }
+            self.unsettled.insert(key);
+            return;
+        };
+        let moved = pool.config.backend != new.backend;
+        pool.config = new.clone();
+        pool.from_fallback &= !config.databases.contains_key(&pool.name);
+        if moved {
+            pool.failure = None;
+            let servers: Vec<ServerKey> = self
+                .servers
+                .iter()
+                .filter(|(_, s)| s.pool == key)
+                .map(|(k, _)| k)
+                .collect();
+            for server in servers {
+                if let Some(server) = self.servers.get_mut(server) {
+                    server.recycle = true;
+                }
+            }
+        }
+        self.unsettled.insert(key);
+    }
+
+    fn timers(&mut self, host: &mut dyn Host) {
+        let mut due = Vec::new();
+        self.wheel.expire(self.now, &mut due);
+        for timer in due {
+            match timer {
+                Timer::Client(key) => self.client_timer(key, host),
+                Timer::Server(key) => self.server_timer(key, host),
+                Timer::Pool(key) => {
+                    if let Some(pool) = self.pools.get_mut(key) {
+                        pool.armed = None;
+                        self.unsettled.insert(key);
+                    }
+                }
+                Timer::Accept | Timer::Stop => {}
+                Timer::Period => {
+                    for key in self.pools.keys() {
+                        if let Some(pool) = self.pools.get_mut(key) {
+                            pool.stats.close_period();
+                        }
+                    }
+                    self.wheel
+                        .insert(self.now.plus(stats::PERIOD), Timer::Period);
+                }
+            }
+        }
+    }
+
+    fn client_timer(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if client.armed.take_if(|at| *at <= self.now).is_none() {
+            return; // it was armed anew since
+        }
+        match self.client_deadline(key) {
+            Some(at) if at <= self.now => self.client_expired(key, host),
+            _ => self.arm_client(key),
+        }
+    }
+
+    fn server_timer(&mut self, key: ServerKey, host: &mut dyn Host) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        if server.armed.take_if(|at| *at <= self.now).is_none() {
+            return;
+        }
+        match self.server_deadline(key) {
+            Some(at) if at <= self.now => self.server_expired(key, host),
+            _ => self.arm_server(key),
+        }
+    }
+
+    fn client_deadline(&self, key: ClientKey) -> Option<Tick> {
+        let client = self.clients.get(key)?;
+        let pool = client
+            .pool()
+            .and_then(|pool| self.pools.get(pool))
+            .map(|pool| &*pool.config);
+        let server = client
+            .state
+            .server()
+            .and_then(|server| self.servers.get(server));
+        client.deadline(&self.config, pool, server)
+    }
+
+    fn server_deadline(&self, key: ServerKey) -> Option<Tick> {
+        let server = self.servers.get(key)?;
+        server.deadline(&self.pools.get(server.pool)?.config)
+    }
+
+    /// Sees to it that the wheel looks at a client when its state must be over.
+    fn arm_client(&mut self, key: ClientKey) {
+        let deadline = self.client_deadline(key);
+        if let (Some(at), Some(client)) = (deadline, self.clients.get_mut(key))
+            && client.armed.is_none_or(|armed| at < armed)
+        {
+            client.armed = Some(at);
+            self.wheel.insert(at, Timer::Client(key));
+        }
+    }
+
+    /// Sees to it that the wheel looks at a server when its state must be over.
+    fn arm_server(&mut self, key: ServerKey) {
+        let deadline = self.server_deadline(key);
+        if let (Some(at), Some(server)) = (deadline, self.servers.get_mut(key))
+            && server.armed.is_none_or(|armed| at < armed)
+        {
+            server.armed = Some(at);
+            self.wheel.insert(at, Timer::Server(key));
+        }
+    }
+
+    /// Puts a client into a state.
+    fn enter_client(&mut self, key: ClientKey, state: ClientState) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.state = state;
+            client.since = self.now;
+        }
+        self.arm_client(key);
+    }
+
+    /// Puts a server into a state.
+    fn enter_server(&mut self, key: ServerKey, state: ServerState) {
+        if let Some(server) = self.servers.get_mut(key) {
+            server.state = state;
+            server.since = self.now;
+        }
+        self.arm_server(key);
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn begin_stop(&mut self, how: Shutdown, host: &mut dyn Host) {
+        let how = if self.stop.is_some() {
+            Shutdown::Immediate
+        } else {
+            how
+        };
+        log::info!("stopping: {how:?}");
+        host.stop_listening();
+        self.incoming.clear();
+        let deadline = self.now.plus(self.config.server.shutdown_timeout);
+        self.wheel.insert(deadline, Timer::Stop);
+        self.stop = Some(Stop {
+            how,
+            deadline,
+            told: false,
+        });
+        if how == Shutdown::WaitForServers {
+            for key in self.clients.keys() {
+                let without = |client: &Client| {
+                    client.state.is_waiting() || matches!(client.state, ClientState::Idle)
+                };
+                if self.clients.get(key).is_some_and(without) {
+                    self.refuse(key, shutting_down(), host);
+                }
+            }
+        }
+        self.unsettled.extend(self.pools.keys());
+    }
+
+    fn stop_is_complete(&mut self, host: &mut dyn Host) -> bool {
+        let Some(stop) = self.stop else { return false };
+        let done = match stop.how {
+            Shutdown::Immediate => true,
+            _ if stop.told => self.clients.is_empty(),
+            Shutdown::WaitForClients => self.clients.is_empty(),
+            Shutdown::WaitForServers => !self
+                .servers
+                .iter()
+                .any(|(_, server)| server.state.client().is_some()),
+        };
+        if !done && !stop.told && self.now >= stop.deadline {
+            log::warn!(
+                "shutdown_timeout is over, closing {} client connections",
+                self.clients.len()
+            );
+            self.stop = Some(Stop { told: true, ..stop });
+            for key in self.clients.keys() {
+                self.refuse(key, shutting_down(), host);
+            }
+        }
+        done
+    }
+
+    /// Whether a graceful stop has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Rc<Config> {
+        &self.config
+    }
+
+    /// The time of the present turn.
+    pub fn now(&self) -> Tick {
+        self.now
+    }
+
+    /// Clients in any state.
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Server connections in any state.
+    pub fn server_count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// The clients.
+    pub fn clients(&self) -> &Arena<OfClient, Client> {
+        &self.clients
+    }
+
+    /// The servers.
+    pub fn servers(&self) -> &Arena<OfServer, Server> {
+        &self.servers
+    }
+
+    /// The pools.
+    pub fn pools(&self) -> &Arena<OfPool, Pool> {
+        &self.pools
+    }
+
+    /// Asserts every invariant of ARCHITECTURE section 6 that can be seen from here. For the simulation: it walks everything.
+    pub fn check(&self) {
+        for (key, client) in self.clients.iter() {
+            if let Some(server) = client.state.server() {
+                let back = self
+                    .servers
+                    .get(server)
+                    .and_then(|server| server.state.client());
+                assert_eq!(
+                    back,
+                    Some(key),
+                    "client {key:?} is paired with a server that is not paired with it"
+                );
+            }
+            self.check_link(Who::Client(key), &client.link);
+        }
+        for (key, server) in self.servers.iter() {
+            if let Some(client) = server.state.client() {
+                let back = self
+                    .clients
+                    .get(client)
+                    .and_then(|client| client.state.server());
+                assert_eq!(
+                    back,
+                    Some(key),
+                    "server {key:?} is paired with a client that is not paired with it"
+                );
+                let relay = &server.relay;
+                assert!(
+                    relay.owed() <= limits::OWED_MAX,
+                    "server {key:?} owes more than may be owed"
+                );
+                self.check_pair(client, key);
+            }
+            if let Some(link) = &server.link {
+                self.check_link(Who::Server(key), link);
+            }
+        }
+        for (key, pool) in self.pools.iter() {
+            let of_pool = || {
+                self.servers
+                    .iter()
+                    .map(|(_, s)| s)
+                    .filter(move |s| s.pool == key && !s.state.is_cancel())
+            };
+            let idle = of_pool()
+                .filter(|s| matches!(s.state, ServerState::Idle))
+                .count();
+            let connecting = of_pool().filter(|s| s.state.is_connecting()).count();
+            pool.check(of_pool().count(), idle, connecting);
+            let waiting = self
+                .clients
+                .iter()
+                .filter(|(_, c)| c.pool() == Some(key) && c.state.is_waiting())
+                .count();
+            assert_eq!(
+                pool.waiting(),
+                waiting,
+                "pool {}: the queue and the waiting clients",
+                pool.name
+            );
+        }
+    }
+
+    fn check_link(&self, who: Who, link: &Link) {
+        let (carry, outbox) = link.held();
+        assert!(
+            carry <= limits::CARRY_MAX && outbox <= limits::OUTBOX_MAX + limits::READ_MAX,
+            "{who:?} holds {carry}, {outbox}"
+        );
+        assert_eq!(
+            link.listed,
+            self.runnable.contains(&who),
+            "{who:?} and the list of what to run"
+        );
+        if link.can_flush() {
+            assert!(
+                self.can_run(who),
+                "{who:?} could be flushed but nobody runs it"
+            );
+        }
+    }
+
+    /// The wake-up rule: whatever may still be read while its peer has taken everything is on the list.
+    fn check_pair(&self, client: ClientKey, server: ServerKey) {
+        let (Some(c), Some(s)) = (self.clients.get(client), self.servers.get(server)) else {
+            return;
+        };
+        let Some(link) = &s.link else { return };
+        let up = c.link.is_readable()
+            && link.is_flushed()
+            && s.relay.has_room()
+            && matches!(c.state, ClientState::Paired(_));
+        let down = link.is_readable() && c.link.is_flushed();
+        if up || down {
+            assert!(
+                self.can_run(Who::Client(client)),
+                "{client:?} and {server:?} could go on but are not on the list"
+            );
+        }
+    }
+
+    fn can_run(&self, who: Who) -> bool {
+        let other = match who {
+            Who::Client(key) => self
+                .clients
+                .get(key)
+                .and_then(|client| client.state.server())
+                .map(Who::Server),
+            Who::Server(key) => self
+                .servers
+                .get(key)
+                .and_then(|server| server.state.client())
+                .map(Who::Client),
+        };
+        self.runnable.contains(&who) || other.is_some_and(|other| self.runnable.contains(&other))
+    }
+}
+
+/// What clients are told when the process stops.
+fn shutting_down() -> Refusal {
+    Refusal::fatal(
+        b"57P01",
+        "terminating connection due to administrator command",
+        Blame::Operator,
+    )
+    .detail("Aether, the connection pooler, is being stopped.")
+    .hint("Connect again: another instance may already be there.")
+}
+
+/// Milliseconds as a duration.
+const fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}

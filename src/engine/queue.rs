@@ -1,0 +1,436 @@
+//! Gives servers to the clients that wait, in the order in which they came, and keeps some ready.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::client::Session;
+use super::close::{Departure, closed_while_idle};
+use super::{
+    Client, ClientKey, ClientState, Engine, Host, Input, PoolKey, ServerKey, ServerState, Tick,
+    Timer, Who, ms,
+};
+use crate::config::Backend;
+use crate::limits;
+use crate::pool::cancel::{CancelKey, KEY_LEN};
+use crate::pool::{Checkout, Kind, Pool};
+use crate::relay::{Relay, Vars};
+use crate::reset::Reset;
+use crate::wire::backend;
+use crate::wire::refusal::{Blame, Refusal};
+
+impl Engine {
+    /// Goes through the pools whose queue or stock has changed.
+    pub(super) fn settle(&mut self, host: &mut dyn Host) {
+        for _ in 0..limits::SETTLE_ROUNDS {
+            let unsettled = std::mem::take(&mut self.unsettled);
+            if unsettled.is_empty() {
+                return;
+            }
+            for pool in unsettled {
+                self.close_unwanted(pool, host);
+                self.serve(pool, host);
+                self.refill(pool, host);
+                self.arm_pool(pool);
+                self.drop_pool_if_done(pool);
+            }
+        }
+    }
+
+    /// Serves the queue: the oldest waiter first.
+    fn serve(&mut self, pool_key: PoolKey, host: &mut dyn Host) {
+        let mut place = 0;
+        let mut ahead: BTreeMap<Rc<Kind>, usize> = BTreeMap::new();
+        while let Some((pool, waiter)) = self
+            .pools
+            .get(pool_key)
+            .and_then(|pool| Some((pool, pool.waiter(place)?)))
+        {
+            let (client, kind, since) = (waiter.client, waiter.kind.clone(), waiter.since);
+            let before = ahead.get(&kind).copied().unwrap_or(0);
+            match pool.checkout(&kind, before, self.now) {
+                Checkout::Pair(server) => {
+                    if self.is_fit(server, host)
+                        && let Some(pool) = self.pools.get_mut(pool_key)
+                    {
+                        pool.dequeue(place);
+                        self.pair(client, server, since, host);
+                    }
+                }
+                Checkout::Coming => {
+                    *ahead.entry(kind).or_default() += 1;
+                    place += 1;
+                }
+                Checkout::Dial => self.dial(pool_key, kind, host),
+                Checkout::Evict(server) => self.close_server(
+                    server,
+                    "made room for a client with other startup parameters",
+                    host,
+                ),
+                Checkout::Later => place += 1,
+                Checkout::Wait => break,
+            }
+        }
+    }
+
+    /// Whether an idle server can be given away now. If it has been idle for long it is checked first; if it is dead or too
+    /// old it is closed; in both cases it is idle no more.
+    fn is_fit(&mut self, key: ServerKey, host: &mut dyn Host) -> bool {
+        if !self.is_silent(key, host) {
+            return false;
+        }
+        let (now, Some(server)) = (self.now, self.servers.get_mut(key)) else {
+            return false;
+        };
+        if server.is_expired(now) {
+            self.close_server(key, "server lifetime over", host);
+            return false;
+        }
+        let Some(pool) = self.pools.get_mut(server.pool) else {
+            return false;
+        };
+        let Some(check) = pool
+            .config
+            .check_query
+            .as_deref()
+            .filter(|_| now.since(server.since) >= pool.config.check_delay.as_micros() as u64)
+        else {
+            return true;
+        };
+        let mut out = Vec::new();
+        let reset = Reset::check(check, &mut out);
+        if let Some(link) = server.link.as_mut() {
+            link.send(&out);
+        }
+        pool.checking(key, &server.kind);
+        let idle_us = now.since(server.since);
+        pool.stats.total.idle_us += idle_us;
+        pool.stats.total.idle_ends += 1;
+        pool.stats.total.checks += 1;
+        self.enter_server(key, ServerState::Checking(reset));
+        false
+    }
+
+    /// Looks whether a server has said something, or has closed the connection, that the poll has not told yet.
+    fn is_silent(&mut self, key: ServerKey, host: &mut dyn Host) -> bool {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let input = match self
+            .servers
+            .get_mut(key)
+            .and_then(|server| server.link.as_mut())
+        {
+            Some(link) => link.read(&mut buffer),
+            None => Input::Nothing,
+        };
+        match input {
+            Input::Nothing => {}
+            Input::Bytes(count) => {
+                self.server_bytes(key, buffer.get(..count).unwrap_or_default(), host)
+            }
+            Input::Closed(why) => self.close_server(key, &closed_while_idle(&why), host),
+        }
+        self.buffer = buffer;
+        self.list(Who::Server(key));
+        self.servers
+            .get(key)
+            .is_some_and(|server| matches!(server.state, ServerState::Idle))
+    }
+
+    /// Gives a server to a client.
+    fn pair(
+        &mut self,
+        client_key: ClientKey,
+        server_key: ServerKey,
+        since: Tick,
+        host: &mut dyn Host,
+    ) {
+        let now = self.now;
+        let (Some(client), Some(server)) = (
+            self.clients.get_mut(client_key),
+            self.servers.get_mut(server_key),
+        ) else {
+            return;
+        };
+        let Some(pool) = self.pools.get_mut(server.pool) else {
+            return;
+        };
+        pool.take_idle(server_key, &server.kind);
+        let counters = &mut pool.stats.total;
+        counters.assignments += 1;
+        counters.wait_us += now.since(since);
+        counters.idle_us += now.since(server.since);
+        counters.idle_ends += 1;
+        server.relay = Relay::default();
+        let awaiting = matches!(client.state, ClientState::AwaitingWelcome);
+        let only_welcome =
+            awaiting && Client::is_frugal(&pool.config) && !server.kind.is_replication();
+        let vars = server.vars.clone();
+        self.enter_server(server_key, ServerState::Paired(client_key));
+        self.enter_client(client_key, ClientState::Paired(server_key));
+        if awaiting {
+            self.welcome(client_key, &vars, Some(server_key), host);
+        }
+        if only_welcome {
+            self.enter_client(client_key, ClientState::Idle);
+            self.release(server_key, Departure::Welcomed, host);
+        }
+        self.list(Who::Client(client_key));
+    }
+
+    /// Tells a client that it is logged in. `server`: the one whose process id it is given, if it has one for good.
+    pub(super) fn welcome(
+        &mut self,
+        key: ClientKey,
+        vars: &Vars,
+        server: Option<ServerKey>,
+        host: &mut dyn Host,
+    ) {
+        let server = server.and_then(|server| self.servers.get(server));
+        let keep = server.is_some_and(|server| {
+            self.pools
+                .get(server.pool)
+                .is_some_and(|pool| !Client::is_frugal(&pool.config))
+        });
+        let pid = server
+            .map(|server| server.pid)
+            .filter(|&pid| keep && pid != 0);
+        let pid = pid.unwrap_or_else(|| free_pid(|pid| self.cancel_keys.is_taken(pid), host));
+        let notices = server
+            .map(|server| server.notices.clone())
+            .unwrap_or_default();
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let Some(session) = client.session.as_deref_mut() else {
+            return;
+        };
+        let mut cancel = CancelKey {
+            pid,
+            key: vec![0; if session.minor >= 2 { KEY_LEN } else { 4 }],
+        };
+        host.random(&mut cancel.key);
+        let mut out = Vec::with_capacity(512);
+        backend::write_authentication_ok(&mut out);
+        for (name, value) in vars.iter() {
+            backend::write_parameter_status(&mut out, name, value);
+        }
+        backend::write_backend_key_data(&mut out, pid, &cancel.key);
+        out.extend_from_slice(&notices);
+        backend::write_ready(&mut out);
+        self.cancel_keys.insert(&cancel, key);
+        session.cancel = Some(cancel);
+        client.link.send(&out);
+    }
+
+    /// A server is free: back to its stack.
+    pub(super) fn put_idle(&mut self, key: ServerKey) {
+        self.enter_server(key, ServerState::Idle);
+        if let Some(server) = self.servers.get(key)
+            && let Some(pool) = self.pools.get_mut(server.pool)
+        {
+            pool.put_idle(key, &server.kind);
+            self.unsettled.insert(server.pool);
+        }
+        self.list(Who::Server(key));
+    }
+
+    /// Closes idle servers that should not be kept.
+    fn close_unwanted(&mut self, pool_key: PoolKey, host: &mut dyn Host) {
+        let Some(pool) = self.pools.get(pool_key) else {
+            return;
+        };
+        if pool.removed {
+            self.refuse_all(pool_key, &pool_removed(&pool.name), host);
+        }
+        let Some(pool) = self.pools.get(pool_key) else {
+            return;
+        };
+        let too_many = pool.total().saturating_sub(pool.config.max_connections);
+        for (place, key) in pool.idle_servers().into_iter().enumerate() {
+            let recycle = self.servers.get(key).is_some_and(|server| server.recycle);
+            let removed = self.pools.get(pool_key).is_some_and(|pool| pool.removed);
+            let stopping = self
+                .stop
+                .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
+            if recycle || removed || stopping || place < too_many {
+                self.close_server(key, "database configuration changed", host);
+            }
+        }
+        while let Some(surplus) = self.pools.get(pool_key).and_then(Pool::surplus_kind) {
+            self.close_server(surplus, "idle servers of too many startup sets", host);
+        }
+    }
+
+    fn refuse_all(&mut self, pool_key: PoolKey, refusal: &Refusal, host: &mut dyn Host) {
+        let waiting = |client: &Client| {
+            client.state.is_waiting() || matches!(client.state, ClientState::Idle)
+        };
+        let clients: Vec<ClientKey> = self
+            .clients
+            .iter()
+            .filter(|(_, c)| c.pool() == Some(pool_key) && waiting(c))
+            .map(|(key, _)| key)
+            .collect();
+        for client in clients {
+            self.refuse(client, refusal.clone(), host);
+        }
+    }
+
+    /// Makes idle servers until the configured number is there.
+    fn refill(&mut self, pool_key: PoolKey, host: &mut dyn Host) {
+        while let Some(kind) = self
+            .pools
+            .get(pool_key)
+            .filter(|_| self.stop.is_none())
+            .and_then(|pool| pool.refill(self.now))
+        {
+            self.dial(pool_key, kind, host);
+        }
+    }
+
+    /// Sees to it that the pool is looked at when a pause is over.
+    fn arm_pool(&mut self, pool_key: PoolKey) {
+        let Some(pool) = self.pools.get_mut(pool_key) else {
+            return;
+        };
+        let retry = pool
+            .failure
+            .as_ref()
+            .map(|failure| failure.retry_at)
+            .filter(|_| pool.waiting() > 0);
+        let refill =
+            Some(pool.refill_after).filter(|_| pool.idle() < pool.config.min_idle_connections);
+        let at = [retry, refill]
+            .into_iter()
+            .flatten()
+            .filter(|&at| at > self.now)
+            .min();
+        if let Some(at) = at
+            && pool.armed.is_none_or(|armed| at < armed)
+        {
+            pool.armed = Some(at);
+            self.wheel.insert(at, Timer::Pool(pool_key));
+        }
+    }
+
+    /// Forgets a pool that is gone from the configuration once nobody is in it.
+    fn drop_pool_if_done(&mut self, pool_key: PoolKey) {
+        let done = self.pools.get(pool_key).is_some_and(|pool| {
+            pool.removed && pool.total() == 0 && pool.waiting() == 0 && pool.cancels == 0
+        });
+        if done
+            && !self
+                .clients
+                .iter()
+                .any(|(_, client)| client.pool() == Some(pool_key))
+        {
+            self.pools.remove(pool_key);
+        }
+    }
+
+    /// A connection attempt has failed: who is told, and when is the next one?
+    pub(super) fn dial_failed(
+        &mut self,
+        pool_key: PoolKey,
+        kind: &Rc<Kind>,
+        refusal: Refusal,
+        host: &mut dyn Host,
+    ) {
+        let now = self.now;
+        let Some(pool) = self.pools.get_mut(pool_key) else {
+            return;
+        };
+        pool.refill_after = now.plus(ms(limits::REFILL_PAUSE_MS));
+        self.unsettled.insert(pool_key);
+        let full = refusal.sqlstate == *b"53300";
+        if is_passing(&refusal) || (full && pool.total() > 0) {
+            let attempts = pool
+                .failure
+                .as_ref()
+                .map_or(0, |failure| failure.attempts)
+                .saturating_add(1);
+            let pause = (limits::RETRY_FIRST_MS << attempts.saturating_sub(1).min(10))
+                .min(limits::RETRY_MAX_MS);
+            pool.failure = Some(crate::pool::Failure {
+                refusal,
+                attempts,
+                retry_at: now.plus(ms(pause)),
+            });
+            return;
+        }
+        for waiter in pool.dequeue_kind(kind) {
+            self.refuse(waiter.client, refusal.clone(), host);
+        }
+    }
+}
+
+/// Whether a failure is one that waiting may mend: the server cannot be reached, or is starting up or shutting down.
+fn is_passing(refusal: &Refusal) -> bool {
+    matches!(&refusal.sqlstate, b"57P03" | b"57P01" | b"57P02")
+        || refusal.sqlstate.starts_with(b"08")
+}
+
+fn pool_removed(name: &str) -> Refusal {
+    let name = crate::wire::frame::printable(name.as_bytes());
+    Refusal::fatal(
+        b"57P01",
+        format!("database \"{name}\" was removed from the pooler's configuration"),
+        Blame::Operator,
+    )
+}
+
+fn free_pid(is_taken: impl Fn(u32) -> bool, host: &mut dyn Host) -> u32 {
+    loop {
+        let mut bytes = [0; 4];
+        host.random(&mut bytes);
+        let pid = u32::from_be_bytes(bytes) & 0x7FFF_FFFF;
+        if pid != 0 && !is_taken(pid) {
+            return pid;
+        }
+    }
+}
+
+/// What a session's servers must have been started with.
+pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refusal> {
+    let text = |text: &str| text.as_bytes().to_vec();
+    let mut parameters: BTreeMap<Vec<u8>, Vec<u8>> = backend
+        .parameters
+        .iter()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect();
+    for (name, value) in &session.parameters {
+        let name = name.to_ascii_lowercase();
+        match (parameters.get_mut(&name), &name[..]) {
+            (Some(options), b"options") => {
+                options.push(b' ');
+                options.extend_from_slice(value);
+            }
+            (_, b"replication") if is_false(value) => {}
+            _ => {
+                parameters.insert(name, value.clone());
+            }
+        }
+    }
+    let kind = Kind {
+        user: text(backend.user.as_deref().unwrap_or(&session.user)),
+        database: text(backend.database.as_deref().unwrap_or(&session.database)),
+        parameters: parameters.into_iter().collect(),
+    };
+    let length: usize = kind
+        .parameters
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 2)
+        .sum();
+    if length + kind.user.len() + kind.database.len() + 40 > limits::STARTUP_PACKET_MAX {
+        return Err(Refusal::protocol(
+            "the startup parameters are too long together with those of the pool",
+        ));
+    }
+    Ok(kind)
+}
+
+/// PostgreSQL's `parse_bool`, as far as the values for "no" go.
+fn is_false(value: &[u8]) -> bool {
+    let value = value.to_ascii_lowercase();
+    let prefix = |word: &[u8], least: usize| value.len() >= least && word.starts_with(&value);
+    value == b"0" || prefix(b"false", 1) || prefix(b"no", 1) || prefix(b"off", 2)
+}

@@ -1,0 +1,217 @@
+//! A server connection: its state, what it was started with, and what it said of itself.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::link::Link;
+use super::stream::Address;
+use crate::arena::{ClientKey, PoolKey, ServerKey, Tick};
+use crate::config::PoolConfig;
+use crate::limits;
+use crate::pool::Kind;
+use crate::relay::{Relay, Vars};
+use crate::reset::Reset;
+use crate::startup::Login;
+
+/// A server connection.
+pub struct Server {
+    /// `None` while a name is being looked up.
+    pub(super) link: Option<Link>,
+    pub(super) state: ServerState,
+    /// When the state began.
+    pub(super) since: Tick,
+    /// The timer wheel will look at it then; `None`: it is not armed.
+    pub(super) armed: Option<Tick>,
+    /// Counts clients and servers from 1, in the order in which they came.
+    pub id: u64,
+    /// When the connection was begun.
+    pub created_at: Tick,
+    /// Its pool.
+    pub pool: PoolKey,
+    /// What it was started with.
+    pub kind: Rc<Kind>,
+    /// Where it is connected to, once that is known.
+    pub address: Option<Address>,
+    /// What is still to be tried when this attempt fails.
+    pub(super) route: Route,
+    /// Process id and key that the server gave.
+    pub pid: u32,
+    pub(super) key: Vec<u8>,
+    /// Reported parameters.
+    pub vars: Vars,
+    /// Notices from its login, for the clients that get it.
+    pub(super) notices: Vec<u8>,
+    /// Sessions it has served.
+    pub sessions: u64,
+    /// Cancel connections under way against it.
+    pub(super) cancels: u32,
+    /// Not to be used after this; `None`: no limit.
+    pub(super) retire_at: Option<Tick>,
+    /// Closed as soon as its client leaves: its pool's address has changed.
+    pub(super) recycle: bool,
+    /// What passes between it and its client.
+    pub relay: Relay,
+    /// When the client's request came that it works on.
+    pub(super) request_at: Tick,
+    /// When the transaction began.
+    pub(super) transaction_at: Tick,
+}
+
+/// Places that may be tried for one connection, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Route {
+    /// The next host of the pool's list.
+    pub next_host: usize,
+    /// Addresses of the present host that have not been tried, the next one last.
+    pub addresses: Vec<Address>,
+}
+
+/// Where a server stands.
+pub enum ServerState {
+    /// Its host's name is being looked up.
+    Resolving,
+    /// The connection is being made; the startup packet waits in the outbox.
+    Dialing(Box<Login>),
+    /// It lets us in, or not.
+    LoggingIn(Box<Login>),
+    /// In its pool's idle stack.
+    Idle,
+    /// The check query runs; it goes to the client that waits.
+    Checking(Reset),
+    /// A client holds it.
+    Paired(ClientKey),
+    /// Released, but a cancel is under way against it: what comes next must not be hit.
+    Held,
+    /// The reset runs.
+    Resetting(Reset),
+    /// Not a session: carries a CancelRequest.
+    Cancelling(Cancel),
+}
+
+/// A cancel under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Cancel {
+    /// The server that is meant.
+    pub(super) victim: ServerKey,
+    /// The client whose query is meant; `None`: whatever the server runs, it will not be used again.
+    pub(super) owner: Option<ClientKey>,
+    /// The connection that brought the CancelRequest: closed when this one is.
+    pub(super) asker: Option<ClientKey>,
+    /// The request is sent.
+    pub(super) sent: bool,
+}
+
+impl ServerState {
+    /// The word for SHOW SERVERS.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => "new",
+            ServerState::Idle => "idle",
+            ServerState::Checking(_) | ServerState::Resetting(_) => "tested",
+            ServerState::Paired(_) => "active",
+            ServerState::Held => "being_canceled",
+            ServerState::Cancelling(_) => "active_cancel",
+        }
+    }
+
+    /// Whether it is on its way to its first ReadyForQuery.
+    pub fn is_connecting(&self) -> bool {
+        matches!(
+            self,
+            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_)
+        )
+    }
+
+    /// The client that holds it.
+    pub fn client(&self) -> Option<ClientKey> {
+        match self {
+            ServerState::Paired(client) => Some(*client),
+            _ => None,
+        }
+    }
+
+    /// Whether it carries a cancel.
+    pub fn is_cancel(&self) -> bool {
+        matches!(self, ServerState::Cancelling(_))
+    }
+}
+
+impl Server {
+    pub(super) fn new(
+        state: ServerState,
+        id: u64,
+        pool: PoolKey,
+        kind: Rc<Kind>,
+        now: Tick,
+    ) -> Server {
+        Server {
+            link: None,
+            state,
+            since: now,
+            armed: None,
+            id,
+            created_at: now,
+            pool,
+            kind,
+            address: None,
+            route: Route::default(),
+            pid: 0,
+            key: Vec::new(),
+            vars: Vars::default(),
+            notices: Vec::new(),
+            sessions: 0,
+            cancels: 0,
+            retire_at: None,
+            recycle: false,
+            relay: Relay::default(),
+            request_at: now,
+            transaction_at: now,
+        }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> &ServerState {
+        &self.state
+    }
+
+    /// When the state began.
+    pub fn since(&self) -> Tick {
+        self.since
+    }
+
+    /// Whether it is closed as soon as its client leaves.
+    pub fn is_to_be_closed(&self) -> bool {
+        self.recycle
+    }
+
+    /// Its connection.
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
+    }
+
+    /// When its state must be over, or be looked at again.
+    pub(super) fn deadline(&self, pool: &PoolConfig) -> Option<Tick> {
+        let after = |delay: Duration| Some(self.since.plus(delay));
+        match &self.state {
+            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
+                after(pool.connect_timeout)
+            }
+            ServerState::Checking(_) => after(pool.check_timeout),
+            ServerState::Resetting(_) => after(pool.reset_timeout),
+            ServerState::Held | ServerState::Cancelling(_) => {
+                after(Duration::from_millis(limits::CANCEL_MS))
+            }
+            ServerState::Paired(_) => None,
+            ServerState::Idle => {
+                let idle =
+                    (!pool.max_idle_time.is_zero()).then(|| self.since.plus(pool.max_idle_time));
+                [idle, self.retire_at].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// Whether it is too old to be used again.
+    pub(super) fn is_expired(&self, now: Tick) -> bool {
+        self.retire_at.is_some_and(|at| now >= at)
+    }
+}

@@ -1,0 +1,239 @@
+//! The `aether` program: arguments, configuration, user, and then the loop. The only place that ends the process.
+
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use aether::config::{self, Config};
+use aether::{log as lines, net};
+use log::LevelFilter;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Uid, User, geteuid, setgid, setgroups, setuid};
+
+const USAGE: &str = "\
+aether, a PostgreSQL connection pooler
+
+Usage: aether [OPTIONS] [CONFIG]
+
+CONFIG is the configuration file: ./aether.yaml if it is there, else /etc/aether/aether.yaml.
+
+Options:
+      --config FILE   the configuration file (also: -config FILE)
+      --check         check the configuration, print what is in force with secrets masked, and exit
+  -u, --user NAME     become this user when started as root (wins over server.user)
+  -v, --verbose       log more: once for debug, twice for trace
+  -q, --quiet         log warnings and errors only
+  -V, --version       print the version and exit
+  -h, --help          print this and exit
+
+Signals: SIGHUP reads the configuration again, SIGTERM waits for the clients to leave, SIGINT for the servers to be
+released, SIGQUIT or a second signal ends at once.
+";
+
+/// Descriptors beside those of connections: listeners, the poll, the log, names being looked up.
+const SPARE_DESCRIPTORS: usize = 64;
+
+struct Arguments {
+    config: PathBuf,
+    check: bool,
+    user: Option<String>,
+    verbose: usize,
+    quiet: bool,
+}
+
+enum Asked {
+    Run(Arguments),
+    Help,
+    Version,
+}
+
+fn main() -> ExitCode {
+    match arguments(std::env::args_os().skip(1).collect()) {
+        Ok(Asked::Help) => print!("{USAGE}"),
+        Ok(Asked::Version) => println!("aether {}", env!("CARGO_PKG_VERSION")),
+        Ok(Asked::Run(arguments)) => return start(&arguments),
+        Err(text) => {
+            eprintln!("aether: {text}\nTry \"aether --help\" for more information.");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
+    // Go's flag package taught people `-config`; pico-args would take it for six short options.
+    let given = given.into_iter().map(|word| match word.to_str() {
+        Some(text) if text == "-config" || text.starts_with("-config=") => {
+            OsString::from(format!("-{text}"))
+        }
+        _ => word,
+    });
+    let mut given = pico_args::Arguments::from_vec(given.collect());
+    if given.contains(["-h", "--help"]) {
+        return Ok(Asked::Help);
+    }
+    if given.contains(["-V", "--version"]) {
+        return Ok(Asked::Version);
+    }
+    let mut arguments = Arguments {
+        config: PathBuf::new(),
+        check: given.contains("--check"),
+        user: given
+            .opt_value_from_str(["-u", "--user"])
+            .map_err(|error| error.to_string())?,
+        verbose: std::iter::from_fn(|| given.contains(["-v", "--verbose"]).then_some(())).count(),
+        quiet: given.contains(["-q", "--quiet"]),
+    };
+    let named: Option<PathBuf> = given
+        .opt_value_from_os_str("--config", to_path)
+        .map_err(|error| error.to_string())?;
+    let mut rest = given.finish();
+    if let Some(option) = rest
+        .iter()
+        .find(|word| word.to_string_lossy().starts_with('-'))
+    {
+        return Err(format!("unknown option \"{}\"", option.to_string_lossy()));
+    }
+    if rest.len() + usize::from(named.is_some()) > 1 {
+        return Err("more than one configuration file was given".to_owned());
+    }
+    arguments.config = named
+        .or_else(|| rest.pop().map(PathBuf::from))
+        .unwrap_or_else(default_config);
+    Ok(Asked::Run(arguments))
+}
+
+fn to_path(text: &std::ffi::OsStr) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(text))
+}
+
+fn default_config() -> PathBuf {
+    let here = Path::new("aether.yaml");
+    if here.exists() {
+        here.to_owned()
+    } else {
+        PathBuf::from("/etc/aether/aether.yaml")
+    }
+}
+
+fn start(arguments: &Arguments) -> ExitCode {
+    let config = match config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(errors) => {
+            errors.iter().for_each(|error| eprintln!("aether: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    if arguments.check {
+        print!("{}", config::effective(&config));
+        config
+            .warnings
+            .iter()
+            .for_each(|warning| eprintln!("aether: warning: {warning}"));
+        return ExitCode::SUCCESS;
+    }
+    match serve(config, arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("aether: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config, arguments: &Arguments) -> Result<(), String> {
+    net::block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
+    let listeners = net::listen(&config.server.listen)?;
+    let descriptors = raise_descriptor_limit();
+    become_user(arguments.user.as_deref().or(config.server.user.as_deref()))?;
+    let flush = lines::start(level(&config, arguments))
+        .map_err(|error| format!("cannot start the log: {error}"))?;
+    config
+        .warnings
+        .iter()
+        .for_each(|warning| log::warn!("{warning}"));
+    warn_of_few_descriptors(&config, descriptors);
+    for listener in &listeners {
+        if let Ok(address) = listener.local_addr() {
+            log::info!("listening on {address}");
+        }
+    }
+    log::info!(
+        "aether {} started, process {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id()
+    );
+    let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
+    let result =
+        net::run(config, path, listeners).map_err(|error| format!("the loop has failed: {error}"));
+    log::info!("stopped");
+    flush.wait();
+    result
+}
+
+fn level(config: &Config, arguments: &Arguments) -> LevelFilter {
+    match (arguments.quiet, arguments.verbose) {
+        (true, _) => LevelFilter::Warn,
+        (false, 0) => config.server.log_level,
+        (false, 1) => LevelFilter::Debug,
+        (false, _) => LevelFilter::Trace,
+    }
+}
+
+/// Gives root away for good.
+fn become_user(name: Option<&str>) -> Result<(), String> {
+    if !geteuid().is_root() {
+        return match name.map(|name| User::from_name(name).ok().flatten()) {
+            Some(Some(user)) if user.uid == geteuid() => Ok(()),
+            None => Ok(()),
+            Some(_) => Err(format!(
+                "cannot become user \"{}\": only root can",
+                name.unwrap_or_default()
+            )),
+        };
+    }
+    let name = name.ok_or(
+        "refuses to run as root: say with server.user, or with --user, which user to become",
+    )?;
+    let user = User::from_name(name).map_err(|error| error.desc().to_owned())?;
+    let user = user.ok_or_else(|| format!("there is no user \"{name}\" on this machine"))?;
+    if user.uid.is_root() {
+        return Err(format!("refuses to run as root, and \"{name}\" is root"));
+    }
+    let given_away = setgroups(&[user.gid])
+        .and_then(|()| setgid(user.gid))
+        .and_then(|()| setuid(user.uid));
+    given_away.map_err(|error| format!("cannot become user \"{name}\": {}", error.desc()))?;
+    if setuid(Uid::from_raw(0)).is_ok() {
+        return Err("could become root again after giving it away".to_owned());
+    }
+    Ok(())
+}
+
+/// Raises the soft limit of open files to the hard one, and says what it is.
+fn raise_descriptor_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return u64::MAX;
+    };
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        hard
+    } else {
+        soft
+    }
+}
+
+fn warn_of_few_descriptors(config: &Config, limit: u64) {
+    let servers: usize = config
+        .databases
+        .values()
+        .map(|pool| pool.max_connections)
+        .sum();
+    let wanted = config.server.max_client_connections + servers + SPARE_DESCRIPTORS;
+    if u64::try_from(wanted).is_ok_and(|wanted| wanted > limit) {
+        log::warn!(
+            "at most {limit} files may be open, the configured limits may need {wanted}: raise the limit (ulimit -n, LimitNOFILE)"
+        );
+    }
+}

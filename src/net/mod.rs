@@ -1,0 +1,288 @@
+//! The shell around the engine, and the only floor that knows the kernel: poll loop, sockets, name look-ups, signals.
+//!
+//! [`run`] is the process's loop. It turns what the kernel says into [`Event`]s, calls [`Engine::turn`], and does nothing else
+//! that could block: names and key derivations are worked on by [`helper`] threads.
+
+mod helper;
+mod signals;
+mod socket;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::event::Source;
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Registry, Token};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::admin;
+use crate::arena::{ClientKey, ServerKey, Tick};
+use crate::auth::KeyDerivation;
+use crate::config::{self, Config};
+use crate::engine::{
+    Accepted, Address, Engine, Event, Host, ListenerId, Ready, Shutdown, Stream, Who,
+};
+use helper::Helpers;
+use signals::{Signal, Signals};
+use socket::Socket;
+
+/// Tokens below this are connections: two per slot, a client's even, a server's odd.
+const FIRST_OWN_TOKEN: usize = usize::MAX - 1024;
+const SIGNALS: Token = Token(usize::MAX - 2);
+const HELPERS: Token = Token(usize::MAX - 3);
+
+/// The process as the engine sees it.
+struct Shell {
+    registry: Registry,
+    listeners: Vec<TcpListener>,
+    helpers: Helpers,
+    random: SystemRandom,
+    /// Whose events come under a token.
+    owners: Vec<Option<Who>>,
+}
+
+/// Binds the configured addresses.
+///
+/// # Errors
+///
+/// The address that could not be bound, and why.
+pub fn listen(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, String> {
+    addresses
+        .iter()
+        .map(|address| {
+            bind(*address).map_err(|error| format!("cannot listen on {address}: {error}"))
+        })
+        .collect()
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let listener = std::net::TcpListener::from(socket::listening(address)?);
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Blocks the signals that [`run`] handles; to be called before any thread is started.
+///
+/// # Errors
+///
+/// What the operating system says.
+pub fn block_signals() -> io::Result<()> {
+    signals::block()
+}
+
+/// Runs until a signal ends it. `path` is the configuration that SIGHUP reads again.
+///
+/// # Errors
+///
+/// What the operating system says when the loop cannot be set up.
+pub fn run(config: Config, path: PathBuf, listeners: Vec<std::net::TcpListener>) -> io::Result<()> {
+    let mut poll = Poll::new()?;
+    let registry = poll.registry().try_clone()?;
+    let mut signals = Signals::new()?;
+    registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
+    let helpers = Helpers::start(mio::Waker::new(&registry, HELPERS)?)?;
+    let mut shell = Shell {
+        registry,
+        listeners: Vec::new(),
+        helpers,
+        random: SystemRandom::new(),
+        owners: Vec::new(),
+    };
+    for listener in listeners {
+        let mut listener = TcpListener::from_std(listener);
+        shell.registry.register(
+            &mut listener,
+            Token(FIRST_OWN_TOKEN + shell.listeners.len()),
+            Interest::READABLE,
+        )?;
+        shell.listeners.push(listener);
+    }
+    let start = Instant::now();
+    let now = || Tick(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+    let mut engine = Engine::new(Rc::new(config), now(), &mut shell);
+    let (mut polled, mut events) = (Events::with_capacity(1024), Vec::new());
+    // Whoever connected before the loop began has no edge of its own.
+    events.extend((0..shell.listeners.len()).map(|at| Event::Incoming(ListenerId(at))));
+    loop {
+        let turn = engine.turn(now(), &mut events, &mut shell);
+        for request in turn.requests {
+            admin::answer(&mut engine, &request);
+            events.push(Event::Ready(Who::Client(request.client), Ready::default()));
+        }
+        if turn.stopped {
+            return Ok(());
+        }
+        let timeout = match turn.wake {
+            _ if !events.is_empty() => Some(Duration::ZERO),
+            Some(wake) => Some(Duration::from_micros(wake.since(now())).next_millisecond()),
+            None => None,
+        };
+        match poll.poll(&mut polled, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        for event in &polled {
+            match event.token() {
+                SIGNALS => signals.drain(&mut |signal| on_signal(signal, &path, &mut events)),
+                HELPERS => shell.helpers.drain(&mut events),
+                Token(token) if token >= FIRST_OWN_TOKEN => {
+                    events.push(Event::Incoming(ListenerId(token - FIRST_OWN_TOKEN)))
+                }
+                Token(token) => events.extend(
+                    shell
+                        .owner(token)
+                        .map(|who| Event::Ready(who, readiness(event))),
+                ),
+            }
+        }
+    }
+}
+
+/// Rounds up: a poll that returns a little early only costs another turn, but it costs it every time.
+trait NextMillisecond {
+    fn next_millisecond(self) -> Duration;
+}
+
+impl NextMillisecond for Duration {
+    fn next_millisecond(self) -> Duration {
+        Duration::from_millis(u64::try_from(self.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
+    }
+}
+
+fn readiness(event: &mio::event::Event) -> Ready {
+    let hung_up = event.is_read_closed() || event.is_write_closed() || event.is_error();
+    Ready {
+        read: event.is_readable(),
+        write: event.is_writable(),
+        hung_up,
+    }
+}
+
+fn on_signal(signal: Signal, path: &std::path::Path, events: &mut Vec<Event>) {
+    match signal {
+        Signal::Hangup => {
+            log::info!("got SIGHUP, re-reading {}", path.display());
+            match config::load(path) {
+                Ok(config) => {
+                    config
+                        .warnings
+                        .iter()
+                        .for_each(|warning| log::warn!("{warning}"));
+                    events.push(Event::Reload(Rc::new(config)));
+                }
+                Err(errors) => {
+                    errors.iter().for_each(|error| log::error!("{error}"));
+                    log::error!("the configuration was not reloaded, the old one stays in force");
+                }
+            }
+        }
+        Signal::Terminate => {
+            log::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
+            events.push(Event::Shutdown(Shutdown::WaitForClients));
+        }
+        Signal::Interrupt => {
+            log::info!(
+                "got SIGINT, shutting down, waiting for all servers connections to be released"
+            );
+            events.push(Event::Shutdown(Shutdown::WaitForServers));
+        }
+        Signal::Quit => {
+            log::info!("got SIGQUIT, fast exit");
+            events.push(Event::Shutdown(Shutdown::Immediate));
+        }
+    }
+}
+
+impl Shell {
+    /// Once, for both directions, edge-triggered; it is never changed afterwards.
+    fn register(&mut self, source: &mut impl Source, who: Who) -> io::Result<()> {
+        let token = match who {
+            Who::Client(key) => key.index() as usize * 2,
+            Who::Server(key) => key.index() as usize * 2 + 1,
+        };
+        if self.owners.len() <= token {
+            self.owners.resize(token + 1, None);
+        }
+        if let Some(owner) = self.owners.get_mut(token) {
+            *owner = Some(who);
+        }
+        self.registry.register(
+            source,
+            Token(token),
+            Interest::READABLE | Interest::WRITABLE,
+        )
+    }
+
+    fn owner(&self, token: usize) -> Option<Who> {
+        self.owners.get(token).copied().flatten()
+    }
+}
+
+impl Host for Shell {
+    fn accept(&mut self, listener: ListenerId, key: ClientKey) -> Accepted {
+        loop {
+            let Some(listener) = self.listeners.get(listener.0) else {
+                return Accepted::Blocked;
+            };
+            match listener.accept() {
+                Ok((mut stream, _)) => {
+                    if let Err(error) = self.register(&mut stream, Who::Client(key)) {
+                        return Accepted::Exhausted(error.to_string());
+                    }
+                    return Accepted::Stream(Box::new(Socket::tcp(stream)));
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Accepted::Blocked,
+                    // It hung up before it was taken in.
+                    io::ErrorKind::Interrupted
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::ConnectionReset => {}
+                    _ => return Accepted::Exhausted(error.to_string()),
+                },
+            }
+        }
+    }
+
+    fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
+        let mut dialed = || -> io::Result<Box<dyn Stream>> {
+            Ok(match to {
+                Address::Tcp(address) => {
+                    let mut stream = mio::net::TcpStream::connect(*address)?;
+                    self.register(&mut stream, Who::Server(key))?;
+                    Box::new(Socket::tcp(stream))
+                }
+                Address::Unix(path) => {
+                    let mut stream = mio::net::UnixStream::connect(path)?;
+                    self.register(&mut stream, Who::Server(key))?;
+                    Box::new(Socket::unix(stream))
+                }
+            })
+        };
+        dialed().map_err(|error| socket::describe(&error))
+    }
+
+    fn resolve(&mut self, name: &str, port: u16, key: ServerKey) {
+        self.helpers.resolve(name.to_owned(), port, key);
+    }
+
+    fn derive(&mut self, job: KeyDerivation, who: Who) {
+        self.helpers.derive(job, who);
+    }
+
+    fn random(&mut self, into: &mut [u8]) {
+        // Without randomness there are no cancel keys and no nonces: better no service than a guessable one.
+        assert!(
+            self.random.fill(into).is_ok(),
+            "the operating system gives no random bytes"
+        );
+    }
+
+    fn stop_listening(&mut self) {
+        for mut listener in self.listeners.drain(..) {
+            let _ = self.registry.deregister(&mut listener);
+        }
+    }
+}

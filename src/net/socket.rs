@@ -1,0 +1,148 @@
+//! Sockets as [`Stream`]s.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use mio::net::{TcpStream, UnixStream};
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+};
+
+use crate::engine::{Facts, Given, Stream, Taken, Why};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// Keepalive: a peer that vanished without a word is noticed after 10 + 3 * 5 seconds without traffic.
+const KEEPALIVE_IDLE_S: u32 = 10;
+const KEEPALIVE_INTERVAL_S: u32 = 5;
+const KEEPALIVE_COUNT: u32 = 3;
+/// Bytes that stay unacknowledged for longer end the connection.
+const USER_TIMEOUT_MS: u32 = 30_000;
+
+/// A TCP or Unix socket.
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Takes a TCP connection: small messages at once, and a dead peer is noticed.
+    pub(super) fn tcp(stream: TcpStream) -> Socket {
+        let _ = stream.set_nodelay(true);
+        let _ = setsockopt(&stream, sockopt::KeepAlive, &true);
+        let _ = setsockopt(&stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S);
+        let _ = setsockopt(&stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S);
+        let _ = setsockopt(&stream, sockopt::TcpKeepCount, &KEEPALIVE_COUNT);
+        let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &USER_TIMEOUT_MS);
+        Socket::Tcp(stream)
+    }
+
+    /// Takes a Unix connection.
+    pub(super) fn unix(stream: UnixStream) -> Socket {
+        Socket::Unix(stream)
+    }
+}
+
+impl Stream for Socket {
+    fn read(&mut self, into: &mut [u8]) -> Taken {
+        loop {
+            let result = match self {
+                Socket::Tcp(stream) => stream.read(into),
+                Socket::Unix(stream) => stream.read(into),
+            };
+            return match result {
+                Ok(0) => Taken::Closed(Why::Eof),
+                Ok(count) => Taken::Bytes {
+                    count,
+                    more: count == into.len(),
+                },
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected => Taken::Blocked,
+                    io::ErrorKind::Interrupted => continue,
+                    _ => Taken::Closed(Why::Error(describe(&error))),
+                },
+            };
+        }
+    }
+
+    fn write(&mut self, from: &[u8]) -> Given {
+        loop {
+            let result = match self {
+                Socket::Tcp(stream) => stream.write(from),
+                Socket::Unix(stream) => stream.write(from),
+            };
+            return match result {
+                Ok(count) => Given::Bytes(count),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected => Given::Blocked,
+                    io::ErrorKind::Interrupted => continue,
+                    _ => Given::Closed(Why::Error(describe(&error))),
+                },
+            };
+        }
+    }
+
+    fn shutdown(&mut self) {
+        let _ = match self {
+            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+
+    fn facts(&self) -> Facts {
+        let Socket::Tcp(stream) = self else {
+            return Facts {
+                address: "unix".to_owned(),
+                local_address: "unix".to_owned(),
+                ..Facts::default()
+            };
+        };
+        let parts = |address: io::Result<SocketAddr>| {
+            address
+                .map(|a| (a.ip().to_string(), a.port()))
+                .unwrap_or_default()
+        };
+        let (address, port) = parts(stream.peer_addr());
+        let (local_address, local_port) = parts(stream.local_addr());
+        Facts {
+            address,
+            port,
+            local_address,
+            local_port,
+        }
+    }
+}
+
+/// The operating system's error as a person would say it, without Rust's "(os error n)".
+pub(super) fn describe(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+/// A listening socket. An IPv6 address takes IPv6 only, so that `0.0.0.0` and `[::]` can stand beside each other.
+pub(super) fn listening(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let fd = socket::socket(
+        family,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    socket::bind(
+        std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()),
+        &SockaddrStorage::from(address),
+    )?;
+    socket::listen(&fd, socket::Backlog::new(BACKLOG)?)?;
+    Ok(fd)
+}
