@@ -143,7 +143,7 @@ fn start(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn serve(config: Config, arguments: &Arguments) -> Result<(), String> {
+fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     net::block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
     let listeners = net::listen(&config.server.listen)?;
     let descriptors = raise_descriptor_limit();
@@ -224,16 +224,22 @@ fn raise_descriptor_limit() -> u64 {
     }
 }
 
-fn warn_of_few_descriptors(config: &Config, limit: u64) {
+/// Keeps descriptors for servers and for ourselves: there may be no more clients than the limit of open files leaves room for.
+fn fit_descriptors(config: &mut Config, limit: u64) {
     let servers: usize = config
         .databases
         .values()
         .map(|pool| pool.max_connections)
         .sum();
-    let wanted = config.server.max_client_connections + servers + SPARE_DESCRIPTORS;
-    if u64::try_from(wanted).is_ok_and(|wanted| wanted > limit) {
-        log::warn!(
-            "at most {limit} files may be open, the configured limits may need {wanted}: raise the limit (ulimit -n, LimitNOFILE)"
-        );
+    let room = usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(servers + SPARE_DESCRIPTORS)
+        .max(1);
+    let wanted = config.server.max_client_connections;
+    if wanted > room {
+        config.server.max_client_connections = room;
+        config.warnings.push(format!(
+            "at most {limit} files may be open: max_client_connections is {room} instead of {wanted}; raise the limit (ulimit -n, LimitNOFILE)"
+        ));
     }
 }

@@ -63,6 +63,9 @@ impl Verify {
         random: &mut dyn FnMut(&mut [u8]),
         out: &mut Vec<u8>,
     ) -> Progress<Verify> {
+        // An empty password lets nobody in, as with PostgreSQL.
+        let empty = |stored: &&Stored| matches!(stored, Stored::Plain(password) if password.expose().is_empty());
+        let stored = stored.filter(|stored| !empty(stored));
         let proceed = |state| {
             Progress::Next(Verify {
                 user: user.to_owned(),

@@ -99,42 +99,46 @@ impl Engine {
 
     /// Tells a client why it has to go. Its server, if it has one, is released.
     pub(super) fn refuse(&mut self, key: ClientKey, refusal: Refusal, host: &mut dyn Host) {
-        let Some(client) = self.clients.get_mut(key) else {
+        let Some(client) = self.clients.get(key) else {
             return;
         };
-        if matches!(client.state, ClientState::Leaving { shut: true }) {
-            return;
+        if matches!(client.state, ClientState::Leaving { .. }) {
+            return; // it has been told
         }
-        let server = client.state.server();
-        let may_tell = server
-            .and_then(|server| self.servers.get(server))
-            .is_none_or(|server| server.relay.may_add_error());
-        let Some(client) = self.clients.get_mut(key) else {
-            return;
-        };
+        let server = client
+            .state
+            .server()
+            .and_then(|server| self.servers.get(server));
+        let may_tell = server.is_none_or(|server| server.relay.may_add_error());
         if may_tell && !matches!(client.state, ClientState::Cancelling(_)) {
-            let mut out = Vec::new();
-            refusal.write(&mut out);
-            client.link.send(&out);
+            self.tell(key, &refusal);
         }
-        let level = if refusal.blame == Blame::Ours {
-            log::Level::Error
-        } else {
-            log::Level::Info
-        };
-        log::log!(
-            level,
-            "client {} {}: refused: {} [{}] (age {}s)",
-            client.id,
-            client.label(),
-            refusal.text(),
-            refusal.code(),
-            self.now.since(client.connected_at) / 1_000_000
-        );
         self.forget(key);
         if let Some(server) = self.unpair(key) {
             self.release(server, Departure::Refused, host);
         }
+        self.leave(key);
+    }
+
+    /// Sends an error, and logs it.
+    fn tell(&mut self, key: ClientKey, refusal: &Refusal) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let mut out = Vec::new();
+        refusal.write(&mut out);
+        client.link.send(&out);
+        let age = self.now.since(client.connected_at) / 1_000_000;
+        let (id, label) = (client.id, client.label());
+        log::info!(
+            "client {id} {label}: closing because: {} [{}] (age {age}s)",
+            refusal.text(),
+            refusal.code()
+        );
+    }
+
+    /// What was sent is still delivered, then the connection ends.
+    fn leave(&mut self, key: ClientKey) {
         self.enter_client(key, ClientState::Leaving { shut: false });
         self.list(Who::Client(key));
     }
@@ -222,41 +226,61 @@ impl Engine {
     pub(super) fn server_left(
         &mut self,
         client: ClientKey,
-        server: ServerKey,
+        key: ServerKey,
         why: &Why,
         host: &mut dyn Host,
     ) {
-        let may_tell = self
-            .servers
-            .get(server)
-            .is_some_and(|server| server.relay.may_add_error());
-        let place = self
-            .servers
-            .get(server)
-            .and_then(|server| server.address.as_ref())
+        let Some(server) = self.servers.get(key) else {
+            return;
+        };
+        let place = server
+            .address
+            .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default();
-        let _ = self.unpair(client);
-        self.close_server(server, &format!("server conn crashed? {why}"), host);
-        if may_tell {
-            let refusal = Refusal::fatal(b"08006", "the server closed the connection unexpectedly", Blame::Server)
-                .detail(format!("The connection of the pooler to {place} ended: {why}."))
-                .hint("The server may have crashed or been restarted; connect again. A transaction that was being committed may or may not have been.");
-            self.refuse(client, refusal, host);
-        } else {
-            // It has said so itself.
-            self.forget(client);
-            self.enter_client(client, ClientState::Leaving { shut: false });
-            self.list(Who::Client(client));
-        }
+        let refusal = Refusal::fatal(
+            b"08006",
+            "the server closed the connection unexpectedly",
+            Blame::Server,
+        )
+        .detail(format!(
+            "The connection of the pooler to {place} ended: {why}."
+        ))
+        .hint(
+            "The server may have crashed or been restarted; connect again. \
+                 A transaction that was being committed may or may not have been.",
+        );
+        self.end_pair(
+            client,
+            key,
+            &refusal,
+            &format!("server conn crashed? {why}"),
+            host,
+        );
     }
 
     /// A server broke the protocol: its connection is closed, and so is its client's.
     pub(super) fn server_broke(
         &mut self,
         client: ClientKey,
+        key: ServerKey,
+        refusal: &Refusal,
+        host: &mut dyn Host,
+    ) {
+        log::error!(
+            "a server broke the protocol: {}",
+            refusal.detail.as_deref().map(printable).unwrap_or_default()
+        );
+        self.end_pair(client, key, refusal, "bad packet", host);
+    }
+
+    /// Ends both ends of a pair through the server's fault. If the server has said why itself, the client is told no more.
+    fn end_pair(
+        &mut self,
+        client: ClientKey,
         server: ServerKey,
-        refusal: Refusal,
+        refusal: &Refusal,
+        reason: &str,
         host: &mut dyn Host,
     ) {
         let may_tell = self
@@ -264,16 +288,18 @@ impl Engine {
             .get(server)
             .is_some_and(|server| server.relay.may_add_error());
         let _ = self.unpair(client);
-        log::error!(
-            "server broke the protocol: {}",
-            refusal.detail.as_deref().map(printable).unwrap_or_default()
-        );
-        self.close_server(server, "bad packet", host);
+        self.close_server(server, reason, host);
+        self.forget(client);
         if may_tell {
-            self.refuse(client, refusal, host);
-        } else {
-            self.close_client(client, "server broke the protocol", host);
+            self.tell(client, refusal);
+        } else if let Some(client) = self.clients.get(client) {
+            log::info!(
+                "client {} {}: closing because: {reason}",
+                client.id,
+                client.label()
+            );
         }
+        self.leave(client);
     }
 
     /// Ends a server connection that no client holds, and takes it off its pool's books.

@@ -486,7 +486,7 @@ impl Engine {
                     .get(server.pool)
                     .is_some_and(|pool| pool.is_spared(&kind))
                 {
-                    server.since = self.now;
+                    server.spared_at = self.now;
                     self.arm_server(key);
                 } else {
                     self.close_server(key, "server idle timeout", host);

@@ -120,6 +120,17 @@ impl Engine {
         self.buffer = buffer;
     }
 
+    /// Goes on with what came while a derivation ran.
+    fn read_ahead(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if let Some(client) = self.clients.get_mut(key) {
+            let count = client.link.take_carry(&mut buffer);
+            self.login_bytes(key, buffer.get(..count).unwrap_or_default(), host);
+            self.list(Who::Client(key));
+        }
+        self.buffer = buffer;
+    }
+
     /// Goes through what has come, as far as the client's state allows, and keeps the rest.
     fn login_bytes(&mut self, key: ClientKey, bytes: &[u8], host: &mut dyn Host) {
         let mut rest = bytes;
@@ -377,7 +388,7 @@ impl Engine {
         let progress = verify.derived(salted, &mut self.ring, &mut out);
         self.send_to_client(key, &out);
         self.proof_progress(key, progress, host);
-        self.list(Who::Client(key));
+        self.read_ahead(key, host);
     }
 
     fn proof_progress(

@@ -74,8 +74,8 @@ pub struct Engine {
 #[derive(Clone, Copy, Debug)]
 struct Stop {
     how: Shutdown,
-    /// Whoever is still there then is told to go.
-    deadline: Tick,
+    /// Whoever is still there then is told to go; `None`: nobody is.
+    deadline: Option<Tick>,
     /// They have been told.
     told: bool,
 }
@@ -422,8 +422,11 @@ impl Engine {
         log::info!("stopping: {how:?}");
         host.stop_listening();
         self.incoming.clear();
-        let deadline = self.now.plus(self.config.server.shutdown_timeout);
-        self.wheel.insert(deadline, Timer::Stop);
+        let limit = self.config.server.shutdown_timeout;
+        let deadline = (!limit.is_zero()).then(|| self.now.plus(limit));
+        if let Some(deadline) = deadline {
+            self.wheel.insert(deadline, Timer::Stop);
+        }
         self.stop = Some(Stop {
             how,
             deadline,
@@ -453,7 +456,7 @@ impl Engine {
                 .iter()
                 .any(|(_, server)| server.state.client().is_some()),
         };
-        if !done && !stop.told && self.now >= stop.deadline {
+        if !done && !stop.told && stop.deadline.is_some_and(|deadline| self.now >= deadline) {
             log::warn!(
                 "shutdown_timeout is over, closing {} client connections",
                 self.clients.len()

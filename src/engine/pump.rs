@@ -68,7 +68,7 @@ impl Engine {
             Pumped::ClientBroke(refusal) => self.refuse(client_key, refusal, host),
             Pumped::ServerLeft(why) => self.server_left(client_key, server_key, &why, host),
             Pumped::ServerBroke(refusal) => {
-                self.server_broke(client_key, server_key, refusal, host)
+                self.server_broke(client_key, server_key, &refusal, host)
             }
         }
     }

@@ -292,13 +292,13 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(pool_key) else {
             return;
         };
+        let short = pool.idle() < pool.config.min_idle_connections;
         let retry = pool
             .failure
             .as_ref()
             .map(|failure| failure.retry_at)
-            .filter(|_| pool.waiting() > 0);
-        let refill =
-            Some(pool.refill_after).filter(|_| pool.idle() < pool.config.min_idle_connections);
+            .filter(|_| short || pool.waiting() > 0);
+        let refill = Some(pool.refill_after).filter(|_| short);
         let at = [retry, refill]
             .into_iter()
             .flatten()
@@ -312,19 +312,27 @@ impl Engine {
         }
     }
 
-    /// Forgets a pool that is gone from the configuration once nobody is in it.
+    /// Forgets a pool that is gone from the configuration, or was made for a name that nobody asks for any more, once nobody
+    /// is in it.
     fn drop_pool_if_done(&mut self, pool_key: PoolKey) {
-        let done = self.pools.get(pool_key).is_some_and(|pool| {
-            pool.removed && pool.total() == 0 && pool.waiting() == 0 && pool.cancels == 0
-        });
-        if done
-            && !self
-                .clients
-                .iter()
-                .any(|(_, client)| client.pool() == Some(pool_key))
-        {
-            self.pools.remove(pool_key);
+        let Some(pool) = self.pools.get(pool_key) else {
+            return;
+        };
+        let unused = pool.total() == 0 && pool.waiting() == 0 && pool.cancels == 0;
+        if !(unused && (pool.removed || pool.from_fallback)) {
+            return;
         }
+        if self
+            .clients
+            .iter()
+            .any(|(_, client)| client.pool() == Some(pool_key))
+        {
+            return;
+        }
+        if self.names.get(&pool.name) == Some(&pool_key) {
+            self.names.remove(&pool.name);
+        }
+        self.pools.remove(pool_key);
     }
 
     /// A connection attempt has failed: who is told, and when is the next one?

@@ -47,6 +47,8 @@ pub struct Server {
     pub(super) cancels: u32,
     /// Not to be used after this; `None`: no limit.
     pub(super) retire_at: Option<Tick>,
+    /// When it was last kept although it had been idle for long enough.
+    pub(super) spared_at: Tick,
     /// Closed as soon as its client leaves: its pool's address has changed.
     pub(super) recycle: bool,
     /// What passes between it and its client.
@@ -162,6 +164,7 @@ impl Server {
             sessions: 0,
             cancels: 0,
             retire_at: None,
+            spared_at: now,
             recycle: false,
             relay: Relay::default(),
             request_at: now,
@@ -203,8 +206,8 @@ impl Server {
             }
             ServerState::Paired(_) => None,
             ServerState::Idle => {
-                let idle =
-                    (!pool.max_idle_time.is_zero()).then(|| self.since.plus(pool.max_idle_time));
+                let idle = (!pool.max_idle_time.is_zero())
+                    .then(|| self.since.max(self.spared_at).plus(pool.max_idle_time));
                 [idle, self.retire_at].into_iter().flatten().min()
             }
         }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use mio::event::Source;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Registry, Token};
+use nix::errno::Errno;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::admin;
@@ -44,18 +45,40 @@ struct Shell {
     owners: Vec<Option<Who>>,
 }
 
-/// Binds the configured addresses.
+/// Binds the configured addresses. Where the machine has no IPv6, its addresses are left out if others remain.
 ///
 /// # Errors
 ///
 /// The address that could not be bound, and why.
 pub fn listen(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, String> {
-    addresses
-        .iter()
-        .map(|address| {
-            bind(*address).map_err(|error| format!("cannot listen on {address}: {error}"))
-        })
-        .collect()
+    let mut listeners = Vec::new();
+    let mut absent = None;
+    for address in addresses {
+        match bind(*address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if address.is_ipv6() && is_absent(&error) => absent = Some((address, error)),
+            Err(error) => {
+                return Err(format!(
+                    "cannot listen on {address}: {}",
+                    socket::describe(&error)
+                ));
+            }
+        }
+    }
+    match absent {
+        Some((address, error)) if listeners.is_empty() => Err(format!(
+            "cannot listen on {address}: {}",
+            socket::describe(&error)
+        )),
+        _ => Ok(listeners),
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
+    )
 }
 
 fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {

@@ -282,12 +282,7 @@ impl Pool {
         if state.is_some_and(|state| state.coming > ahead) {
             return Checkout::Coming;
         }
-        if self
-            .failure
-            .as_ref()
-            .is_some_and(|failure| now < failure.retry_at)
-            || self.connecting >= limits::CONNECTING_MAX
-        {
+        if self.is_failing(now) || self.connecting >= limits::CONNECTING_MAX {
             return if self.idle > 0 {
                 Checkout::Later
             } else {
@@ -299,6 +294,13 @@ impl Pool {
         }
         self.oldest_idle(None)
             .map_or(Checkout::Wait, Checkout::Evict)
+    }
+
+    /// Whether no connection is to be tried now: the last attempt has failed, and its pause or the next attempt is not over.
+    fn is_failing(&self, now: Tick) -> bool {
+        self.failure
+            .as_ref()
+            .is_some_and(|failure| now < failure.retry_at || self.connecting > 0)
     }
 
     /// The idle server of the kind that was asked for the longest ago, `but` not of this one.
@@ -326,7 +328,7 @@ impl Pool {
     /// Whether an idle server should be made to keep the configured number ready; of which kind.
     pub fn refill(&self, now: Tick) -> Option<Rc<Kind>> {
         let kind = self.last_asked.as_ref()?;
-        let failing = self.failure.is_some() || now < self.refill_after;
+        let failing = self.is_failing(now) || now < self.refill_after;
         let coming: usize = self.kinds.values().map(|state| state.coming).sum();
         let wanted = self.config.min_idle_connections + self.waiters.len();
         let room =
