@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use aether::config::{self, Config};
 use aether::{log as lines, net};
 use log::LevelFilter;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Uid, User, geteuid, setgid, setgroups, setuid};
 
 const USAGE: &str = "\
@@ -31,9 +30,6 @@ Options:
 Signals: SIGHUP reads the configuration again, SIGTERM waits for the clients to leave, SIGINT for the servers to be
 released, SIGQUIT or a second signal ends at once.
 ";
-
-/// Descriptors beside those of connections: listeners, the poll, the log, names being looked up.
-const SPARE_DESCRIPTORS: usize = 64;
 
 struct Arguments {
     config: PathBuf,
@@ -146,15 +142,14 @@ fn start(arguments: &Arguments) -> ExitCode {
 fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     net::block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
     let listeners = net::listen(&config.server.listen)?;
-    let descriptors = raise_descriptor_limit();
     become_user(arguments.user.as_deref().or(config.server.user.as_deref()))?;
     let flush = lines::start(level(&config, arguments))
         .map_err(|error| format!("cannot start the log: {error}"))?;
+    net::fit_descriptors(&mut config);
     config
         .warnings
         .iter()
         .for_each(|warning| log::warn!("{warning}"));
-    warn_of_few_descriptors(&config, descriptors);
     for listener in &listeners {
         if let Ok(address) = listener.local_addr() {
             log::info!("listening on {address}");
@@ -210,36 +205,4 @@ fn become_user(name: Option<&str>) -> Result<(), String> {
         return Err("could become root again after giving it away".to_owned());
     }
     Ok(())
-}
-
-/// Raises the soft limit of open files to the hard one, and says what it is.
-fn raise_descriptor_limit() -> u64 {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return u64::MAX;
-    };
-    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
-        hard
-    } else {
-        soft
-    }
-}
-
-/// Keeps descriptors for servers and for ourselves: there may be no more clients than the limit of open files leaves room for.
-fn fit_descriptors(config: &mut Config, limit: u64) {
-    let servers: usize = config
-        .databases
-        .values()
-        .map(|pool| pool.max_connections)
-        .sum();
-    let room = usize::try_from(limit)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(servers + SPARE_DESCRIPTORS)
-        .max(1);
-    let wanted = config.server.max_client_connections;
-    if wanted > room {
-        config.server.max_client_connections = room;
-        config.warnings.push(format!(
-            "at most {limit} files may be open: max_client_connections is {room} instead of {wanted}; raise the limit (ulimit -n, LimitNOFILE)"
-        ));
-    }
 }

@@ -17,6 +17,7 @@ use mio::event::Source;
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::admin;
@@ -34,6 +35,9 @@ use socket::Socket;
 const FIRST_OWN_TOKEN: usize = usize::MAX - 1024;
 const SIGNALS: Token = Token(usize::MAX - 2);
 const HELPERS: Token = Token(usize::MAX - 3);
+
+/// Descriptors beside those of connections: listeners, the poll, the log, names being looked up.
+const SPARE_DESCRIPTORS: usize = 64;
 
 /// The process as the engine sees it.
 struct Shell {
@@ -85,6 +89,36 @@ fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::from(socket::listening(address)?);
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// Raises the soft limit of open files to the hard one, and keeps descriptors for servers and for ourselves: there may be no
+/// more clients than it leaves room for.
+pub fn fit_descriptors(config: &mut Config) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    let limit = if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        hard
+    } else {
+        soft
+    };
+    let servers: usize = config
+        .databases
+        .values()
+        .map(|pool| pool.max_connections)
+        .sum();
+    let room = usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(servers + SPARE_DESCRIPTORS)
+        .max(1);
+    let wanted = config.server.max_client_connections;
+    if wanted > room {
+        config.server.max_client_connections = room;
+        config.warnings.push(format!(
+            "at most {limit} files may be open: max_client_connections is {room} instead of {wanted}; \
+             raise the limit (ulimit -n, LimitNOFILE)"
+        ));
+    }
 }
 
 /// Blocks the signals that [`run`] handles; to be called before any thread is started.
