@@ -245,14 +245,16 @@ impl Engine {
             return;
         };
         let too_many = pool.total().saturating_sub(pool.config.max_connections);
+        let removed = pool.removed;
+        let stopping = self.stop.is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
         for (place, key) in pool.idle_servers().into_iter().enumerate() {
             let recycle = self.servers.get(key).is_some_and(|server| server.recycle);
-            let removed = self.pools.get(pool_key).is_some_and(|pool| pool.removed);
-            let stopping = self
-                .stop
-                .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
-            if recycle || removed || stopping || place < too_many {
+            if stopping {
+                self.close_server(key, "the pooler stops", host);
+            } else if recycle || removed {
                 self.close_server(key, "database configuration changed", host);
+            } else if place < too_many {
+                self.close_server(key, "too many servers in the pool", host);
             }
         }
         while let Some(surplus) = self.pools.get(pool_key).and_then(Pool::surplus_kind) {
