@@ -57,8 +57,6 @@ pub const LINGER_MS: u64 = 2_000;
 pub const LOG_QUEUE_MAX: usize = 8_192;
 /// Longest text from a peer inside a log line or an error.
 pub const QUOTED_TEXT_MAX: usize = 256;
-/// How long a client that has half-closed may take to read what it is owed.
-pub const HALF_CLOSED_MS: u64 = 10_000;
 /// How long a cancel may be under way.
 pub const CANCEL_MS: u64 = 10_000;
 /// Pause after the process ran out of descriptors before it accepts again.

@@ -242,7 +242,7 @@ fn pools(engine: &Engine) -> Vec<Row> {
         let tally = tallies.entry((server.pool, user)).or_default();
         tally.sessions += server.sessions;
         let place = match server.state() {
-            ServerState::Paired(_) => 0,
+            ServerState::Paired(_) | ServerState::Draining => 0,
             ServerState::Cancelling(_) => 1,
             ServerState::Held => 2,
             ServerState::Idle => 3,

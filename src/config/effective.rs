@@ -96,6 +96,11 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
         "client_idle_timeout",
         &show_duration(pool.client_idle_timeout),
     );
+    page.line(
+        2,
+        "abandoned_query_timeout",
+        &show_duration(pool.abandoned_query_timeout),
+    );
 }
 
 fn write_backend(backend: &Backend, page: &mut Page) {

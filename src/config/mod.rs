@@ -127,6 +127,8 @@ pub struct PoolConfig {
     pub reset_timeout: Duration,
     /// A client that sends nothing for this long outside of a transaction is closed.
     pub client_idle_timeout: Duration,
+    /// A query whose client has gone may run on for this long; then it is cancelled. Zero: to its end.
+    pub abandoned_query_timeout: Duration,
 }
 
 /// Where the servers of a pool are and as whom Aether logs in.

@@ -234,7 +234,7 @@ impl Client {
                 let idle = !relay.is_busy() && relay.status() == TransactionStatus::Idle;
                 after(pool?.client_idle_timeout).filter(|_| idle)
             }
-            ClientState::Departing(_) => after(Duration::from_millis(limits::HALF_CLOSED_MS)),
+            ClientState::Departing(_) => after(pool?.abandoned_query_timeout),
             ClientState::Cancelling(_) => after(Duration::from_millis(limits::CANCEL_MS)),
             ClientState::Leaving { .. } => after(Duration::from_millis(limits::LINGER_MS)),
             ClientState::Console(_) => None,

@@ -4,6 +4,7 @@ use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Who, Why,
 };
 use crate::config::PoolConfig;
+use crate::relay::Then;
 use crate::wire::frame::printable;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
@@ -51,31 +52,39 @@ impl Engine {
         Some(server)
     }
 
-    /// A server has no client any more: is it reset, held back, or closed?
+    /// A server has no client any more: does it come to rest by itself, or is it closed?
     pub(super) fn release(&mut self, key: ServerKey, departure: Departure, host: &mut dyn Host) {
-        let stopping = self
-            .stop
-            .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
         let Some(server) = self.servers.get_mut(key) else {
-            return;
-        };
-        let Some(pool) = self.pools.get(server.pool) else {
             return;
         };
         server.state = ServerState::Held;
         server.sessions += u64::from(departure != Departure::Welcomed);
-        let relay = &server.relay;
-        let unfit = if relay.is_busy() {
-            // Nobody waits for its answer any more. It is told so, or it would work on.
-            let _ = self.cancel(key, None, None, host);
-            Some("client left while a query was in progress")
-        } else if !relay.is_quiet() {
-            Some("client left in the middle of a message, a copy or a batch")
-        } else if !relay.is_reusable() {
+        if server.relay.is_quiet() {
+            self.release_rested(key, host);
+        } else if server.relay.can_finish() {
+            // What the client asked for is done to its end, as it would be without a pooler; it may rely on that.
+            self.enter_server(key, ServerState::Draining);
+            self.list(Who::Server(key));
+        } else {
+            let reason = "client left in the middle of a message, a copy or a batch";
+            self.close_server(key, reason, host);
+        }
+    }
+
+    /// A server that nobody holds has come to rest: is it reset, held back, or closed?
+    fn release_rested(&mut self, key: ServerKey, host: &mut dyn Host) {
+        let stopping = self
+            .stop
+            .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
+        let Some(server) = self.servers.get(key) else {
+            return;
+        };
+        let removed = self.pools.get(server.pool).is_none_or(|pool| pool.removed);
+        let unfit = if !server.relay.is_reusable() {
             Some("client left something behind that DISCARD ALL does not remove")
         } else if server.kind.is_replication() {
             Some("replication connections serve one session")
-        } else if server.recycle || pool.removed {
+        } else if server.recycle || removed {
             Some("database configuration changed")
         } else if server.is_expired(self.now) {
             Some("server lifetime over")
@@ -86,14 +95,41 @@ impl Engine {
         };
         match unfit {
             Some(reason) => self.close_server(key, reason, host),
-            None if self
-                .servers
-                .get(key)
-                .is_some_and(|server| server.cancels > 0) =>
-            {
-                self.enter_server(key, ServerState::Held)
-            }
+            None if server.cancels > 0 => self.enter_server(key, ServerState::Held),
             None => self.reset(key, host),
+        }
+    }
+
+    /// Takes what a server still says to a client that has gone, until it has come to rest.
+    pub(super) fn drain(&mut self, key: ServerKey, host: &mut dyn Host) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let Some(link) = server.link.as_mut().filter(|link| link.is_readable()) else {
+            self.buffer = buffer;
+            return;
+        };
+        let input = link.read(&mut buffer);
+        let mut broke = None;
+        if let Input::Bytes(count) = input {
+            let bytes = buffer.get(..count).unwrap_or_default();
+            let passage = server.relay.down(bytes, &mut server.vars);
+            match passage.then {
+                Then::Refuse(refusal) => broke = Some(refusal.text()),
+                _ => link.keep(bytes.get(passage.pass..).unwrap_or_default()),
+            }
+        }
+        let (readable, quiet) = (link.is_readable(), server.relay.is_quiet());
+        self.buffer = buffer;
+        match (input, broke) {
+            (Input::Closed(why), _) => {
+                self.close_server(key, &format!("server conn crashed? {why}"), host)
+            }
+            (_, Some(text)) => self.close_server(key, &text, host),
+            _ if quiet => self.release_rested(key, host),
+            _ if readable => self.list(Who::Server(key)),
+            _ => {}
         }
     }
 
@@ -360,6 +396,7 @@ impl Engine {
             ServerState::Idle => pool.take_idle(key, &server.kind),
             ServerState::Checking(_) => pool.check_ended(&server.kind),
             ServerState::Paired(_)
+            | ServerState::Draining
             | ServerState::Held
             | ServerState::Resetting(_)
             | ServerState::Cancelling(_) => {}

@@ -149,6 +149,9 @@ impl Engine {
         if link.can_flush() {
             link.flush();
         }
+        if matches!(server.state, ServerState::Draining) {
+            return self.drain(key, host);
+        }
         if link.is_flushed()
             && matches!(server.state, ServerState::Dialing(_))
             && let ServerState::Dialing(login) =
@@ -491,6 +494,14 @@ impl Engine {
                 } else {
                     self.close_server(key, "server idle timeout", host);
                 }
+            }
+            ServerState::Draining => {
+                let _ = self.cancel(key, None, None, host);
+                self.close_server(
+                    key,
+                    "abandoned_query_timeout: its client has gone, its query was cancelled",
+                    host,
+                );
             }
             ServerState::Paired(_) => {}
         }

@@ -451,10 +451,9 @@ impl Engine {
             Shutdown::Immediate => true,
             _ if stop.told => self.clients.is_empty(),
             Shutdown::WaitForClients => self.clients.is_empty(),
-            Shutdown::WaitForServers => !self
-                .servers
-                .iter()
-                .any(|(_, server)| server.state.client().is_some()),
+            Shutdown::WaitForServers => !self.servers.iter().any(|(_, server)| {
+                matches!(server.state, ServerState::Paired(_) | ServerState::Draining)
+            }),
         };
         if !done && !stop.told && stop.deadline.is_some_and(|deadline| self.now >= deadline) {
             log::warn!(

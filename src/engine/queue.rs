@@ -246,7 +246,9 @@ impl Engine {
         };
         let too_many = pool.total().saturating_sub(pool.config.max_connections);
         let removed = pool.removed;
-        let stopping = self.stop.is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
+        let stopping = self
+            .stop
+            .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
         for (place, key) in pool.idle_servers().into_iter().enumerate() {
             let recycle = self.servers.get(key).is_some_and(|server| server.recycle);
             if stopping {

@@ -82,6 +82,8 @@ pub enum ServerState {
     Checking(Reset),
     /// A client holds it.
     Paired(ClientKey),
+    /// Its client has gone, and it still works for it.
+    Draining,
     /// Released, but a cancel is under way against it: what comes next must not be hit.
     Held,
     /// The reset runs.
@@ -110,7 +112,7 @@ impl ServerState {
             ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => "new",
             ServerState::Idle => "idle",
             ServerState::Checking(_) | ServerState::Resetting(_) => "tested",
-            ServerState::Paired(_) => "active",
+            ServerState::Paired(_) | ServerState::Draining => "active",
             ServerState::Held => "being_canceled",
             ServerState::Cancelling(_) => "active_cancel",
         }
@@ -205,6 +207,8 @@ impl Server {
                 after(Duration::from_millis(limits::CANCEL_MS))
             }
             ServerState::Paired(_) => None,
+            ServerState::Draining => (!pool.abandoned_query_timeout.is_zero())
+                .then(|| self.since.plus(pool.abandoned_query_timeout)),
             ServerState::Idle => {
                 let idle = (!pool.max_idle_time.is_zero())
                     .then(|| self.since.max(self.spared_at).plus(pool.max_idle_time));

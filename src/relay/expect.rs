@@ -179,6 +179,11 @@ impl Expect {
         self.queue.is_empty() && !self.skipping && !self.batch && self.copy == Copy::None
     }
 
+    /// Whether the server can come to rest by itself: every batch is closed by a Sync, and it waits for no data.
+    pub fn can_finish(&self) -> bool {
+        !self.batch && !self.skipping && !matches!(self.copy, Copy::In | Copy::Both)
+    }
+
     /// Whether an answer is owed or a copy runs: something that a cancel could end.
     pub fn is_owed(&self) -> bool {
         !self.queue.is_empty() || self.copy != Copy::None

@@ -247,6 +247,11 @@ impl Relay {
         self.expect.is_quiet() && self.up.left == 0 && self.down.left == 0
     }
 
+    /// Whether the server can come to rest without the client: what the client sent is whole.
+    pub fn can_finish(&self) -> bool {
+        self.expect.can_finish() && self.up.left == 0
+    }
+
     /// Whether the server may be used by another client once it has been reset.
     pub fn is_reusable(&self) -> bool {
         self.is_quiet() && !self.expect.in_doubt() && !self.seen.leaves_something()

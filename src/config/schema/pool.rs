@@ -11,7 +11,7 @@ use super::super::{Backend, HostPort, PoolConfig, PoolMode, Secret, ServerAssign
 use super::Context;
 
 /// The keys.
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "dsn",
     "backend",
     "mode",
@@ -28,6 +28,7 @@ pub(super) const KEYS: [&str; 16] = [
     "reset_query",
     "reset_timeout",
     "client_idle_timeout",
+    "abandoned_query_timeout",
 ];
 const BACKEND_KEYS: [&str; 9] = [
     "host",
@@ -82,6 +83,7 @@ impl Draft {
             reset_query: Some("DISCARD ALL".to_owned()),
             reset_timeout: seconds(10),
             client_idle_timeout: Duration::ZERO,
+            abandoned_query_timeout: seconds(10),
         };
         Draft {
             place,
@@ -158,6 +160,7 @@ impl Draft {
             ("acquire_timeout", &mut pool.acquire_timeout),
             ("check_delay", &mut pool.check_delay),
             ("client_idle_timeout", &mut pool.client_idle_timeout),
+            ("abandoned_query_timeout", &mut pool.abandoned_query_timeout),
         ] {
             *target = section
                 .get(key)

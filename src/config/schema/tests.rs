@@ -260,8 +260,12 @@ fn defaults_hold_where_nothing_is_written() {
         (seconds(15), seconds(30), seconds(5))
     );
     assert_eq!(
-        (pool.reset_timeout, pool.client_idle_timeout),
-        (seconds(10), Duration::ZERO)
+        (
+            pool.reset_timeout,
+            pool.client_idle_timeout,
+            pool.abandoned_query_timeout
+        ),
+        (seconds(10), Duration::ZERO, seconds(10))
     );
     assert_eq!(
         (pool.check_query.as_deref(), pool.reset_query.as_deref()),
