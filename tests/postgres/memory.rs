@@ -1,0 +1,175 @@
+//! What the process weighs: at its start, with many idle clients, and while a gigabyte streams through.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::support::cluster::PASSWORD;
+use crate::support::{Cluster, Pooler, Wire, wire};
+
+/// The most that the process may weigh while it streams, in kB.
+const STREAMING_KB: u64 = 16 * 1024;
+
+fn megabytes() -> u64 {
+    std::env::var("AETHER_STREAM_MB")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(1024)
+}
+
+fn peak_kb(pooler: &Pooler) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", pooler.pid())).unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn pooler(cluster: &Cluster, more: &str) -> Pooler {
+    Pooler::start(&format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\n\
+         pool:\n  dsn: \"postgres://username:{PASSWORD}@127.0.0.1:{}/database\"\n{more}",
+        cluster.port()
+    ))
+}
+
+#[test]
+fn a_large_result_streams_in_little_memory_past_a_reader_that_stops() {
+    let cluster = Cluster::shared();
+    let pooler = pooler(cluster, "");
+    let mut client = Wire::login(pooler.port(), "username", PASSWORD, "database");
+    let rows = megabytes() * 1024;
+    client.send_message(
+        b'Q',
+        &wire::terminated(&format!(
+            "SELECT repeat('x', 1000) FROM generate_series(1, {rows})"
+        )),
+    );
+    let (mut buffer, mut total, mut stopped) = (vec![0; 1 << 20], 0u64, false);
+    let mut tail = Vec::new();
+    while !tail.ends_with(b"Z\0\0\0\x05I") {
+        let count = client.stream.read(&mut buffer).unwrap();
+        assert!(count > 0, "the connection ended after {total} bytes");
+        total += count as u64;
+        tail.extend_from_slice(&buffer[..count]);
+        tail.drain(..tail.len().saturating_sub(16));
+        if total > 64 << 20 && !stopped {
+            stopped = true;
+            thread::sleep(Duration::from_secs(3));
+        }
+    }
+    assert!(total > rows * 1000, "{total} bytes for {rows} rows");
+    let peak = peak_kb(&pooler);
+    println!("{} MB streamed, peak {peak} kB", total >> 20);
+    assert!(peak < STREAMING_KB, "peak {peak} kB");
+    client.terminate();
+}
+
+#[test]
+fn copies_in_and_out_stream_in_little_memory() {
+    let cluster = Cluster::shared();
+    let pooler = pooler(cluster, "");
+    let mut client = Wire::login(pooler.port(), "username", PASSWORD, "database");
+    client.run("CREATE TABLE memory_copy (line text)");
+    let chunk = wire::message(
+        b'd',
+        "y".repeat(999)
+            .as_bytes()
+            .iter()
+            .chain(b"\n")
+            .copied()
+            .collect::<Vec<_>>()
+            .as_slice(),
+    )
+    .repeat(64);
+    client.send_message(b'Q', &wire::terminated("COPY memory_copy FROM STDIN"));
+    assert_eq!(client.read_message().kind, b'G');
+    let chunks = megabytes() * 4;
+    for _ in 0..chunks {
+        client.stream.write_all(&chunk).unwrap();
+    }
+    client.send_message(b'c', b"");
+    let answer = client.read_until(b'Z');
+    assert_eq!(wire::kinds(&answer), "CZ", "{answer:?}");
+    assert_eq!(
+        client.value("SELECT count(*) FROM memory_copy"),
+        Some((chunks * 64).to_string())
+    );
+    let mut lines = 0;
+    client.send_message(b'Q', &wire::terminated("COPY memory_copy TO STDOUT"));
+    loop {
+        match client.read_message().kind {
+            b'd' => lines += 1,
+            b'Z' => break,
+            _ => {}
+        }
+    }
+    assert_eq!(lines, chunks * 64);
+    let peak = peak_kb(&pooler);
+    println!("{} MB copied in and out, peak {peak} kB", chunks / 16);
+    assert!(peak < STREAMING_KB, "peak {peak} kB");
+    client.run("DROP TABLE memory_copy");
+    client.terminate();
+}
+
+/// A message whose claimed length is a gigabyte is streamed, not waited for; one that cannot be is refused at once.
+#[test]
+fn a_claimed_length_allocates_nothing() {
+    let cluster = Cluster::shared();
+    let pooler = pooler(cluster, "");
+    for length in [0x3fff_fff0u32, 0x7fff_ffff, 0xffff_ffff] {
+        let mut client = Wire::login(pooler.port(), "username", PASSWORD, "database");
+        client.send(&[b"Q".as_slice(), &length.to_be_bytes(), &[b'x'; 5_000]].concat());
+        thread::sleep(Duration::from_millis(100));
+    }
+    let peak = peak_kb(&pooler);
+    assert!(peak < STREAMING_KB, "peak {peak} kB");
+    let mut client = Wire::login(pooler.port(), "username", PASSWORD, "database");
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+}
+
+#[test]
+fn five_thousand_idle_clients_cost_no_server_and_little_memory() {
+    let cluster = Cluster::shared();
+    let many = 5_000;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let pooler = pooler(
+        cluster,
+        "  server_assignment: first_query\n  max_connections: 2\nauth: {type: trust}\nadmin: {users: [username]}\n",
+    );
+    let at_start = pooler.rss_kb();
+    let login = || Wire::login(pooler.port(), "username", PASSWORD, "database");
+    let mut clients: Vec<Wire> = (0..10).map(|_| login()).collect();
+    let before = pooler.rss_kb();
+    clients.extend((0..many).map(|_| login()));
+    let each = (pooler.rss_kb() - before) * 1024 / many;
+    println!("RSS at start {at_start} kB, per idle client {each} bytes");
+    assert!(at_start < 16 * 1024, "RSS at start {at_start} kB");
+    assert!(each < 2_500, "{each} bytes per idle client");
+    for client in clients.iter_mut().step_by(1_000).take(2) {
+        assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    }
+    let mut console = Wire::login(pooler.port(), "username", PASSWORD, "aether");
+    let rows = console.run("SHOW POOLS");
+    let pool = rows.iter().find_map(wire::Message::row).unwrap();
+    assert_eq!(
+        pool[2].as_deref(),
+        Some((many + 10).to_string().as_str()),
+        "{pool:?}"
+    );
+    let listed = console
+        .run("SHOW CLIENTS")
+        .iter()
+        .filter(|message| message.kind == b'D')
+        .count() as u64;
+    assert_eq!(
+        listed,
+        many + 11,
+        "a long answer of the console is complete"
+    );
+}
