@@ -21,12 +21,10 @@ fn megabytes() -> u64 {
 }
 
 fn peak_kb(pooler: &Pooler) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", pooler.pid())).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmHWM:"))
-        .unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let status = fs::read_to_string(format!("/proc/{}/status", pooler.pid())).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.expect("a peak in kB")
 }
 
 fn pooler(cluster: &Cluster, more: &str) -> Pooler {
