@@ -304,7 +304,7 @@ impl Pool {
     }
 
     /// The idle server of the kind that was asked for the longest ago, `but` not of this one.
-    fn oldest_idle(&self, but: Option<&Rc<Kind>>) -> Option<ServerKey> {
+    pub fn oldest_idle(&self, but: Option<&Rc<Kind>>) -> Option<ServerKey> {
         let idle = self
             .kinds
             .iter()
@@ -422,8 +422,9 @@ impl Pool {
             "pool {}: stacks",
             self.name
         );
+        // After a reload with a lower limit, those that are in use or under way, may stay until they are idle.
         assert!(
-            self.total <= self.config.max_connections || self.removed,
+            self.total <= self.config.max_connections || self.idle == 0,
             "pool {}: over its limit",
             self.name
         );
