@@ -914,6 +914,7 @@ impl World {
             && self.kernel.backlog.is_empty()
             && self.events.is_empty()
             && !self.incoming
+            && self.wake.is_none_or(|wake| wake > self.now)
     }
 
     fn check_end(&mut self) {
