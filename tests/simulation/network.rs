@@ -76,6 +76,8 @@ pub struct Connection {
     layered: bool,
     /// Bytes that arrive at a time, at most.
     chunk: usize,
+    /// How often out of a hundred times nothing arrives although it could.
+    sloth: u64,
     /// A reset has arrived at the engine.
     reset: bool,
     near_closed: bool,
@@ -108,6 +110,7 @@ impl Connection {
             } else {
                 random.pick(&[40, 1_500, 70_000])
             },
+            sloth: random.pick(&[0, 0, 0, 50, 98]),
             reset: false,
             near_closed: false,
             far_closed: false,
@@ -124,6 +127,9 @@ impl Connection {
 
     /// Lets some of what is on its way arrive.
     pub fn carry(&mut self) {
+        if self.random.chance(self.sloth) {
+            return;
+        }
         let most = self.random.below(self.chunk) + 1;
         let outward =
             self.out.is_under_way() && (!self.into.is_under_way() || self.random.chance(50));

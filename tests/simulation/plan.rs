@@ -72,8 +72,10 @@ impl Planner<'_> {
     }
 
     fn session(&mut self) {
-        if self.random.chance(15) {
-            self.query("SHOW state".to_owned());
+        match self.random.below(10) {
+            0 => self.query("SHOW state".to_owned()),
+            1 => self.query("SELECT pg_sleep 50000".to_owned()),
+            _ => {}
         }
         for _ in 0..self.random.between(1, 6) {
             match self.random.below(20) {
@@ -94,6 +96,9 @@ impl Planner<'_> {
             if self.random.chance(60) {
                 self.steps.push_back(Step::Settle);
             }
+        }
+        if self.random.chance(15) {
+            self.cancel(); // the last thing it does: the cancel may be under way when somebody else has the server
         }
         if self.scope.tidy || self.random.chance(70) {
             self.steps.push_back(Step::Settle);
@@ -268,8 +273,10 @@ impl Planner<'_> {
     fn copy(&mut self) {
         let extended = self.random.chance(40);
         if extended {
-            self.send(b'P', &[b"\0COPY t FROM STDIN\0\0\0"]);
-            self.send(b'B', &[b"\0\0\0\0\0\0\0\0"]);
+            // A name of its own: nobody else shall run it by mistake.
+            self.send(b'C', &[b"Scopy\0"]);
+            self.send(b'P', &[b"copy\0COPY t FROM STDIN\0\0\0"]);
+            self.send(b'B', &[b"\0copy\0\0\0\0\0\0\0"]);
             self.send(b'E', &[b"\0\0\0\0\0"]);
             if self.random.chance(70) {
                 self.send(b'S', &[]);

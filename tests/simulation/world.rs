@@ -48,6 +48,9 @@ struct Shape {
     hosts: &'static str,
     check_delay: &'static str,
     lifetime: &'static str,
+    idle_time: &'static str,
+    /// Sessions may leave behind what costs a connection.
+    leftovers: bool,
 }
 
 impl Shape {
@@ -80,17 +83,30 @@ impl Shape {
             ]),
             check_delay: random.pick(&["0", "1s", "30s"]),
             lifetime: random.pick(&["0", "0", "3s", "1h"]),
+            idle_time: random.pick(&["0", "2s", "10m"]),
+            leftovers: random.chance(30),
         }
     }
 
-    fn yaml(&self, random: &mut Random) -> String {
+    /// Whether nothing in it is a reason to close a server connection.
+    fn keeps_servers(&self) -> bool {
+        let timeless = self.lifetime == "0" && self.idle_time != "2s";
+        self.tidy
+            && !self.faults
+            && !self.leftovers
+            && timeless
+            && self.sets == 1
+            && self.forced_user
+    }
+
+    fn yaml(&self) -> String {
         let (user, users) = if self.forced_user {
             ("role:secret%20of%20roles@", "")
         } else {
             ("", "")
         };
         let assignment = if self.frugal { "first_query" } else { "login" };
-        let idle = random.pick(&["0", "2s", "10m"]);
+        let idle = self.idle_time;
         format!(
             "pool:\n  dsn: 'postgres://{user}{}/base'\n  max_connections: {}\n  min_idle_connections: {}\n  \
              server_assignment: {assignment}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
@@ -239,6 +255,7 @@ pub struct World {
     excused: bool,
     /// A session ended in the middle, without a fault.
     cut_short: bool,
+    reloaded: bool,
     stopped: bool,
 }
 
@@ -266,7 +283,7 @@ impl World {
     pub fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
         let shape = Shape::draw(&mut random);
-        let yaml = shape.yaml(&mut random);
+        let yaml = shape.yaml();
         let mut kernel = Kernel {
             random: Random::new(random.next()),
             connections: Vec::new(),
@@ -309,6 +326,7 @@ impl World {
             rolled_back: Vec::new(),
             excused: limited,
             cut_short: false,
+            reloaded: false,
             stopped: false,
             shape,
         };
@@ -398,7 +416,7 @@ impl World {
             tidy: self.shape.tidy,
             half_closes: !self.shape.frugal,
             large: !self.shape.tiny,
-            leftovers: self.random.chance(20),
+            leftovers: self.shape.leftovers,
         };
         let mut steps = Planner::plan(&mut self.random, scope, id, session);
         if self.random.chance(1) && self.random.chance(20) {
@@ -760,6 +778,7 @@ impl World {
             })
             .collect();
         self.yaml = yaml.join("\n");
+        self.reloaded = true;
         self.events.push(Event::Reload(configuration(&self.yaml)));
     }
 
@@ -926,6 +945,13 @@ impl World {
         for (_, pool) in self.engine.pools().iter() {
             assert_eq!(pool.waiting(), 0);
             let counters = &pool.stats.total;
+            if self.shape.keeps_servers() && !self.reloaded && !self.cut_short {
+                assert!(
+                    counters.connects <= pool.config.max_connections as u64,
+                    "{} connections",
+                    counters.connects
+                );
+            }
             if self.shape.tidy && self.faults == 0 && !self.cut_short {
                 assert_eq!(counters.queries, self.gone.queries, "queries");
                 assert_eq!(
