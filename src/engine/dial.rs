@@ -266,7 +266,8 @@ impl Engine {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        let ServerState::LoggingIn(login) = std::mem::replace(&mut server.state, ServerState::Held)
+        let ServerState::LoggingIn(login) =
+            std::mem::replace(&mut server.state, ServerState::Resolving)
         else {
             return;
         };
@@ -293,7 +294,8 @@ impl Engine {
         if !matches!(server.state, ServerState::LoggingIn(_)) {
             return;
         }
-        let ServerState::LoggingIn(login) = std::mem::replace(&mut server.state, ServerState::Held)
+        let ServerState::LoggingIn(login) =
+            std::mem::replace(&mut server.state, ServerState::Resolving)
         else {
             return;
         };
@@ -303,6 +305,7 @@ impl Engine {
         self.list(Who::Server(key));
     }
 
+    /// What came of a step of a login. Until here the server is `Resolving`, which counts as connecting like `LoggingIn`.
     fn login_progress(
         &mut self,
         key: ServerKey,
@@ -323,11 +326,7 @@ impl Engine {
                 host.derive(job, Who::Server(key));
             }
             Ok(Step::Ready(welcome)) => self.logged_in(key, welcome, host),
-            Err(refusal) => {
-                // Only counted as connecting again, so that it is taken off the books in one place.
-                server.state = ServerState::Resolving;
-                self.connect_failed(key, refusal, host);
-            }
+            Err(refusal) => self.connect_failed(key, refusal, host),
         }
     }
 
