@@ -16,6 +16,8 @@ mod greet;
 mod link;
 mod pump;
 mod queue;
+#[cfg(test)]
+mod scene;
 mod server;
 mod stream;
 mod wheel;

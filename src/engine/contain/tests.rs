@@ -1,218 +1,31 @@
 //! Connections whose streams panic, beside others that must not notice.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use super::super::*;
-use super::*;
-use crate::auth::KeyDerivation;
-use crate::config::{Outside, schema};
-use crate::wire::{backend, frontend};
+use super::super::scene::{Pipe, Scene, Shared, is_closed};
+use super::super::{BUFFER_LEN, Event, ListenerId, Ready};
+use super::text_of;
+use crate::wire::frontend;
 
-/// One end of a connection, held by the test; the engine holds the stream.
-#[derive(Default)]
-struct Pipe {
-    /// To be read by the engine.
-    input: VecDeque<u8>,
-    /// What the engine wrote.
-    output: Vec<u8>,
-    /// The next read panics.
-    breaks: bool,
-    /// Who it is to the engine.
-    who: Option<Who>,
-}
-
-type Shared = Rc<RefCell<Pipe>>;
-
-struct PipeStream(Shared);
-
-impl Stream for PipeStream {
-    fn read(&mut self, into: &mut [u8]) -> Taken {
-        let mut pipe = self.0.borrow_mut();
-        assert!(!pipe.breaks, "provoked");
-        let count = pipe.input.len().min(into.len());
-        for (to, byte) in into.iter_mut().zip(pipe.input.drain(..count)) {
-            *to = byte;
-        }
-        match count {
-            0 => Taken::Blocked,
-            _ => Taken::Bytes { count, more: false },
-        }
+/// Two clients with their servers.
+fn two_pairs() -> (Scene, [Shared; 2], [Shared; 2]) {
+    let mut scene = Scene::new();
+    let clients = [scene.client(), scene.client()];
+    let servers = [
+        scene.world.servers[0].clone(),
+        scene.world.servers[1].clone(),
+    ];
+    for at in 0..2 {
+        scene.works(&clients[at], &servers[at]);
     }
-
-    fn write(&mut self, from: &[u8]) -> Given {
-        self.0.borrow_mut().output.extend_from_slice(from);
-        Given::Bytes(from.len())
-    }
-
-    fn shutdown(&mut self) {}
-
-    fn facts(&self) -> Facts {
-        Facts::default()
-    }
-}
-
-/// A world of pipes: servers let everybody in at once.
-#[derive(Default)]
-struct World {
-    arriving: VecDeque<Shared>,
-    servers: Vec<Shared>,
-    /// Servers that are dialled break when they are read.
-    servers_break: bool,
-}
-
-impl Host for World {
-    fn accept(&mut self, _: ListenerId, key: ClientKey) -> Accepted {
-        match self.arriving.pop_front() {
-            None => Accepted::Blocked,
-            Some(pipe) => {
-                pipe.borrow_mut().who = Some(Who::Client(key));
-                Accepted::Stream(Box::new(PipeStream(pipe)))
-            }
-        }
-    }
-
-    fn dial(&mut self, _: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
-        let mut welcome = Vec::new();
-        backend::write_authentication_ok(&mut welcome);
-        backend::write_backend_key_data(&mut welcome, 1 + self.servers.len() as u32, b"key!");
-        backend::write_ready(&mut welcome);
-        let pipe = Rc::new(RefCell::new(Pipe {
-            input: welcome.into(),
-            who: Some(Who::Server(key)),
-            breaks: self.servers_break,
-            ..Pipe::default()
-        }));
-        self.servers.push(pipe.clone());
-        Ok(Box::new(PipeStream(pipe)))
-    }
-
-    fn resolve(&mut self, _: &str, _: u16, _: ServerKey) {}
-    fn derive(&mut self, _: KeyDerivation, _: Who) {}
-    fn random(&mut self, into: &mut [u8]) {
-        into.fill(7);
-    }
-    fn stop_listening(&mut self) {}
-}
-
-struct Nothing;
-
-impl Outside for Nothing {
-    fn variable(&self, _: &str) -> Option<String> {
-        None
-    }
-    fn file(&self, _: &Path) -> Result<Vec<u8>, String> {
-        Err("no files here".to_owned())
-    }
-}
-
-const CONFIG: &str = "pool: {dsn: 'postgres://me@127.0.0.1/db'}\nauth: {type: trust}\n";
-
-/// The engine in its world.
-struct Scene {
-    engine: Engine,
-    world: World,
-    now: Tick,
-}
-
-impl Scene {
-    fn new() -> Scene {
-        let config =
-            schema::read(CONFIG, Path::new("aether.yaml"), &Nothing).expect("a configuration");
-        let mut world = World::default();
-        let mut engine = Engine::new(Rc::new(config), Tick(0), &mut world);
-        engine.contain(true);
-        Scene {
-            engine,
-            world,
-            now: Tick(0),
-        }
-    }
-
-    /// A client that asks to be let in.
-    fn client(&mut self) -> Shared {
-        let mut packet = Vec::new();
-        frontend::startup(
-            &mut packet,
-            [(&b"user"[..], &b"me"[..]), (b"database", b"db")],
-        );
-        let pipe = Rc::new(RefCell::new(Pipe {
-            input: packet.into(),
-            ..Pipe::default()
-        }));
-        self.world.arriving.push_back(pipe.clone());
-        self.turn(vec![Event::Incoming(ListenerId(0))]);
-        self.ready(&pipe);
-        if let Some(server) = self.world.servers.last().cloned() {
-            self.ready(&server);
-        }
-        pipe
-    }
-
-    fn turn(&mut self, mut events: Vec<Event>) {
-        self.now = self.now.plus(ms(1));
-        self.engine.turn(self.now, &mut events, &mut self.world);
-        while !self.engine.runnable.is_empty() {
-            self.engine.turn(self.now, &mut Vec::new(), &mut self.world);
-        }
-        self.engine.check();
-    }
-
-    /// The poll reports a pipe.
-    fn ready(&mut self, pipe: &Shared) {
-        let ready = Ready {
-            read: true,
-            write: true,
-            hung_up: false,
-        };
-        let who = pipe.borrow().who.expect("the engine knows it");
-        self.turn(vec![Event::Ready(who, ready)]);
-    }
-
-    /// What comes out of `to` when `bytes` are put into `from`.
-    fn passes(&mut self, from: &Shared, bytes: &[u8], to: &Shared) -> Vec<u8> {
-        to.borrow_mut().output.clear();
-        from.borrow_mut().input.extend(bytes);
-        self.ready(from);
-        to.borrow().output.clone()
-    }
-
-    /// A query and its answer, through and back.
-    fn works(&mut self, client: &Shared, server: &Shared) {
-        let (mut query, mut answer) = (Vec::new(), Vec::new());
-        frontend::query(&mut query, b"select 1");
-        backend::write_command_complete(&mut answer, "SELECT 1");
-        backend::write_ready(&mut answer);
-        assert_eq!(self.passes(client, &query, server), query);
-        assert_eq!(self.passes(server, &answer, client), answer);
-    }
-
-    /// Two clients with their servers.
-    fn two_pairs() -> (Scene, [Shared; 2], [Shared; 2]) {
-        let mut scene = Scene::new();
-        let clients = [scene.client(), scene.client()];
-        let servers = [
-            scene.world.servers[0].clone(),
-            scene.world.servers[1].clone(),
-        ];
-        for at in 0..2 {
-            scene.works(&clients[at], &servers[at]);
-        }
-        (scene, clients, servers)
-    }
-}
-
-/// Whether only the test still holds a pipe (and its world, for servers).
-fn is_closed(pipe: &Shared) -> bool {
-    let by_world = usize::from(matches!(pipe.borrow().who, Some(Who::Server(_))));
-    Rc::strong_count(pipe) <= 1 + by_world
+    (scene, clients, servers)
 }
 
 #[test]
 fn a_panic_closes_its_pair_and_another_pair_goes_on() {
-    let (mut scene, clients, servers) = Scene::two_pairs();
+    let (mut scene, clients, servers) = two_pairs();
     assert!(!is_closed(&clients[0]) && !is_closed(&servers[0]));
     servers[0].borrow_mut().breaks = true;
     scene.ready(&servers[0]);
@@ -236,7 +49,7 @@ fn a_panic_closes_its_pair_and_another_pair_goes_on() {
 
 #[test]
 fn a_panic_while_several_are_run_in_one_turn_leaves_the_others_theirs() {
-    let (mut scene, clients, servers) = Scene::two_pairs();
+    let (mut scene, clients, servers) = two_pairs();
     clients[0].borrow_mut().breaks = true;
     let mut query = Vec::new();
     frontend::query(&mut query, b"");
@@ -296,7 +109,7 @@ fn a_panic_in_a_servers_login_is_told_to_who_waits_and_not_tried_again_at_once()
 
 #[test]
 fn books_that_do_not_agree_after_a_panic_end_the_process() {
-    let (mut scene, _, servers) = Scene::two_pairs();
+    let (mut scene, _, servers) = two_pairs();
     let pool = scene.engine.pools.keys()[0];
     let kind = scene
         .engine
@@ -322,7 +135,7 @@ fn books_that_do_not_agree_after_a_panic_end_the_process() {
 
 #[test]
 fn in_simulation_and_tests_every_panic_is_one() {
-    let (mut scene, _, servers) = Scene::two_pairs();
+    let (mut scene, _, servers) = two_pairs();
     scene.engine.contain(false);
     servers[0].borrow_mut().breaks = true;
     let ended = catch_unwind(AssertUnwindSafe(|| scene.ready(&servers[0])));
