@@ -43,37 +43,37 @@ fn names(folder: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Runs a property over the inputs of one folder; how many there were.
-fn replay(folder: &Path, property: properties::Property) -> usize {
+/// Runs a property over the inputs of one folder; how many there were, and which broke it.
+fn replay(folder: &Path, property: properties::Property) -> (usize, Vec<PathBuf>) {
     let inputs = entries(folder);
-    for input in &inputs {
+    let breaks = |input: &PathBuf| {
         let bytes = fs::read(input).expect("an input");
-        let outcome = std::panic::catch_unwind(|| property(&bytes));
-        assert!(
-            outcome.is_ok(),
-            "{} breaks its property, see above",
-            input.display()
-        );
-    }
-    inputs.len()
+        std::panic::catch_unwind(|| property(&bytes)).is_err()
+    };
+    let broken = inputs.iter().filter(|input| breaks(input)).cloned();
+    (inputs.len(), broken.collect())
 }
 
 #[test]
 fn every_input_in_the_tree_holds() {
-    let (mut all, mut crashes) = (0, 0);
+    let (mut inputs, mut crashes, mut broken) = (0, 0, Vec::new());
     for (target, property) in properties::ALL {
-        let count = replay(&fuzz().join("corpus").join(target), property);
+        let (count, found) = replay(&fuzz().join("corpus").join(target), property);
         assert!(count > 0, "{target} has no corpus");
-        all += count;
         println!("{target}: {count} inputs");
-        let found = fuzz().join("crashes").join(target);
-        if found.exists() {
-            crashes += replay(&found, property);
+        inputs += count;
+        broken.extend(found);
+        let once_broken = fuzz().join("crashes").join(target);
+        if once_broken.exists() {
+            let (count, found) = replay(&once_broken, property);
+            crashes += count;
+            broken.extend(found);
         }
     }
-    println!(
-        "{} inputs replayed, {crashes} of them once broke something",
-        all + crashes
+    println!("{inputs} inputs and {crashes} that once broke something were replayed");
+    assert!(
+        broken.is_empty(),
+        "these break their property, see above: {broken:#?}"
     );
 }
 

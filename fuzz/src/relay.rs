@@ -21,6 +21,8 @@ const TEXTS: [&[u8]; 6] = [
     b"\0",
 ];
 
+/// Up to here queues of expected answers are compared one by one.
+const SHORT_QUEUE: usize = 100;
 /// Longer conversations find nothing that shorter ones do not.
 const STEPS_MAX: usize = 100;
 
@@ -199,11 +201,12 @@ impl End {
             (&other.up.passed, &other.down.passed),
             "the same bytes pass"
         );
-        assert_eq!(
-            format!("{:?}", self.relay),
-            format!("{:?}", other.relay),
-            "the same state"
-        );
+        assert_eq!(self.relay.owed(), other.relay.owed());
+        // Long queues take long to be written out; they are compared when they have become short again.
+        if self.relay.owed() < SHORT_QUEUE {
+            let (state, also) = (format!("{:?}", self.relay), format!("{:?}", other.relay));
+            assert_eq!(state, also, "the same state");
+        }
         assert_eq!((&self.vars, self.tally), (&other.vars, other.tally));
         if !ended {
             assert_eq!(
@@ -217,33 +220,34 @@ impl End {
     /// What must hold of one relay, as an independent scan of what has passed sees it.
     fn check(&self) {
         for way in [&self.up, &self.down] {
-            let sum = [&way.passed[..], &way.kept[..]].concat();
-            assert_eq!(sum, way.given, "what passed and what is kept is what came");
+            let (passed, kept) = way.given.split_at(way.passed.len());
+            assert_eq!(
+                (passed, kept),
+                (&way.passed[..], &way.kept[..]),
+                "what passed and what is kept is what came"
+            );
         }
-        let (up_open, down_open) = (scan(&self.up.passed).open, scan(&self.down.passed).open);
+        let (up, down) = (scan(&self.up.passed), scan(&self.down.passed));
+        let relay = &self.relay;
         assert!(
-            !self.relay.is_quiet() || (!up_open && !down_open),
+            !relay.is_quiet() || !(up.open || down.open),
             "quiet in the middle of a message"
         );
         assert!(
-            !self.relay.may_add_error() || !down_open,
+            !relay.may_add_error() || !down.open,
             "an error may be put into a message"
         );
         assert!(
-            !self.relay.can_finish() || !up_open,
+            !relay.can_finish() || !up.open,
             "can finish in the middle of a client's message"
         );
-        assert!(self.relay.is_quiet() || !self.relay.is_reusable());
-        assert!(self.relay.owed() <= limits::OWED_MAX);
+        assert!(relay.is_quiet() || !relay.is_reusable());
+        assert!(relay.owed() <= limits::OWED_MAX);
         assert_eq!(
-            scan(&self.down.passed).ready,
-            self.tally.queries,
+            down.ready, self.tally.queries,
             "every ReadyForQuery is counted"
         );
-        assert!(
-            !scan(&self.up.passed).terminate,
-            "Terminate is not passed on"
-        );
+        assert!(!up.terminate, "Terminate is not passed on");
     }
 }
 
