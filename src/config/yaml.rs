@@ -106,8 +106,17 @@ pub(super) fn document(text: &str, file: &str) -> Result<Node, ConfigError> {
             file: file.to_owned(),
             line: error.location().map(|location| location.line()),
             key: String::new(),
-            text: format!("not valid YAML: {error}"),
+            text: format!("not valid YAML: {}", without_path(&error.to_string())),
         })
+}
+
+/// serde_yaml puts the keys on the way in front of some errors, as they are: any bytes, perhaps a value that lost its key.
+fn without_path(error: &str) -> String {
+    let begin = error.rfind("invalid type: ").unwrap_or(0);
+    let text = error.get(begin..).unwrap_or(error);
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 impl<'de> serde::Deserialize<'de> for Node {
@@ -696,6 +705,22 @@ mod tests {
             assert_eq!(error.line, line, "{text}: {error}");
             assert!(error.to_string().starts_with("f.yaml:"), "{error}");
         }
+    }
+
+    /// Found by the fuzz target yaml: serde_yaml repeats the keys that lead to a broken one, control bytes and all.
+    #[test]
+    fn a_broken_document_is_told_on_one_line_without_its_keys() {
+        let text =
+            "pool:\n  postgres://u:hunter2@h/d:\n    \"\\e[31m\":\n      ? {a: b}\n      : c\n";
+        let error = document(text, "f.yaml").err().unwrap().to_string();
+        assert!(
+            error.starts_with("f.yaml:4: not valid YAML: invalid type: map"),
+            "{error}"
+        );
+        assert!(
+            !error.contains("hunter2") && !error.contains('\x1b'),
+            "{error}"
+        );
     }
 
     #[test]

@@ -102,10 +102,10 @@ impl Engine {
 
     /// Takes what a server still says to a client that has gone, until it has come to rest.
     pub(super) fn drain(&mut self, key: ServerKey, host: &mut dyn Host) {
-        let mut buffer = std::mem::take(&mut self.buffer);
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
+        let mut buffer = std::mem::take(&mut self.buffer);
         let Some(link) = server.link.as_mut().filter(|link| link.is_readable()) else {
             self.buffer = buffer;
             return;
@@ -180,7 +180,7 @@ impl Engine {
     }
 
     /// Takes a client out of the queue and forgets its cancel key.
-    fn forget(&mut self, key: ClientKey) {
+    pub(super) fn forget(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -227,10 +227,10 @@ impl Engine {
 
     /// Lets a client read its last message: writes, closes our side, and waits for the end of the other.
     pub(super) fn linger(&mut self, key: ClientKey, host: &mut dyn Host) {
-        let mut buffer = std::mem::take(&mut self.buffer);
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
+        let mut buffer = std::mem::take(&mut self.buffer);
         if client.link.is_flushed()
             && let ClientState::Leaving { shut } = &mut client.state
             && !std::mem::replace(shut, true)

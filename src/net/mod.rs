@@ -160,13 +160,17 @@ pub fn run(config: Config, path: PathBuf, listeners: Vec<std::net::TcpListener>)
     let start = Instant::now();
     let now = || Tick(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
     let mut engine = Engine::new(Rc::new(config), now(), &mut shell);
+    engine.contain(true);
     let (mut polled, mut events) = (Events::with_capacity(1024), Vec::new());
     // Whoever connected before the loop began has no edge of its own.
     events.extend((0..shell.listeners.len()).map(|at| Event::Incoming(ListenerId(at))));
     loop {
         let turn = engine.turn(now(), &mut events, &mut shell);
         for request in turn.requests {
-            admin::answer(&mut engine, &request);
+            let asker = Who::Client(request.client);
+            engine.guard(asker, &mut shell, |engine, _| {
+                admin::answer(engine, &request)
+            });
             events.push(Event::Ready(Who::Client(request.client), Ready::default()));
         }
         if turn.stopped {
