@@ -92,7 +92,7 @@ impl Engine {
             .config
             .check_query
             .as_deref()
-            .filter(|_| now.since(server.since) >= pool.config.check_delay.as_micros() as u64)
+            .filter(|_| now.since(server.since) > pool.config.check_delay.as_micros() as u64)
         else {
             return true;
         };
