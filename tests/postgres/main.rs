@@ -3,5 +3,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod life_cycle;
 mod memory;
 mod support_itself;
