@@ -343,8 +343,10 @@ impl Engine {
         if let Some(server) = self.servers.get_mut(key) {
             let mut bye = Vec::new();
             frontend::terminate(&mut bye);
+            // In the middle of a message the server would take the goodbye for the rest of it.
             if !server.state.is_connecting()
                 && !server.state.is_cancel()
+                && server.relay.is_between_messages()
                 && let Some(link) = server.link.as_mut()
             {
                 link.send(&bye);
