@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod faults;
 mod life_cycle;
 mod memory;
 mod support_itself;
