@@ -3,7 +3,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cancels;
 mod faults;
 mod life_cycle;
+mod load;
 mod memory;
 mod support_itself;
