@@ -125,9 +125,7 @@ fn pump(
 
 fn verdict(client: &Client, server: &Server, half_closed: bool) -> Pumped {
     let departing = matches!(client.state, ClientState::Departing(_));
-    // What a client left unfinished is answered by nothing: there is no use in waiting for it.
-    let over = !server.relay.is_busy() || !server.relay.can_finish();
-    if (departing || half_closed) && over && client.link.is_flushed() {
+    if (departing || half_closed) && !server.relay.is_busy() && client.link.is_flushed() {
         return Pumped::ClientLeft(Departure::Closed);
     }
     if half_closed {
