@@ -333,8 +333,9 @@ impl Engine {
         if may_tell {
             self.tell(client, refusal);
         } else if let Some(client) = self.clients.get(client) {
+            let age = self.now.since(client.connected_at) / 1_000_000;
             log::info!(
-                "client {} {}: closing because: {reason}",
+                "client {} {}: closing because: {reason} (age {age}s)",
                 client.id,
                 client.label()
             );
