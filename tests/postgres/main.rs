@@ -8,4 +8,5 @@ mod faults;
 mod life_cycle;
 mod load;
 mod memory;
+mod operations;
 mod support_itself;
