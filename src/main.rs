@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -59,14 +60,8 @@ fn main() -> ExitCode {
 }
 
 fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
-    // Go's flag package taught people `-config`; pico-args would take it for six short options.
-    let given = given.into_iter().map(|word| match word.to_str() {
-        Some(text) if text == "-config" || text.starts_with("-config=") => {
-            OsString::from(format!("-{text}"))
-        }
-        _ => word,
-    });
-    let mut given = pico_args::Arguments::from_vec(given.collect());
+    let given = given.into_iter().flat_map(config_option).collect();
+    let mut given = pico_args::Arguments::from_vec(given);
     if given.contains(["-h", "--help"]) {
         return Ok(Asked::Help);
     }
@@ -101,7 +96,19 @@ fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
     Ok(Asked::Run(arguments))
 }
 
-fn to_path(text: &std::ffi::OsStr) -> Result<PathBuf, String> {
+/// Go's flag package taught people `-config`, which pico-args would take for six short options; and of values that need not
+/// be UTF-8, as names of files, it does not know the form with `=`.
+fn config_option(word: OsString) -> Vec<OsString> {
+    let bytes = word.as_bytes();
+    let option = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-"));
+    match option.and_then(|option| option.strip_prefix(b"config")) {
+        Some(b"") => vec!["--config".into()],
+        Some([b'=', file @ ..]) => vec!["--config".into(), OsStr::from_bytes(file).to_owned()],
+        _ => vec![word],
+    }
+}
+
+fn to_path(text: &OsStr) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 

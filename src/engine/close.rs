@@ -9,6 +9,8 @@ use crate::wire::frame::printable;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
 
+const LEFT_IN_THE_MIDDLE: &str = "client left in the middle of a message, a copy or a batch";
+
 /// How a client left its server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Departure {
@@ -59,15 +61,15 @@ impl Engine {
         };
         server.state = ServerState::Held;
         server.sessions += u64::from(departure != Departure::Welcomed);
-        if server.relay.is_quiet() {
+        let shut = server.link.as_ref().is_some_and(super::Link::is_shut);
+        if server.relay.is_quiet() && !shut {
             self.release_rested(key, host);
-        } else if server.relay.can_finish() {
+        } else if server.relay.can_finish() && !shut {
             // What the client asked for is done to its end, as it would be without a pooler; it may rely on that.
             self.enter_server(key, ServerState::Draining);
             self.list(Who::Server(key));
         } else {
-            let reason = "client left in the middle of a message, a copy or a batch";
-            self.close_server(key, reason, host);
+            self.close_server(key, LEFT_IN_THE_MIDDLE, host);
         }
     }
 
@@ -121,6 +123,7 @@ impl Engine {
             }
         }
         let (readable, quiet) = (link.is_readable(), server.relay.is_quiet());
+        let stuck = !server.relay.can_finish();
         self.buffer = buffer;
         match (input, broke) {
             (Input::Closed(why), _) => {
@@ -128,6 +131,7 @@ impl Engine {
             }
             (_, Some(text)) => self.close_server(key, &text, host),
             _ if quiet => self.release_rested(key, host),
+            _ if stuck => self.close_server(key, LEFT_IN_THE_MIDDLE, host),
             _ if readable => self.list(Who::Server(key)),
             _ => {}
         }
@@ -329,8 +333,9 @@ impl Engine {
         if may_tell {
             self.tell(client, refusal);
         } else if let Some(client) = self.clients.get(client) {
+            let age = self.now.since(client.connected_at) / 1_000_000;
             log::info!(
-                "client {} {}: closing because: {reason}",
+                "client {} {}: closing because: {reason} (age {age}s)",
                 client.id,
                 client.label()
             );
@@ -343,8 +348,10 @@ impl Engine {
         if let Some(server) = self.servers.get_mut(key) {
             let mut bye = Vec::new();
             frontend::terminate(&mut bye);
+            // In the middle of a message the server would take the goodbye for the rest of it.
             if !server.state.is_connecting()
                 && !server.state.is_cancel()
+                && server.relay.is_between_messages()
                 && let Some(link) = server.link.as_mut()
             {
                 link.send(&bye);

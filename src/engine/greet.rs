@@ -357,7 +357,7 @@ impl Engine {
             return;
         };
         let ClientState::Proving(verify) =
-            std::mem::replace(&mut client.state, ClientState::Leaving { shut: false })
+            std::mem::replace(&mut client.state, ClientState::undecided())
         else {
             return;
         };
@@ -380,7 +380,7 @@ impl Engine {
             return;
         }
         let ClientState::Deriving(verify) =
-            std::mem::replace(&mut client.state, ClientState::Leaving { shut: false })
+            std::mem::replace(&mut client.state, ClientState::undecided())
         else {
             return;
         };

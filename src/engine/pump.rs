@@ -66,6 +66,10 @@ impl Engine {
             }
             Pumped::ClientLeft(departure) => self.client_left(client_key, departure, host),
             Pumped::ClientBroke(refusal) => self.refuse(client_key, refusal, host),
+            // It was told that the client has gone.
+            Pumped::ServerLeft(_) if server.link.as_ref().is_some_and(Link::is_shut) => {
+                self.client_left(client_key, Departure::Closed, host)
+            }
             Pumped::ServerLeft(why) => self.server_left(client_key, server_key, &why, host),
             Pumped::ServerBroke(refusal) => {
                 self.server_broke(client_key, server_key, &refusal, host)
@@ -120,7 +124,21 @@ fn pump(
     ) {
         return pumped;
     }
+    if half_closed || matches!(client.state, ClientState::Departing(_)) {
+        pass_the_end_on(server);
+    }
     verdict(client, server, half_closed)
+}
+
+/// If what the client began will never be whole, the server learns of the end as it would without us: it answers what it owes,
+/// and closes.
+fn pass_the_end_on(server: &mut Server) {
+    if !server.relay.can_finish()
+        && let Some(link) = server.link.as_mut()
+        && !link.is_shut()
+    {
+        link.shutdown();
+    }
 }
 
 fn verdict(client: &Client, server: &Server, half_closed: bool) -> Pumped {

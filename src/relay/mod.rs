@@ -252,6 +252,11 @@ impl Relay {
         self.expect.can_finish() && self.up.left == 0
     }
 
+    /// Whether all that went to the server are whole messages.
+    pub fn is_between_messages(&self) -> bool {
+        self.up.left == 0
+    }
+
     /// Whether the server may be used by another client once it has been reset.
     pub fn is_reusable(&self) -> bool {
         self.is_quiet() && !self.expect.in_doubt() && !self.seen.leaves_something()

@@ -3,5 +3,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cancels;
+mod faults;
+mod life_cycle;
+mod load;
 mod memory;
+mod operations;
 mod support_itself;
