@@ -409,8 +409,12 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
         .iter()
         .map(|(name, value)| (text(name), text(value)))
         .collect();
-    for (name, value) in &session.parameters {
-        let name = name.to_ascii_lowercase();
+    let given: BTreeMap<Vec<u8>, &Vec<u8>> = session
+        .parameters
+        .iter()
+        .map(|(name, value)| (parameter_name(name), value))
+        .collect();
+    for (name, value) in given {
         match (parameters.get_mut(&name), &name[..]) {
             (Some(options), b"options") => {
                 options.push(b' ');
@@ -438,6 +442,17 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
         ));
     }
     Ok(kind)
+}
+
+/// A startup parameter's name in the form in which kinds compare. Settings have names without case; those that mean something
+/// in the packet itself do not, so that `User` is no way to another role: the server does not know such a setting and says so.
+fn parameter_name(name: &[u8]) -> Vec<u8> {
+    let lower = name.to_ascii_lowercase();
+    match &lower[..] {
+        b"user" | b"database" | b"options" | b"replication" => name.to_vec(),
+        _ if lower.starts_with(b"_pq_.") => name.to_vec(),
+        _ => lower,
+    }
 }
 
 /// PostgreSQL's `parse_bool`, as far as the values for "no" go.
