@@ -59,9 +59,10 @@ impl Engine {
         };
         server.state = ServerState::Held;
         server.sessions += u64::from(departure != Departure::Welcomed);
-        if server.relay.is_quiet() {
+        let shut = server.link.as_ref().is_some_and(super::Link::is_shut);
+        if server.relay.is_quiet() && !shut {
             self.release_rested(key, host);
-        } else if server.relay.can_finish() {
+        } else if server.relay.can_finish() && !shut {
             // What the client asked for is done to its end, as it would be without a pooler; it may rely on that.
             self.enter_server(key, ServerState::Draining);
             self.list(Who::Server(key));

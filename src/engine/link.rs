@@ -16,6 +16,8 @@ pub struct Link {
     hung_up: bool,
     /// How writing ended. Reading goes on: the peer's last words may still be there.
     broken: Option<Why>,
+    /// Our side is closed.
+    shut: bool,
     /// Read, but not decided yet: the start of a message.
     carry: Vec<u8>,
     /// To be written when the peer takes it, from `sent` on.
@@ -45,6 +47,7 @@ impl Link {
             writable: true,
             hung_up: false,
             broken: None,
+            shut: false,
             carry: Vec::new(),
             outbox: Vec::new(),
             sent: 0,
@@ -213,6 +216,12 @@ impl Link {
 
     /// Nothing more will be written.
     pub fn shutdown(&mut self) {
+        self.shut = true;
         self.stream.shutdown();
+    }
+
+    /// Whether our side is closed.
+    pub fn is_shut(&self) -> bool {
+        self.shut
     }
 }

@@ -61,11 +61,22 @@ impl Engine {
             }
             Pumped::GoesOn => self.list(Who::Client(client_key)),
             Pumped::HalfClosed => {
+                // What is begun will never be whole: the server learns of the end as it would without us, answers what it owes,
+                // and closes.
+                if !server.relay.can_finish()
+                    && let Some(link) = server.link.as_mut()
+                {
+                    link.shutdown();
+                }
                 self.enter_client(client_key, ClientState::Departing(server_key));
                 self.list(Who::Client(client_key));
             }
             Pumped::ClientLeft(departure) => self.client_left(client_key, departure, host),
             Pumped::ClientBroke(refusal) => self.refuse(client_key, refusal, host),
+            // It was told that the client has gone.
+            Pumped::ServerLeft(_) if server.link.as_ref().is_some_and(Link::is_shut) => {
+                self.client_left(client_key, Departure::Closed, host)
+            }
             Pumped::ServerLeft(why) => self.server_left(client_key, server_key, &why, host),
             Pumped::ServerBroke(refusal) => {
                 self.server_broke(client_key, server_key, &refusal, host)
