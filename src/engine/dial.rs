@@ -163,6 +163,10 @@ impl Engine {
     }
 
     fn read_server(&mut self, key: ServerKey, host: &mut dyn Host) {
+        let deriving = |server: &Server| matches!(&server.state, ServerState::LoggingIn(login) if login.is_deriving());
+        if self.servers.get(key).is_some_and(deriving) {
+            return; // a server has nothing to say now; what it says all the same waits in its socket
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         if let Some(link) = self
             .servers
