@@ -3,5 +3,6 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod isolation;
 mod memory;
 mod support_itself;
