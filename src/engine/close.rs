@@ -9,6 +9,8 @@ use crate::wire::frame::printable;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
 
+const LEFT_IN_THE_MIDDLE: &str = "client left in the middle of a message, a copy or a batch";
+
 /// How a client left its server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Departure {
@@ -67,8 +69,7 @@ impl Engine {
             self.enter_server(key, ServerState::Draining);
             self.list(Who::Server(key));
         } else {
-            let reason = "client left in the middle of a message, a copy or a batch";
-            self.close_server(key, reason, host);
+            self.close_server(key, LEFT_IN_THE_MIDDLE, host);
         }
     }
 
@@ -122,6 +123,7 @@ impl Engine {
             }
         }
         let (readable, quiet) = (link.is_readable(), server.relay.is_quiet());
+        let stuck = !server.relay.can_finish();
         self.buffer = buffer;
         match (input, broke) {
             (Input::Closed(why), _) => {
@@ -129,6 +131,7 @@ impl Engine {
             }
             (_, Some(text)) => self.close_server(key, &text, host),
             _ if quiet => self.release_rested(key, host),
+            _ if stuck => self.close_server(key, LEFT_IN_THE_MIDDLE, host),
             _ if readable => self.list(Who::Server(key)),
             _ => {}
         }

@@ -61,13 +61,6 @@ impl Engine {
             }
             Pumped::GoesOn => self.list(Who::Client(client_key)),
             Pumped::HalfClosed => {
-                // What is begun will never be whole: the server learns of the end as it would without us, answers what it owes,
-                // and closes.
-                if !server.relay.can_finish()
-                    && let Some(link) = server.link.as_mut()
-                {
-                    link.shutdown();
-                }
                 self.enter_client(client_key, ClientState::Departing(server_key));
                 self.list(Who::Client(client_key));
             }
@@ -131,7 +124,21 @@ fn pump(
     ) {
         return pumped;
     }
+    if half_closed || matches!(client.state, ClientState::Departing(_)) {
+        pass_the_end_on(server);
+    }
     verdict(client, server, half_closed)
+}
+
+/// If what the client began will never be whole, the server learns of the end as it would without us: it answers what it owes,
+/// and closes.
+fn pass_the_end_on(server: &mut Server) {
+    if !server.relay.can_finish()
+        && let Some(link) = server.link.as_mut()
+        && !link.is_shut()
+    {
+        link.shutdown();
+    }
 }
 
 fn verdict(client: &Client, server: &Server, half_closed: bool) -> Pumped {
