@@ -5,4 +5,5 @@ mod support;
 
 mod isolation;
 mod memory;
+mod session;
 mod support_itself;
