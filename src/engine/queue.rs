@@ -436,7 +436,9 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
         .iter()
         .map(|(name, value)| name.len() + value.len() + 2)
         .sum();
-    if length + kind.user.len() + kind.database.len() + 40 > limits::STARTUP_PACKET_MAX {
+    // Length word, version, the ends of two names and two values, and the last one.
+    let frame = 4 + 4 + "user".len() + "database".len() + 4 + 1;
+    if length + kind.user.len() + kind.database.len() + frame > limits::STARTUP_PACKET_MAX {
         return Err(Refusal::protocol(
             "the startup parameters are too long together with those of the pool",
         ));
