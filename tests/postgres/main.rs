@@ -4,6 +4,7 @@
 mod support;
 
 mod isolation;
+mod logins;
 mod memory;
 mod session;
 mod support_itself;
