@@ -7,6 +7,9 @@ use crate::wire::frame::printable;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
 
+/// Leaves the role `none`, also where the startup packet, ALTER ROLE or ALTER DATABASE say otherwise: that takes RESET ROLE.
+const DISCARD_ALL: &str = "DISCARD ALL";
+
 /// Queries under way whose answers are nobody's but ours.
 #[derive(Debug)]
 pub struct Reset {
@@ -41,6 +44,10 @@ impl Reset {
         if let Some(sql) = reset_query {
             frontend::query(out, sql.as_bytes());
             ready += 1;
+            if sql.eq_ignore_ascii_case(DISCARD_ALL) {
+                frontend::query(out, b"RESET ROLE");
+                ready += 1;
+            }
         }
         (ready > 0).then_some(Reset { ready })
     }
@@ -83,12 +90,17 @@ mod tests {
         let mut out = Vec::new();
         let mut reset = Reset::release(TransactionStatus::Failed, Some("DISCARD ALL"), &mut out)
             .expect("something to run");
-        assert_eq!(out, b"Q\0\0\0\x0dROLLBACK\0Q\0\0\0\x10DISCARD ALL\0");
-        let steps: [(u8, &[u8]); 4] = [
+        assert_eq!(
+            out,
+            b"Q\0\0\0\x0dROLLBACK\0Q\0\0\0\x10DISCARD ALL\0Q\0\0\0\x0fRESET ROLE\0"
+        );
+        let steps: [(u8, &[u8]); 6] = [
             (b'C', b"ROLLBACK\0"),
             (b'Z', b"I"),
             (b'S', b"TimeZone\0UTC\0"),
             (b'C', b"DISCARD ALL\0"),
+            (b'Z', b"I"),
+            (b'C', b"RESET\0"),
         ];
         for (tag, body) in steps {
             assert_eq!(reset.step(tag, body), Outcome::More);

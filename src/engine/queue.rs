@@ -420,8 +420,12 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
         .iter()
         .map(|(name, value)| (text(name), text(value)))
         .collect();
-    for (name, value) in &session.parameters {
-        let name = name.to_ascii_lowercase();
+    let given: BTreeMap<Vec<u8>, &Vec<u8>> = session
+        .parameters
+        .iter()
+        .map(|(name, value)| (parameter_name(name), value))
+        .collect();
+    for (name, value) in given {
         match (parameters.get_mut(&name), &name[..]) {
             (Some(options), b"options") => {
                 options.push(b' ');
@@ -443,12 +447,25 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
         .iter()
         .map(|(name, value)| name.len() + value.len() + 2)
         .sum();
-    if length + kind.user.len() + kind.database.len() + 40 > limits::STARTUP_PACKET_MAX {
+    // Length word, version, the ends of two names and two values, and the last one.
+    let frame = 4 + 4 + "user".len() + "database".len() + 4 + 1;
+    if length + kind.user.len() + kind.database.len() + frame > limits::STARTUP_PACKET_MAX {
         return Err(Refusal::protocol(
             "the startup parameters are too long together with those of the pool",
         ));
     }
     Ok(kind)
+}
+
+/// A startup parameter's name in the form in which kinds compare. Settings have names without case; those that mean something
+/// in the packet itself do not, so that `User` is no way to another role: the server does not know such a setting and says so.
+fn parameter_name(name: &[u8]) -> Vec<u8> {
+    let lower = name.to_ascii_lowercase();
+    match &lower[..] {
+        b"user" | b"database" | b"options" | b"replication" => name.to_vec(),
+        _ if lower.starts_with(b"_pq_.") => name.to_vec(),
+        _ => lower,
+    }
 }
 
 /// PostgreSQL's `parse_bool`, as far as the values for "no" go.

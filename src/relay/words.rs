@@ -23,6 +23,8 @@ impl Seen {
     pub const LOCK: Seen = Seen(32);
     /// Something that `DISCARD ALL` leaves behind: a dblink connection, a loaded library, a replication slot.
     pub const LEFTOVER: Seen = Seen(64);
+    /// `SEED`: with `SET` or `set_config` it seeds `random()`, which `DISCARD ALL` leaves as it is.
+    const SEED: Seen = Seen(128);
 
     /// Adds what `other` has.
     pub fn insert(&mut self, other: Seen) {
@@ -37,7 +39,8 @@ impl Seen {
     /// Whether there may be something that the next client could notice after `DISCARD ALL`. Temporary tables are dropped, but
     /// their schema stays, and PREPARE TRANSACTION for one behaves differently then.
     pub fn leaves_something(self) -> bool {
-        self.contains(Seen::LEFTOVER) || self.contains(Seen::TEMPORARY)
+        let seeded = self.contains(Seen::SET) && self.contains(Seen::SEED);
+        self.contains(Seen::LEFTOVER) || self.contains(Seen::TEMPORARY) || seeded
     }
 
     /// As words, for SHOW SERVERS; empty when nothing was seen.
@@ -83,7 +86,7 @@ const fn hash(word: &str) -> u32 {
     hash
 }
 
-const WORDS: [(u32, Seen); 22] = [
+const WORDS: [(u32, Seen); 23] = [
     (hash("set"), Seen::SET),
     (hash("set_config"), Seen::SET),
     (hash("temp"), Seen::TEMPORARY),
@@ -107,6 +110,7 @@ const WORDS: [(u32, Seen); 22] = [
     (hash("pg_replication_origin_session_setup"), Seen::LEFTOVER),
     // The seed of random() stays as well.
     (hash("setseed"), Seen::LEFTOVER),
+    (hash("seed"), Seen::SEED),
 ];
 
 impl Default for Words {
@@ -171,6 +175,20 @@ mod tests {
             seen("select pg_create_logical_replication_slot('s', 'p', true)"),
             "leftover"
         );
+    }
+
+    #[test]
+    fn a_seed_counts_only_where_something_is_set() {
+        let leaves = |text: &str| {
+            let (mut words, mut seen) = (Words::default(), Seen::default());
+            words.read(text.as_bytes(), &mut seen);
+            words.end(&mut seen);
+            seen.leaves_something()
+        };
+        assert!(leaves("set seed = 0.5"));
+        assert!(leaves("select set_config('seed', '0.5', false)"));
+        assert!(!leaves("select seed from plants"));
+        assert!(!leaves("update plants set colour = 'green'"));
     }
 
     #[test]

@@ -5,8 +5,11 @@ mod support;
 
 mod cancels;
 mod faults;
+mod isolation;
 mod life_cycle;
 mod load;
+mod logins;
 mod memory;
 mod operations;
+mod session;
 mod support_itself;

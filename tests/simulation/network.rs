@@ -110,7 +110,7 @@ impl Connection {
             } else {
                 random.pick(&[40, 1_500, 70_000])
             },
-            sloth: random.pick(&[0, 0, 0, 50, 98]),
+            sloth: random.pick(&[0, 0, 0, 0, 0, 50, 95]),
             reset: false,
             near_closed: false,
             far_closed: false,

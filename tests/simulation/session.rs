@@ -592,6 +592,7 @@ impl Session {
                 self.settings = self.defaults.clone();
                 "RESET"
             }
+            ["RESET", "ROLE"] => "RESET",
             ["BEGIN"] => {
                 if self.status == Status::Block {
                     notice(out, "there is already a transaction in progress", None);

@@ -120,7 +120,7 @@ impl Shape {
             self.check_delay,
             self.lifetime,
             if self.faults { "20s" } else { "0" },
-            if self.faults { "1s" } else { "10s" },
+            if self.faults { "1s" } else { "10m" },
             self.client_method.as_str(),
         )
     }
@@ -419,7 +419,7 @@ impl World {
             leftovers: self.shape.leftovers,
         };
         let mut steps = Planner::plan(&mut self.random, scope, id, session);
-        if self.random.chance(1) && self.random.chance(20) {
+        if !self.shape.tiny && self.random.chance(1) && self.random.chance(20) {
             steps.extend((0..9_000).map(|_| Step::Send(b'Q', b"\0".to_vec())));
             steps.extend([Step::Settle, Step::Leave(Leave::Terminate)]);
             steps.retain({
