@@ -686,6 +686,11 @@ fn a_copy_that_fails_early_does_not_cost_the_pool_its_server() {
         client.terminate();
     }
     scene.wait_for_rest();
+    assert_eq!(
+        scene.show("STATS")[0]["total_server_connects"],
+        "1",
+        "the same server, a hundred times"
+    );
     is_clean(&mut scene.login());
 }
 
