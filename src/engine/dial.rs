@@ -441,6 +441,9 @@ impl Engine {
         let Some(server) = self.servers.get(key) else {
             return;
         };
+        if server.is_expired(self.now) {
+            return self.close_server(key, "server lifetime over", host);
+        }
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
@@ -448,9 +451,6 @@ impl Engine {
             pool.check_ended(&server.kind);
         } else {
             pool.stats.total.resets += 1;
-        }
-        if server.is_expired(self.now) {
-            return self.close_server(key, "server lifetime over", host);
         }
         self.put_idle(key);
     }

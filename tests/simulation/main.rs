@@ -19,7 +19,20 @@ use std::time::Instant;
 use world::{Outcome, World};
 
 /// Seeds that once found a bug, each with what it was.
-const NAMED: [(u64, &str); 0] = [];
+const NAMED: [(u64, &str); 3] = [
+    (
+        6,
+        "with check_delay 0 a server was checked again and again instead of being given away",
+    ),
+    (
+        41,
+        "a server that was full with idle connections of other startup sets let a client wait for ever",
+    ),
+    (
+        7103,
+        "a server that grew too old while it was checked was taken off the books twice",
+    ),
+];
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| {
