@@ -57,6 +57,12 @@ pub fn holds(data: &[u8]) {
                 "{:?}",
                 config.warnings
             );
+            let broken = |line: &String| line.contains(char::is_control);
+            assert!(
+                !config.warnings.iter().any(broken),
+                "one line each: {:?}",
+                config.warnings
+            );
             let again = read(&shown).unwrap_or_else(|errors| panic!("{errors:?}\n{shown}"));
             assert_eq!(config::effective(&again), shown);
             means_the_same(&config, &again);

@@ -114,6 +114,11 @@ pub(super) fn document(text: &str, file: &str) -> Result<Node, ConfigError> {
 fn without_path(error: &str) -> String {
     let begin = error.rfind("invalid type: ").unwrap_or(0);
     let text = error.get(begin..).unwrap_or(error);
+    one_line(text)
+}
+
+/// For a line of a log or a terminal: what the file says may hold control bytes.
+fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
@@ -294,16 +299,17 @@ pub(super) struct Problems {
 
 impl Problems {
     /// Notes an error. `text` holds no secret.
-    pub(super) fn add(&mut self, place: &Place, text: impl Into<String>) {
+    pub(super) fn add(&mut self, place: &Place, text: impl AsRef<str>) {
         if self.found.len() < PROBLEMS_MAX {
-            self.found.push((place.clone(), text.into()));
+            self.found.push((place.clone(), one_line(text.as_ref())));
         }
     }
 
     /// Notes something that is accepted but deserves a look.
     pub(super) fn warn(&mut self, place: &Place, text: impl fmt::Display) {
+        let text = one_line(&text.to_string());
         self.warnings.push(if place.key.is_empty() {
-            text.to_string()
+            text
         } else {
             format!("{}: {text}", place.key)
         });

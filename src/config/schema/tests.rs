@@ -865,6 +865,18 @@ fn names_of_databases_and_users_have_at_most_127_bytes() {
     }
 }
 
+/// Found by the fuzz target yaml: a file's name was repeated as it stands.
+#[test]
+fn errors_are_one_line_each() {
+    for text in [
+        with_auth("users_file: \"a\\e[31m\\nb\""),
+        with_pool("\"x\\ny\": 1"),
+    ] {
+        let errors = errors(&text).concat();
+        assert!(!errors.contains(char::is_control), "{errors:?}");
+    }
+}
+
 #[test]
 fn errors_hold_no_secret() {
     for text in [
