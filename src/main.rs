@@ -150,7 +150,8 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     net::block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
     let listeners = net::listen(&config.server.listen)?;
     become_user(arguments.user.as_deref().or(config.server.user.as_deref()))?;
-    let flush = lines::start(level(&config, arguments))
+    let level = level(arguments);
+    let flush = lines::start(level.unwrap_or(config.server.log_level))
         .map_err(|error| format!("cannot start the log: {error}"))?;
     net::fit_descriptors(&mut config);
     config
@@ -168,19 +169,21 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         std::process::id()
     );
     let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
-    let result =
-        net::run(config, path, listeners).map_err(|error| format!("the loop has failed: {error}"));
+    let origin = net::Origin { path, level };
+    let result = net::run(config, origin, listeners)
+        .map_err(|error| format!("the loop has failed: {error}"));
     log::info!("stopped");
     flush.wait();
     result
 }
 
-fn level(config: &Config, arguments: &Arguments) -> LevelFilter {
+/// What the command line says of the log; it wins over the configuration.
+fn level(arguments: &Arguments) -> Option<LevelFilter> {
     match (arguments.quiet, arguments.verbose) {
-        (true, _) => LevelFilter::Warn,
-        (false, 0) => config.server.log_level,
-        (false, 1) => LevelFilter::Debug,
-        (false, _) => LevelFilter::Trace,
+        (true, _) => Some(LevelFilter::Warn),
+        (false, 0) => None,
+        (false, 1) => Some(LevelFilter::Debug),
+        (false, _) => Some(LevelFilter::Trace),
     }
 }
 

@@ -184,6 +184,20 @@ fn a_broken_file_changes_nothing_at_reload_and_says_where_it_is_broken() {
 }
 
 #[test]
+fn a_reload_changes_the_log_level_and_says_what_takes_a_restart() {
+    let cluster = Cluster::shared();
+    let dsn = tcp(cluster, "database");
+    let pooler = Pooler::start(&yaml(&dsn, ", log_level: warn", ""));
+    pooler.rewrite_config(&yaml(&dsn, ", log_level: info", "").replace("{port}", "1"));
+    pooler.signal(Signal::SIGHUP);
+    pooler.wait_for_log("the configuration was reloaded");
+    pooler.wait_for_log("server.listen_addr and server.user take a restart");
+    let client = Wire::login(pooler.port(), "username", PASSWORD, "database");
+    client.terminate();
+    pooler.wait_for_log("closing because: client close request");
+}
+
+#[test]
 fn a_reload_applies_to_those_who_are_there() {
     let cluster = Cluster::shared();
     let scene = Scene::new(cluster, "operations_reload", "  max_connections: 1\n");
