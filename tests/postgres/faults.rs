@@ -112,6 +112,9 @@ fn a_session_whose_server_is_terminated_is_told_once_in_the_servers_own_words() 
             "ProcessInterrupts",
             "PostgreSQL's own message"
         );
+        scene
+            .pooler
+            .wait_for_log("server closed the connection after error 57P01");
         is_clean(&mut scene.login());
     }
     scene.wait_for_rest();
