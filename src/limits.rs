@@ -28,13 +28,25 @@ pub const PARAMETERS_MAX: usize = 256;
 /// One read, and the size of the loop's one buffer beside the carry.
 pub const READ_MAX: usize = 64 * 1024;
 /// Most bytes that may wait in `carry` for the rest of a message that must be seen whole.
-pub const CARRY_MAX: usize = 80 * 1024;
+pub const CARRY_MAX: usize = STATEMENT_MAX + 16 * 1024;
 /// Most bytes that may wait in an `outbox` before nothing more is put in: one read and what Aether adds itself.
 pub const OUTBOX_MAX: usize = 256 * 1024;
 /// Answers that a server may owe before the client is no longer read (catalogue C10).
 pub const OWED_MAX: usize = 8_192;
 /// Iterations that a server may ask for in SCRAM (catalogue R6).
 pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
+/// Largest Parse message, length word and type letter included, whose text is kept.
+pub const STATEMENT_MAX: usize = 1024 * 1024;
+/// Bytes that the texts of all prepared statements may take together.
+pub const STATEMENT_BYTES_MAX: usize = 256 << 20;
+/// Named statements that one client may have.
+pub const STATEMENTS_PER_CLIENT_MAX: usize = 10_000;
+/// Longest names of portal and statement, together, that are looked for in a Bind; longest DEALLOCATE that is read.
+pub const NAMES_MAX: usize = 10_000;
+/// A CommandComplete's tag is looked at in so many bytes.
+pub const TAG_WITHIN: usize = 16;
+/// The first word of a query is looked for in so many bytes.
+pub const KEYWORD_WITHIN: usize = 128;
 /// Most startup sets of which idle servers are kept in one pool.
 pub const IDLE_KINDS_MAX: usize = 8;
 /// Most startup sets whose welcome is remembered in one pool (`server_assignment: first_query`).
@@ -75,5 +87,7 @@ pub const AHEAD_MAX: usize = 70_000;
 pub const OVER_LIMIT_MAX: usize = 128;
 /// Largest command for the console.
 pub const CONSOLE_COMMAND_MAX: usize = 16 * 1024;
+/// Rounds through those who can go on, in one turn: a client that asks gets its server, and its request sent, in the same turn.
+pub const ROUNDS_PER_TURN: usize = 2;
 /// Rounds through the pools in one turn; what changes after that waits for the next.
 pub const SETTLE_ROUNDS: usize = 8;

@@ -2,6 +2,8 @@
 //!
 //! Two relays are run through the same conversation. One is given each step whole, the other in random pieces.
 
+use std::rc::Rc;
+
 use aether::limits;
 use aether::relay::{Relay, Tally, Then, Vars};
 use aether::wire::frame::{self, Header};
@@ -104,7 +106,7 @@ fn step(u: &mut Unstructured<'_>) -> Result<(bool, Vec<u8>)> {
 #[derive(Default)]
 struct End {
     relay: Relay,
-    vars: Vars,
+    vars: Rc<Vars>,
     /// Given, passed and kept, per direction.
     up: Way,
     down: Way,

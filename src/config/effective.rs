@@ -76,6 +76,11 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
     write_backend(&pool.backend, page);
     page.line(2, "mode", pool.mode.as_str());
     page.line(2, "server_assignment", pool.server_assignment.as_str());
+    page.line(
+        2,
+        "max_prepared_statements",
+        &pool.max_prepared_statements.to_string(),
+    );
     page.line(2, "max_connections", &pool.max_connections.to_string());
     page.line(
         2,

@@ -64,6 +64,10 @@ pub struct ServerConfig {
 pub enum PoolMode {
     /// When the client leaves.
     Session,
+    /// When its transaction is over.
+    Transaction,
+    /// After every statement; transaction blocks are refused.
+    Statement,
 }
 
 impl PoolMode {
@@ -71,6 +75,8 @@ impl PoolMode {
     pub fn as_str(self) -> &'static str {
         match self {
             PoolMode::Session => "session",
+            PoolMode::Transaction => "transaction",
+            PoolMode::Statement => "statement",
         }
     }
 }
@@ -101,8 +107,11 @@ pub struct PoolConfig {
     pub backend: Backend,
     /// When a server is given back.
     pub mode: PoolMode,
-    /// When a client gets its server.
+    /// When a client gets its server; counts in session mode only.
     pub server_assignment: ServerAssignment,
+    /// Named prepared statements that one server holds for clients which share it; 0: names pass as they are. Counts in
+    /// transaction and statement mode.
+    pub max_prepared_statements: usize,
     /// Most server connections, over all users; at least 1.
     pub max_connections: usize,
     /// Idle server connections kept ready.

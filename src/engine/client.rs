@@ -7,10 +7,12 @@ use super::link::Link;
 use super::server::Server;
 use crate::arena::{PoolKey, ServerKey, Tick};
 use crate::auth::Verify;
-use crate::config::{Config, ServerAssignment};
+use crate::config::{Config, PoolMode, ServerAssignment};
 use crate::limits;
 use crate::pool::Kind;
 use crate::pool::cancel::CancelKey;
+use crate::relay::Vars;
+use crate::relay::prepared::ClientStatements;
 use crate::wire::backend::TransactionStatus;
 
 /// A client.
@@ -45,6 +47,12 @@ pub struct Session {
     pub(super) minor: u32,
     /// What it may cancel itself with; from the welcome on.
     pub(super) cancel: Option<CancelKey>,
+    /// When it gives its server back; that of its pool when it came.
+    pub(super) mode: PoolMode,
+    /// What it believes of the reported parameters; from the welcome on.
+    pub(super) vars: Rc<Vars>,
+    /// What it has prepared, if it shares its servers with others.
+    pub(super) statements: ClientStatements,
     /// What its servers must have been started with; once it is authenticated.
     pub(super) kind: Option<Rc<Kind>>,
 }
@@ -249,9 +257,16 @@ impl Client {
         }
     }
 
-    /// Whether it only gets its server with the first query.
+    /// Whether a pool's clients only get their server with the first query.
     pub(super) fn is_frugal(pool: &crate::config::PoolConfig) -> bool {
-        pool.server_assignment == ServerAssignment::FirstQuery
+        pool.mode != PoolMode::Session || pool.server_assignment == ServerAssignment::FirstQuery
+    }
+
+    /// When it gives its server back.
+    pub(super) fn mode(&self) -> PoolMode {
+        self.session
+            .as_deref()
+            .map_or(PoolMode::Session, |session| session.mode)
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
 };
 use crate::config::PoolConfig;
 use crate::relay::Then;
+use crate::relay::prepared::{ClientStatements, With};
 use crate::wire::frame::printable;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
@@ -16,6 +17,8 @@ const LEFT_IN_THE_MIDDLE: &str = "client left in the middle of a message, a copy
 pub(super) enum Departure {
     /// It only needed the server for its welcome, and stays.
     Welcomed,
+    /// Its transaction is over, and it stays.
+    Over,
     /// It said Terminate.
     Terminated,
     /// It closed the connection, and is owed nothing.
@@ -38,7 +41,7 @@ impl Engine {
             Departure::Terminated => "client close request".to_owned(),
             Departure::Closed => "client closed the connection without Terminate".to_owned(),
             Departure::Lost(why) => format!("client lost: {why}"),
-            Departure::Welcomed | Departure::Refused => "closed".to_owned(),
+            Departure::Welcomed | Departure::Over | Departure::Refused => "closed".to_owned(),
         };
         if let Some(server) = self.unpair(key) {
             self.release(server, departure, host);
@@ -60,7 +63,8 @@ impl Engine {
             return;
         };
         server.state = ServerState::Held;
-        server.sessions += u64::from(departure != Departure::Welcomed);
+        let stays = matches!(departure, Departure::Welcomed | Departure::Over);
+        server.sessions += u64::from(!stays);
         let shut = server.link.as_ref().is_some_and(super::Link::is_shut);
         if server.relay.is_quiet() && !shut {
             self.release_rested(key, host);
@@ -82,7 +86,9 @@ impl Engine {
             return;
         };
         let removed = self.pools.get(server.pool).is_none_or(|pool| pool.removed);
-        let unfit = if !server.relay.is_reusable() {
+        let unfit = if server.relay.is_in_doubt() || server.relay.is_broken() {
+            Some("it sent an answer that nothing explains")
+        } else if !server.shared && !server.relay.is_reusable() {
             Some("client left something behind that DISCARD ALL does not remove")
         } else if server.kind.is_replication() {
             Some("replication connections serve one session")
@@ -116,7 +122,21 @@ impl Engine {
         let mut broke = None;
         if let Input::Bytes(count) = input {
             let bytes = buffer.get(..count).unwrap_or_default();
-            let passage = server.relay.down(bytes, &mut server.vars);
+            let passage = if server.shared {
+                let mut with = With {
+                    client: &mut ClientStatements::default(), // those of the client have gone with it
+                    server: &mut server.statements,
+                    library: &mut self.library,
+                    max: 0,
+                };
+                self.edited.clear();
+                let vars = &mut server.vars;
+                server
+                    .relay
+                    .down_rewriting(bytes, vars, &mut with, &mut self.edited)
+            } else {
+                server.relay.down(bytes, &mut server.vars)
+            };
             match passage.then {
                 Then::Refuse(refusal) => broke = Some(refusal.text()),
                 _ => link.keep(bytes.get(passage.pass..).unwrap_or_default()),

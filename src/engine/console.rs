@@ -307,7 +307,7 @@ impl Engine {
         let busy = self
             .servers
             .get(server)
-            .is_some_and(|server| server.relay.is_busy());
+            .is_some_and(|server| server.relay.can_be_cancelled());
         if busy && self.cancel(server, Some(owner), Some(asker), host) {
             self.enter_client(asker, ClientState::Cancelling(server));
         } else {

@@ -13,6 +13,7 @@ use crate::auth::{Credentials, SaltedPassword};
 use crate::config::{Backend, HostPort, Stored};
 use crate::limits;
 use crate::pool::Kind;
+use crate::relay::Vars;
 use crate::reset::Outcome;
 use crate::startup::{Login, Step, Welcome};
 use crate::wire::frame;
@@ -243,7 +244,7 @@ impl Engine {
         match &mut server.state {
             ServerState::LoggingIn(_) => self.login_message(key, tag, body, host),
             ServerState::Idle | ServerState::Held => match tag {
-                b'S' if server.vars.report(body) => {}
+                b'S' if Vars::report_shared(&mut server.vars, body) => {}
                 b'N' | b'A' => {}
                 b'E' => {
                     let text = Refusal::read(body, Blame::Server).text();
@@ -252,7 +253,7 @@ impl Engine {
                 _ => self.server_unfit(key, "it spoke while nobody had asked", host),
             },
             ServerState::Checking(reset) | ServerState::Resetting(reset) => {
-                let known = tag != b'S' || server.vars.report(body);
+                let known = tag != b'S' || Vars::report_shared(&mut server.vars, body);
                 match reset.step(tag, body) {
                     Outcome::More if known => {}
                     Outcome::More => {
@@ -342,7 +343,7 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
-        server.vars = welcome.vars;
+        server.vars = Rc::new(welcome.vars);
         server.pid = welcome.pid;
         server.key = welcome.key;
         server.notices = welcome.notices;
@@ -567,7 +568,7 @@ impl Engine {
         let owner_waits = self.servers.get(cancel.victim).is_some_and(|victim| {
             cancel.owner.is_some()
                 && victim.state.client() == cancel.owner
-                && victim.relay.is_busy()
+                && victim.relay.can_be_cancelled()
         });
         let Some(server) = self.servers.get_mut(key) else {
             return;
@@ -639,12 +640,13 @@ impl Engine {
         if !relay.is_touched() {
             return self.put_idle(key);
         }
+        let query = if server.shared {
+            relay.seen().changes_role().then_some(RESET_ROLE)
+        } else {
+            pool.config.reset_query.as_deref()
+        };
         let mut out = Vec::new();
-        match crate::reset::Reset::release(
-            relay.status(),
-            pool.config.reset_query.as_deref(),
-            &mut out,
-        ) {
+        match crate::reset::Reset::release(relay.status(), query, &mut out) {
             None => self.put_idle(key),
             Some(reset) => {
                 if let Some(link) = server.link.as_mut() {
@@ -657,6 +659,9 @@ impl Engine {
         let _ = host;
     }
 }
+
+/// What a client that shares its servers must never leave to the next.
+const RESET_ROLE: &str = "RESET SESSION AUTHORIZATION; RESET ROLE";
 
 /// As whom we log in.
 fn credentials(

@@ -12,9 +12,10 @@ use super::{
     Timer, Who, ms,
 };
 use crate::auth::{Progress, SaltedPassword, Verify};
-use crate::config::{AuthMethod, CONSOLE_NAMES};
+use crate::config::{AuthMethod, CONSOLE_NAMES, PoolMode};
 use crate::limits;
 use crate::pool::{Pool, Waiter};
+use crate::relay::prepared::ClientStatements;
 use crate::wire::frame::{self, printable};
 use crate::wire::refusal::{Blame, Refusal};
 use crate::wire::startup::{self, First, NotStartup, Startup};
@@ -285,6 +286,9 @@ impl Engine {
             parameters: parameters.collect(),
             minor: startup.agreed_minor(),
             cancel: None,
+            mode: PoolMode::Session,
+            vars: Rc::default(),
+            statements: ClientStatements::default(),
             kind: None,
             user,
             database,
@@ -520,6 +524,11 @@ impl Engine {
             Err(refusal) => return self.refuse(key, refusal, host),
         };
         session.kind = Some(kind.clone());
+        session.mode = if kind.is_replication() {
+            PoolMode::Session
+        } else {
+            pool.config.mode
+        };
         pool.stats.total.logins += 1;
         if Client::is_frugal(&pool.config)
             && !kind.is_replication()

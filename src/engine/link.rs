@@ -85,6 +85,11 @@ impl Link {
         self.writable
     }
 
+    /// Whether bytes are held that were read and not decided.
+    pub fn has_unread(&self) -> bool {
+        !self.carry.is_empty()
+    }
+
     /// Whether everything was written.
     pub fn is_flushed(&self) -> bool {
         self.outbox.is_empty()

@@ -44,6 +44,7 @@ use crate::config::Config;
 use crate::limits;
 use crate::pool::Pool;
 use crate::pool::cancel::CancelKeys;
+use crate::relay::prepared::Library;
 use crate::stats;
 use crate::wire::refusal::{Blame, Refusal};
 use contain::Party;
@@ -74,6 +75,10 @@ pub struct Engine {
     requests: Vec<Request>,
     /// The loop's one buffer.
     buffer: Vec<u8>,
+    /// What passes where it is not what was read.
+    edited: Vec<u8>,
+    /// Texts of prepared statements.
+    library: Library,
     next_id: u64,
     now: Tick,
     /// Whether a panic is kept to its connection.
@@ -136,6 +141,8 @@ impl Engine {
             stop: None,
             requests: Vec::new(),
             buffer: vec![0; BUFFER_LEN],
+            edited: Vec::new(),
+            library: Library::default(),
             next_id: 0,
             now,
             containing: false,
@@ -154,10 +161,12 @@ impl Engine {
         }
         self.timers(host);
         self.accept(host);
-        for who in std::mem::take(&mut self.runnable) {
-            self.run(who, host);
+        for _ in 0..limits::ROUNDS_PER_TURN {
+            for who in std::mem::take(&mut self.runnable) {
+                self.run(who, host);
+            }
+            self.settle(host);
         }
-        self.settle(host);
         let stopped = self.stop_is_complete(host);
         let busy = !self.runnable.is_empty() || !self.unsettled.is_empty() || self.can_accept();
         Turn {
@@ -268,7 +277,7 @@ impl Engine {
             self.unsettled.insert(key);
             return;
         };
-        let moved = pool.config.backend != new.backend;
+        let moved = pool.config.backend != new.backend || pool.config.mode != new.mode;
         pool.config = new.clone();
         pool.from_fallback &= !config.databases.contains_key(&pool.name);
         if moved {

@@ -6,10 +6,12 @@ use super::close::Departure;
 use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, Link, Server, ServerKey, Tick, Who, Why,
 };
+use crate::config::PoolMode;
+use crate::relay::prepared::{Library, With};
 use crate::relay::{Relay, Then};
 use crate::stats::Counters;
 use crate::wire::backend::TransactionStatus;
-use crate::wire::refusal::Refusal;
+use crate::wire::refusal::{Blame, Refusal};
 
 /// What came of running a pair.
 enum Pumped {
@@ -17,6 +19,8 @@ enum Pumped {
     Waits,
     /// More can be done at once.
     GoesOn,
+    /// The client's transaction is over, and it shares its servers.
+    Over,
     /// The client has left.
     ClientLeft(Departure),
     /// The client broke the rules.
@@ -46,20 +50,24 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
-        let pumped = pump(
+        let mut pair = Pair {
             client,
             server,
-            &mut self.buffer,
-            &mut pool.stats.total,
-            self.now,
-        );
-        match pumped {
+            buffer: &mut self.buffer,
+            edited: &mut self.edited,
+            library: &mut self.library,
+            max_prepared: pool.config.max_prepared_statements,
+            counters: &mut pool.stats.total,
+            now: self.now,
+        };
+        match pair.pump() {
             Pumped::Waits => {
                 if !pool.config.client_idle_timeout.is_zero() {
                     self.arm_client(client_key);
                 }
             }
             Pumped::GoesOn => self.list(Who::Client(client_key)),
+            Pumped::Over => self.give_back(client_key, server_key, host),
             Pumped::HalfClosed => {
                 self.enter_client(client_key, ClientState::Departing(server_key));
                 self.list(Who::Client(client_key));
@@ -78,56 +86,212 @@ impl Engine {
     }
 }
 
-fn pump(
-    client: &mut Client,
-    server: &mut Server,
-    buffer: &mut [u8],
-    counters: &mut Counters,
+/// A client, its server, and what is needed to move bytes between them.
+struct Pair<'a> {
+    client: &'a mut Client,
+    server: &'a mut Server,
+    buffer: &'a mut [u8],
+    /// What passes where it is not what was read.
+    edited: &'a mut Vec<u8>,
+    library: &'a mut Library,
+    max_prepared: usize,
+    counters: &'a mut Counters,
     now: Tick,
-) -> Pumped {
-    let Some(link) = server.link.as_mut() else {
-        return Pumped::ServerLeft(Why::Eof);
-    };
-    if client.link.can_flush() {
-        client.link.flush();
+}
+
+impl Pair<'_> {
+    fn pump(&mut self) -> Pumped {
+        let Some(link) = self.server.link.as_mut() else {
+            return Pumped::ServerLeft(Why::Eof);
+        };
+        if self.client.link.can_flush() {
+            self.client.link.flush();
+        }
+        if link.can_flush() {
+            link.flush();
+        }
+        if let Some(why) = self.client.link.broken() {
+            return Pumped::ClientLeft(Departure::Lost(why.clone()));
+        }
+        let half_closed = match self.up() {
+            Ok(half_closed) => half_closed,
+            Err(pumped) => return pumped,
+        };
+        if let Err(pumped) = self.down() {
+            return pumped;
+        }
+        if half_closed || matches!(self.client.state, ClientState::Departing(_)) {
+            pass_the_end_on(self.server);
+        }
+        self.verdict(half_closed)
     }
-    if link.can_flush() {
-        link.flush();
+
+    /// From the client to the server. `Ok(true)`: the client has closed its side.
+    fn up(&mut self) -> Result<bool, Pumped> {
+        let Some(link) = self.server.link.as_mut() else {
+            return Ok(false);
+        };
+        let client = &mut *self.client;
+        let relay = &mut self.server.relay;
+        if matches!(client.state, ClientState::Departing(_)) || !may_go_up(client, link, relay) {
+            return Ok(false);
+        }
+        let count = if client.link.has_carry() {
+            client.link.take_carry(self.buffer)
+        } else {
+            match client.link.read(self.buffer) {
+                Input::Bytes(count) => count,
+                Input::Nothing => return Ok(false),
+                Input::Closed(Why::Eof) => return Ok(true),
+                Input::Closed(why) => return Err(Pumped::ClientLeft(Departure::Lost(why))),
+            }
+        };
+        let input = self.buffer.get(..count).unwrap_or_default();
+        let (was_busy, status) = (relay.is_busy(), relay.status());
+        let shares = shares_statements(client, self.max_prepared);
+        let passage = match client.session.as_deref_mut().filter(|_| shares) {
+            Some(session) => {
+                let mut with = With {
+                    client: &mut session.statements,
+                    server: &mut self.server.statements,
+                    library: self.library,
+                    max: self.max_prepared,
+                };
+                self.edited.clear();
+                relay.up_rewriting(input, &mut with, self.edited)
+            }
+            None => relay.up(input),
+        };
+        let (pass, rest) = input.split_at_checked(passage.pass).unwrap_or((input, &[]));
+        link.send(if passage.in_place { pass } else { self.edited });
+        self.counters.received += pass.len() as u64;
+        client.since = self.now;
+        if !was_busy && relay.is_busy() {
+            self.server.request_at = self.now;
+            if status == TransactionStatus::Idle {
+                self.server.transaction_at = self.now;
+            }
+        }
+        if shares {
+            self.edited.clear();
+            relay.take_made(self.edited);
+            client.link.send(self.edited);
+            self.counters.sent += self.edited.len() as u64;
+        }
+        match passage.then {
+            Then::More | Then::Full => client.link.keep(rest),
+            Then::Terminate => return Err(Pumped::ClientLeft(Departure::Terminated)),
+            Then::Refuse(refusal) => return Err(Pumped::ClientBroke(refusal)),
+        }
+        Ok(false)
     }
-    if let Some(why) = client.link.broken() {
-        return Pumped::ClientLeft(Departure::Lost(why.clone()));
+
+    /// From the server to the client.
+    fn down(&mut self) -> Result<(), Pumped> {
+        let Some(link) = self.server.link.as_mut() else {
+            return Ok(());
+        };
+        let client = &mut *self.client;
+        if !link.is_readable() || !client.link.is_flushed() {
+            return Ok(());
+        }
+        let count = match link.read(self.buffer) {
+            Input::Bytes(count) => count,
+            Input::Nothing => return Ok(()),
+            Input::Closed(why) => return Err(Pumped::ServerLeft(why)),
+        };
+        let input = self.buffer.get(..count).unwrap_or_default();
+        let relay = &mut self.server.relay;
+        let was_busy = relay.is_busy();
+        let rewrites = client.mode() != PoolMode::Session;
+        let passage = match client.session.as_deref_mut().filter(|_| rewrites) {
+            Some(session) => {
+                let mut with = With {
+                    client: &mut session.statements,
+                    server: &mut self.server.statements,
+                    library: self.library,
+                    max: self.max_prepared,
+                };
+                self.edited.clear();
+                relay.down_rewriting(input, &mut self.server.vars, &mut with, self.edited)
+            }
+            None => relay.down(input, &mut self.server.vars),
+        };
+        let (pass, rest) = input.split_at_checked(passage.pass).unwrap_or((input, &[]));
+        let passes: &[u8] = if passage.in_place { pass } else { self.edited };
+        client.link.send(passes);
+        self.counters.sent += passes.len() as u64;
+        let tally = relay.take_tally();
+        self.counters.queries += tally.queries;
+        self.counters.transactions += tally.transactions;
+        if was_busy && !relay.is_busy() {
+            self.counters.query_us += self.now.since(self.server.request_at);
+            if relay.status() == TransactionStatus::Idle {
+                self.counters.transaction_us += self.now.since(self.server.transaction_at);
+            }
+            client.since = self.now;
+        }
+        if relay.is_broken() {
+            return Err(Pumped::ServerBroke(invalid_parameter()));
+        }
+        match passage.then {
+            Then::Refuse(refusal) => Err(Pumped::ServerBroke(refusal)),
+            _ => {
+                link.keep(rest);
+                Ok(())
+            }
+        }
     }
-    let mut clock = Clock {
-        at: &mut server.request_at,
-        transaction_at: &mut server.transaction_at,
-        now,
-    };
-    let half_closed = match up(
-        client,
-        link,
-        &mut server.relay,
-        buffer,
-        counters,
-        &mut clock,
-    ) {
-        Ok(half_closed) => half_closed,
-        Err(pumped) => return pumped,
-    };
-    if let Err(pumped) = down(
-        client,
-        link,
-        &mut server.relay,
-        &mut server.vars,
-        buffer,
-        counters,
-        &mut clock,
-    ) {
-        return pumped;
+
+    fn verdict(&self, half_closed: bool) -> Pumped {
+        let (client, server) = (&*self.client, &*self.server);
+        let departing = matches!(client.state, ClientState::Departing(_));
+        if (departing || half_closed) && !server.relay.is_busy() && client.link.is_flushed() {
+            return Pumped::ClientLeft(Departure::Closed);
+        }
+        if half_closed {
+            return Pumped::HalfClosed;
+        }
+        let Some(link) = &server.link else {
+            return Pumped::ServerLeft(Why::Eof);
+        };
+        match client.mode() {
+            PoolMode::Session => {}
+            PoolMode::Statement if server.relay.is_in_block() => {
+                return Pumped::ClientBroke(no_blocks());
+            }
+            _ if departing => {}
+            _ if server.relay.is_over() && !link.has_unread() => return Pumped::Over,
+            _ => {}
+        }
+        let goes_up = !departing && may_go_up(client, link, &server.relay);
+        let goes_down = link.is_readable() && client.link.is_flushed();
+        if goes_up || goes_down || client.link.broken().is_some() {
+            Pumped::GoesOn
+        } else {
+            Pumped::Waits
+        }
     }
-    if half_closed || matches!(client.state, ClientState::Departing(_)) {
-        pass_the_end_on(server);
-    }
-    verdict(client, server, half_closed)
+}
+
+/// Whether a client's prepared statements are kept for it from one server to the next.
+fn shares_statements(client: &Client, max_prepared: usize) -> bool {
+    max_prepared > 0 && client.mode() != PoolMode::Session
+}
+
+fn invalid_parameter() -> Refusal {
+    Refusal::fatal(b"08P01", "invalid server parameter", Blame::Server)
+        .detail("The settings of this session could not be restored on the server connection that it was given.")
+        .hint("The server's log says which one it did not take.")
+}
+
+fn no_blocks() -> Refusal {
+    Refusal::fatal(
+        b"0A000",
+        "transaction blocks not allowed in statement pooling mode",
+        Blame::Client,
+    )
+    .hint("Use a pool with mode: transaction.")
 }
 
 /// If what the client began will never be whole, the server learns of the end as it would without us: it answers what it owes,
@@ -141,121 +305,8 @@ fn pass_the_end_on(server: &mut Server) {
     }
 }
 
-fn verdict(client: &Client, server: &Server, half_closed: bool) -> Pumped {
-    let departing = matches!(client.state, ClientState::Departing(_));
-    if (departing || half_closed) && !server.relay.is_busy() && client.link.is_flushed() {
-        return Pumped::ClientLeft(Departure::Closed);
-    }
-    if half_closed {
-        return Pumped::HalfClosed;
-    }
-    let Some(link) = &server.link else {
-        return Pumped::ServerLeft(Why::Eof);
-    };
-    let goes_up = !departing && may_go_up(client, link, &server.relay);
-    let goes_down = link.is_readable() && client.link.is_flushed();
-    if goes_up || goes_down || client.link.broken().is_some() {
-        Pumped::GoesOn
-    } else {
-        Pumped::Waits
-    }
-}
-
 fn may_go_up(client: &Client, server: &Link, relay: &Relay) -> bool {
     (client.link.is_readable() || client.link.has_carry())
         && server.is_flushed()
         && relay.has_room()
-}
-
-/// When the present request and transaction began.
-struct Clock<'a> {
-    at: &'a mut Tick,
-    transaction_at: &'a mut Tick,
-    now: Tick,
-}
-
-/// From the client to the server. `Ok(true)`: the client has closed its side.
-fn up(
-    client: &mut Client,
-    server: &mut Link,
-    relay: &mut Relay,
-    buffer: &mut [u8],
-    counters: &mut Counters,
-    clock: &mut Clock<'_>,
-) -> Result<bool, Pumped> {
-    if matches!(client.state, ClientState::Departing(_)) || !may_go_up(client, server, relay) {
-        return Ok(false);
-    }
-    let count = if client.link.has_carry() {
-        client.link.take_carry(buffer)
-    } else {
-        match client.link.read(buffer) {
-            Input::Bytes(count) => count,
-            Input::Nothing => return Ok(false),
-            Input::Closed(Why::Eof) => return Ok(true),
-            Input::Closed(why) => return Err(Pumped::ClientLeft(Departure::Lost(why))),
-        }
-    };
-    let input = buffer.get(..count).unwrap_or_default();
-    let (was_busy, status) = (relay.is_busy(), relay.status());
-    let passage = relay.up(input);
-    let (pass, rest) = input.split_at_checked(passage.pass).unwrap_or((input, &[]));
-    server.send(pass);
-    counters.received += pass.len() as u64;
-    client.since = clock.now;
-    if !was_busy && relay.is_busy() {
-        *clock.at = clock.now;
-        if status == TransactionStatus::Idle {
-            *clock.transaction_at = clock.now;
-        }
-    }
-    match passage.then {
-        Then::More | Then::Full => client.link.keep(rest),
-        Then::Terminate => return Err(Pumped::ClientLeft(Departure::Terminated)),
-        Then::Refuse(refusal) => return Err(Pumped::ClientBroke(refusal)),
-    }
-    Ok(false)
-}
-
-/// From the server to the client.
-fn down(
-    client: &mut Client,
-    link: &mut Link,
-    relay: &mut Relay,
-    vars: &mut crate::relay::Vars,
-    buffer: &mut [u8],
-    counters: &mut Counters,
-    clock: &mut Clock<'_>,
-) -> Result<(), Pumped> {
-    if !link.is_readable() || !client.link.is_flushed() {
-        return Ok(());
-    }
-    let count = match link.read(buffer) {
-        Input::Bytes(count) => count,
-        Input::Nothing => return Ok(()),
-        Input::Closed(why) => return Err(Pumped::ServerLeft(why)),
-    };
-    let input = buffer.get(..count).unwrap_or_default();
-    let was_busy = relay.is_busy();
-    let passage = relay.down(input, vars);
-    let (pass, rest) = input.split_at_checked(passage.pass).unwrap_or((input, &[]));
-    client.link.send(pass);
-    counters.sent += pass.len() as u64;
-    let tally = relay.take_tally();
-    counters.queries += tally.queries;
-    counters.transactions += tally.transactions;
-    if was_busy && !relay.is_busy() {
-        counters.query_us += clock.now.since(*clock.at);
-        if relay.status() == TransactionStatus::Idle {
-            counters.transaction_us += clock.now.since(*clock.transaction_at);
-        }
-        client.since = clock.now;
-    }
-    match passage.then {
-        Then::Refuse(refusal) => Err(Pumped::ServerBroke(refusal)),
-        _ => {
-            link.keep(rest);
-            Ok(())
-        }
-    }
 }

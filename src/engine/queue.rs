@@ -9,14 +9,15 @@ use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, PoolKey, ServerKey, ServerState, Tick,
     Timer, Who, ms,
 };
-use crate::config::Backend;
+use crate::config::{Backend, PoolMode};
 use crate::limits;
 use crate::pool::cancel::{CancelKey, KEY_LEN};
 use crate::pool::{Checkout, Kind, Pool};
+use crate::relay::prepared::Unnamed;
 use crate::relay::{Relay, Vars};
 use crate::reset::Reset;
-use crate::wire::backend;
 use crate::wire::refusal::{Blame, Refusal};
+use crate::wire::{backend, frontend};
 
 impl Engine {
     /// Goes through the pools whose queue or stock has changed.
@@ -112,6 +113,14 @@ impl Engine {
 
     /// Looks whether a server has said something, or has closed the connection, that the poll has not told yet.
     fn is_silent(&mut self, key: ServerKey, host: &mut dyn Host) -> bool {
+        // One that is shared goes from hand to hand too often for a look at its socket each time; what the poll has told counts.
+        let quiet = |server: &super::Server| {
+            let readable = server.link().is_none_or(super::Link::is_readable);
+            server.shared && !readable
+        };
+        if self.servers.get(key).is_some_and(quiet) {
+            return true;
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         let input = match self
             .servers
@@ -160,7 +169,11 @@ impl Engine {
         counters.idle_us += now.since(server.since);
         counters.idle_ends += 1;
         server.relay = Relay::default();
+        server.shared = client.mode() != PoolMode::Session;
         let awaiting = matches!(client.state, ClientState::AwaitingWelcome);
+        if server.shared && !awaiting {
+            restore_settings(client, server);
+        }
         let only_welcome =
             awaiting && Client::is_frugal(&pool.config) && !server.kind.is_replication();
         let vars = server.vars.clone();
@@ -180,7 +193,7 @@ impl Engine {
     pub(super) fn welcome(
         &mut self,
         key: ClientKey,
-        vars: &Vars,
+        vars: &Rc<Vars>,
         server: Option<ServerKey>,
         host: &mut dyn Host,
     ) {
@@ -218,7 +231,30 @@ impl Engine {
         backend::write_ready(&mut out);
         self.cancel_keys.insert(&cancel, key);
         session.cancel = Some(cancel);
+        session.vars = vars.clone();
         client.link.send(&out);
+    }
+
+    /// A client's transaction is over: its server is free for others.
+    pub(super) fn give_back(
+        &mut self,
+        client_key: ClientKey,
+        server_key: ServerKey,
+        host: &mut dyn Host,
+    ) {
+        if let (Some(client), Some(server)) = (
+            self.clients.get_mut(client_key),
+            self.servers.get(server_key),
+        ) && let Some(session) = client.session.as_deref_mut()
+        {
+            session.vars = server.vars.clone();
+            if matches!(session.statements.unnamed, Unnamed::OnServer) {
+                session.statements.unnamed = Unnamed::None;
+            }
+        }
+        self.enter_client(client_key, ClientState::Idle);
+        self.release(server_key, Departure::Over, host);
+        self.list(Who::Client(client_key));
     }
 
     /// A server is free: back to its stack.
@@ -390,6 +426,24 @@ impl Engine {
 fn is_passing(refusal: &Refusal) -> bool {
     matches!(&refusal.sqlstate, b"57P03" | b"57P01" | b"57P02")
         || refusal.sqlstate.starts_with(b"08")
+}
+
+/// Sends what brings a server's reported settings to those that the client believes in, ahead of the client's own request.
+fn restore_settings(client: &Client, server: &mut super::Server) {
+    let Some(session) = client.session.as_deref() else {
+        return;
+    };
+    if Rc::ptr_eq(&session.vars, &server.vars) {
+        return;
+    }
+    if let Some(sql) = server.vars.bring_to(&session.vars)
+        && let Some(link) = server.link.as_mut()
+    {
+        let mut out = Vec::new();
+        frontend::query(&mut out, &sql);
+        link.send(&out);
+        server.relay.sent_by_us();
+    }
 }
 
 fn pool_removed(name: &str) -> Refusal {

@@ -9,6 +9,7 @@ use crate::arena::{ClientKey, PoolKey, ServerKey, Tick};
 use crate::config::PoolConfig;
 use crate::limits;
 use crate::pool::Kind;
+use crate::relay::prepared::ServerStatements;
 use crate::relay::{Relay, Vars};
 use crate::reset::Reset;
 use crate::startup::Login;
@@ -38,7 +39,9 @@ pub struct Server {
     pub pid: u32,
     pub(super) key: Vec<u8>,
     /// Reported parameters.
-    pub vars: Vars,
+    pub vars: Rc<Vars>,
+    /// Prepared statements that it holds for clients which share it.
+    pub statements: ServerStatements,
     /// Notices from its login, for the clients that get it.
     pub(super) notices: Vec<u8>,
     /// Sessions it has served.
@@ -51,6 +54,8 @@ pub struct Server {
     pub(super) spared_at: Tick,
     /// Closed as soon as its client leaves: its pool's address has changed.
     pub(super) recycle: bool,
+    /// Its present client, or the last one, shares it with others.
+    pub(super) shared: bool,
     /// What passes between it and its client.
     pub relay: Relay,
     /// When the client's request came that it works on.
@@ -161,13 +166,15 @@ impl Server {
             route: Route::default(),
             pid: 0,
             key: Vec::new(),
-            vars: Vars::default(),
+            vars: Rc::default(),
+            statements: ServerStatements::default(),
             notices: Vec::new(),
             sessions: 0,
             cancels: 0,
             retire_at: None,
             spared_at: now,
             recycle: false,
+            shared: false,
             relay: Relay::default(),
             request_at: now,
             transaction_at: now,

@@ -206,10 +206,10 @@ impl Pool {
     }
 
     /// Notes what a server of this kind reported.
-    pub fn learn(&mut self, kind: &Rc<Kind>, vars: &Vars) {
+    pub fn learn(&mut self, kind: &Rc<Kind>, vars: &Rc<Vars>) {
         let state = self.state(kind);
-        if state.welcome.as_deref() != Some(vars) {
-            state.welcome = Some(Rc::new(vars.clone()));
+        if state.welcome.as_ref() != Some(vars) {
+            state.welcome = Some(vars.clone());
         }
     }
 

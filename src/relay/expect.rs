@@ -6,12 +6,14 @@
 //! and its server is not used for another client.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
+use super::prepared::{Named, Undo};
 use crate::limits;
 
-/// A request that waits for its answer.
+/// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owed {
+enum Kind {
     Query,
     FunctionCall,
     Parse,
@@ -22,6 +24,28 @@ enum Owed {
     Sync,
     /// CopyDone or CopyFail: answered by nothing, but it decides which Sync a copy swallows.
     CopyEnd,
+}
+
+/// Whose request it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// The client's: it gets the answer.
+    Client,
+    /// Ours: the client sees nothing of it.
+    Ours,
+    /// The client's, and nobody was asked: the answer is made here when its turn comes.
+    Made,
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+struct Owed {
+    kind: Kind,
+    owner: Owner,
+    /// The client's name for a statement that the server knows under another.
+    name: Option<Rc<Named>>,
+    /// What has to be taken back if the message is skipped or fails.
+    undo: Vec<Undo>,
 }
 
 /// A copy in progress.
@@ -37,6 +61,15 @@ enum Copy {
     Both,
 }
 
+/// Where an answer goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goes {
+    /// To the client.
+    Down,
+    /// Nowhere: we had asked.
+    Nowhere,
+}
+
 /// The queue.
 #[derive(Debug, Default)]
 pub struct Expect {
@@ -47,65 +80,132 @@ pub struct Expect {
     /// Extended-protocol messages were sent after the last Sync.
     batch: bool,
     doubt: bool,
+    /// Requests in the queue that ReadyForQuery will answer.
+    readies: usize,
+    /// Requests with something to take back: before the last Sync, and after it.
+    unsure: (usize, usize),
+    /// To be taken back, in this order; with it, whether its message failed (and was not skipped).
+    undone: Vec<(Undo, bool)>,
+    /// A request of our own has failed that must not fail.
+    broken: bool,
 }
 
 impl Expect {
-    /// Notes a message that goes to the server.
-    pub fn sent(&mut self, tag: u8) {
+    /// Notes a message that goes to the server. False: it will be ignored there, and nothing is owed for it.
+    pub fn sent(&mut self, tag: u8) -> bool {
         match tag {
-            b'Q' => self.owe(Owed::Query),
-            b'F' => self.owe(Owed::FunctionCall),
-            b'P' => self.owe_in_batch(Owed::Parse),
-            b'B' => self.owe_in_batch(Owed::Bind),
-            b'D' => self.owe_in_batch(Owed::Describe),
-            b'E' => self.owe_in_batch(Owed::Execute),
-            b'C' => self.owe_in_batch(Owed::Close),
+            b'Q' => self.owe(Kind::Query, Owner::Client),
+            b'F' => self.owe(Kind::FunctionCall, Owner::Client),
+            b'P' => self.owe_in_batch(Kind::Parse, Owner::Client),
+            b'B' => self.owe_in_batch(Kind::Bind, Owner::Client),
+            b'D' => self.owe_in_batch(Kind::Describe, Owner::Client),
+            b'E' => self.owe_in_batch(Kind::Execute, Owner::Client),
+            b'C' => self.owe_in_batch(Kind::Close, Owner::Client),
             b'S' => self.sync(),
             b'c' | b'f' => self.copy_end(),
-            _ => {}
+            _ => false,
         }
     }
 
-    fn owe(&mut self, owed: Owed) {
-        if !self.skipping {
-            self.queue.push_back(owed);
+    /// Notes a Parse, Close or Query of our own.
+    pub fn sent_by_us(&mut self, tag: u8) {
+        let _ = match tag {
+            b'Q' => self.owe(Kind::Query, Owner::Ours),
+            b'C' => self.owe_in_batch(Kind::Close, Owner::Ours),
+            _ => self.owe_in_batch(Kind::Parse, Owner::Ours),
+        };
+    }
+
+    /// Notes a Parse or Close of the client that the server is not asked about.
+    pub fn answered_here(&mut self, tag: u8) {
+        let kind = if tag == b'C' {
+            Kind::Close
+        } else {
+            Kind::Parse
+        };
+        self.owe_in_batch(kind, Owner::Made);
+    }
+
+    /// Adds what has to be taken back if the message noted last comes to nothing.
+    pub fn undo(&mut self, undo: Undo) {
+        if let Some(last) = self.queue.back_mut() {
+            if last.undo.is_empty() {
+                self.unsure.1 += 1;
+            }
+            last.undo.push(undo);
         }
     }
 
-    fn owe_in_batch(&mut self, owed: Owed) {
+    /// The message noted last uses another name than the client does.
+    pub fn named(&mut self, named: &Rc<Named>) {
+        if let Some(last) = self.queue.back_mut() {
+            last.name = Some(named.clone());
+        }
+    }
+
+    fn owe(&mut self, kind: Kind, owner: Owner) -> bool {
+        if self.skipping {
+            return false;
+        }
+        self.readies += usize::from(is_ready(kind));
+        self.queue.push_back(Owed {
+            kind,
+            owner,
+            name: None,
+            undo: Vec::new(),
+        });
+        true
+    }
+
+    fn owe_in_batch(&mut self, kind: Kind, owner: Owner) -> bool {
         self.batch = true;
-        self.owe(owed);
+        self.owe(kind, owner)
     }
 
-    fn sync(&mut self) {
+    fn sync(&mut self) -> bool {
         if self.copy == Copy::In {
-            return; // swallowed
+            return false; // swallowed
         }
         self.skipping = false;
         self.batch = false;
-        self.queue.push_back(Owed::Sync);
+        self.unsure = (self.unsure.0 + self.unsure.1, 0);
+        self.owe(Kind::Sync, Owner::Client)
     }
 
-    fn copy_end(&mut self) {
+    fn copy_end(&mut self) -> bool {
         match self.copy {
             Copy::In => self.copy = Copy::None,
             Copy::Both => {}
             // Sent before the server has said that it wants to copy, or a late one after an error.
             Copy::None | Copy::Out if self.queue.is_empty() => {}
-            Copy::None | Copy::Out => self.owe(Owed::CopyEnd),
+            Copy::None | Copy::Out => return self.owe(Kind::CopyEnd, Owner::Client),
         }
+        false
     }
 
-    /// Notes a message that came from the server.
-    pub fn answered(&mut self, tag: u8) {
-        use Owed::*;
-        match (tag, self.queue.front().copied()) {
-            (b'N' | b'A' | b'S', _) => {}
+    /// Notes a message that came from the server, and says where it goes.
+    pub fn answered(&mut self, tag: u8) -> Goes {
+        use Kind::*;
+        let (front, owner) = match self.queue.front() {
+            Some(owed) => (Some(owed.kind), owed.owner),
+            None => (None, Owner::Client),
+        };
+        match (tag, front) {
+            (b'N' | b'A', _) => return Goes::Down,
+            (b'S', _) => {}
             (b'Z', Some(Query | FunctionCall | Sync)) => {
                 self.copy = Copy::None;
                 self.pop();
             }
-            (b'E', Some(front)) => self.failed(front),
+            (b'E', Some(front)) => {
+                self.failed(front, owner);
+                // An injected Parse fails in the place of the client's message behind it.
+                return if front == Query && owner == Owner::Ours {
+                    Goes::Nowhere
+                } else {
+                    Goes::Down
+                };
+            }
             (b'1', Some(Parse))
             | (b'2', Some(Bind))
             | (b'3', Some(Close))
@@ -127,41 +227,160 @@ impl Expect {
             }
             _ => self.doubt = true,
         }
+        if owner == Owner::Ours {
+            Goes::Nowhere
+        } else {
+            Goes::Down
+        }
     }
 
     /// The server begins to take data: what the client has sent ahead is either part of it or swallowed.
     fn copy_in(&mut self) {
-        let end = self.queue.iter().position(|&owed| owed == Owed::CopyEnd);
+        let end = self
+            .queue
+            .iter()
+            .position(|owed| owed.kind == Kind::CopyEnd);
         self.copy = if end.is_some() { Copy::None } else { Copy::In };
         let ahead = 1..end.map_or(self.queue.len(), |at| at + 1);
-        let swallowed = self.queue.drain(ahead);
+        let swallowed: Vec<Kind> = self.queue.drain(ahead).map(|owed| owed.kind).collect();
         if swallowed
-            .into_iter()
-            .any(|owed| !matches!(owed, Owed::Sync | Owed::CopyEnd))
+            .iter()
+            .any(|kind| !matches!(kind, Kind::Sync | Kind::CopyEnd))
         {
             self.doubt = true;
         }
-        if self.queue.front() == Some(&Owed::Execute) && !self.queue.contains(&Owed::Sync) {
+        self.recount();
+        let front = self.queue.front().map(|owed| owed.kind);
+        if front == Some(Kind::Execute) && !self.queue.iter().any(|owed| owed.kind == Kind::Sync) {
             self.batch = true; // the Sync that closed it was swallowed
         }
     }
 
-    fn failed(&mut self, front: Owed) {
+    fn failed(&mut self, front: Kind, owner: Owner) {
         self.copy = Copy::None;
-        if matches!(front, Owed::Query | Owed::FunctionCall | Owed::Sync) {
+        if matches!(front, Kind::Query | Kind::FunctionCall | Kind::Sync) {
+            self.broken |= owner == Owner::Ours;
+            if let Some(owed) = self.queue.front_mut() {
+                let undo = std::mem::take(&mut owed.undo);
+                self.undone
+                    .extend(undo.into_iter().rev().map(|undo| (undo, true)));
+            }
+            self.recount();
             return; // ReadyForQuery follows
         }
-        while self.queue.front().is_some_and(|&owed| owed != Owed::Sync) {
-            self.queue.pop_front();
-        }
+        let end = self.queue.iter().position(|owed| owed.kind == Kind::Sync);
+        let skipped = self.queue.drain(..end.unwrap_or(self.queue.len()));
+        let mut undone: Vec<(Undo, bool)> = skipped
+            .enumerate()
+            .flat_map(|(at, owed)| owed.undo.into_iter().map(move |undo| (undo, at == 0)))
+            .collect();
+        undone.reverse();
+        self.undone.append(&mut undone);
         self.skipping = self.queue.is_empty();
+        self.recount();
+    }
+
+    /// Counts again, after more than one request went at once.
+    fn recount(&mut self) {
+        let last_sync = self.queue.iter().rposition(|owed| owed.kind == Kind::Sync);
+        let unsure = |owed: &Owed| !owed.undo.is_empty();
+        let before = self.queue.iter().take(last_sync.unwrap_or(0));
+        self.unsure.0 = before.filter(|owed| unsure(owed)).count();
+        self.unsure.1 = self.queue.iter().filter(|owed| unsure(owed)).count() - self.unsure.0;
+        self.readies = self.queue.iter().filter(|owed| is_ready(owed.kind)).count();
     }
 
     fn pop(&mut self) {
-        self.queue.pop_front();
-        while self.queue.front() == Some(&Owed::CopyEnd) {
-            self.queue.pop_front(); // outside of a copy: ignored by the server
+        self.take_front();
+        while self
+            .queue
+            .front()
+            .is_some_and(|owed| owed.kind == Kind::CopyEnd)
+        {
+            self.take_front(); // outside of a copy: ignored by the server
         }
+    }
+
+    fn take_front(&mut self) {
+        let Some(owed) = self.queue.pop_front() else {
+            return;
+        };
+        self.readies -= usize::from(is_ready(owed.kind));
+        if !owed.undo.is_empty() {
+            let unsure = if self.unsure.0 > 0 {
+                &mut self.unsure.0
+            } else {
+                &mut self.unsure.1
+            };
+            *unsure = unsure.saturating_sub(1);
+        }
+    }
+
+    /// The answer to the request that is next, if it is one that is answered here: ParseComplete or CloseComplete.
+    pub fn take_made(&mut self) -> Option<u8> {
+        let front = self
+            .queue
+            .front()
+            .filter(|owed| owed.owner == Owner::Made)?;
+        let answer = if front.kind == Kind::Close {
+            b'3'
+        } else {
+            b'1'
+        };
+        self.pop();
+        Some(answer)
+    }
+
+    /// The name that the client knows the next request's statement by, if the server knows another.
+    pub fn client_name(&self) -> Option<Rc<Named>> {
+        self.queue.front()?.name.clone()
+    }
+
+    /// Whether the next answer is to a request of our own.
+    pub fn is_ours(&self) -> bool {
+        self.queue
+            .front()
+            .is_some_and(|owed| owed.owner == Owner::Ours)
+    }
+
+    /// What has to be taken back since the last call.
+    pub fn take_undone(&mut self) -> Vec<(Undo, bool)> {
+        std::mem::take(&mut self.undone)
+    }
+
+    /// Whether something has to be taken back.
+    pub fn has_undone(&self) -> bool {
+        !self.undone.is_empty()
+    }
+
+    /// Whether it is open what the server's status will be when it comes to the next message: a ReadyForQuery is to come.
+    pub fn status_is_open(&self) -> bool {
+        self.readies > 0
+    }
+
+    /// Whether it is open what is prepared where: an earlier batch that changes it is not answered.
+    pub fn statements_are_open(&self) -> bool {
+        self.unsure.0 > 0
+    }
+
+    /// Whether the server ignores what is sent until a Sync.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Whether the server waits for the data of a copy.
+    pub fn is_copying_in(&self) -> bool {
+        self.copy == Copy::In
+    }
+
+    /// Whether a batch is open: messages were sent that no Sync has followed.
+    pub fn is_in_batch(&self) -> bool {
+        self.batch
+    }
+
+    /// Whether a request of our own has failed that must not fail.
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Something came that cannot be explained.
@@ -200,6 +419,10 @@ impl Expect {
     }
 }
 
+fn is_ready(kind: Kind) -> bool {
+    matches!(kind, Kind::Query | Kind::FunctionCall | Kind::Sync)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,9 +434,9 @@ mod tests {
             let (direction, tags) = step.split_at(1);
             for tag in tags.bytes() {
                 if direction == ">" {
-                    expect.sent(tag)
+                    expect.sent(tag);
                 } else {
-                    expect.answered(tag)
+                    expect.answered(tag);
                 }
             }
         }

@@ -4,16 +4,23 @@
 //! only streams by: of most messages just the header is looked at. Knows no sockets, no pool, no clock.
 
 mod expect;
+pub mod prepared;
+mod rewrite;
 mod vars;
 mod words;
 
 pub use expect::Expect;
+use expect::Goes;
+use prepared::{Named, With};
+use rewrite::Edit;
 pub use vars::Vars;
 pub use words::Seen;
 
+use std::rc::Rc;
+
 use crate::limits;
 use crate::wire::backend::TransactionStatus;
-use crate::wire::frame::{BadLength, HEADER_LEN, Header, printable};
+use crate::wire::frame::{self, BadLength, HEADER_LEN, Header, cstr, printable, take_cstr};
 use crate::wire::refusal::{self, Blame, Refusal};
 use words::Words;
 
@@ -22,6 +29,8 @@ use words::Words;
 pub struct Passage {
     /// So many bytes from the start may be written to the other end. The rest is kept for the next read.
     pub pass: usize,
+    /// Whether they pass as they are; if not, what passes in their place was written elsewhere.
+    pub in_place: bool,
     /// What comes after them.
     pub then: Then,
 }
@@ -48,6 +57,8 @@ pub struct Relay {
     up: Body,
     /// The server's message in progress.
     down: Body,
+    /// What is in progress from the server goes nowhere.
+    swallowed: bool,
     /// From the last ReadyForQuery.
     status: TransactionStatus,
     /// Reads the words of query texts.
@@ -56,6 +67,10 @@ pub struct Relay {
     seen: Seen,
     /// Whether the client has sent anything at all.
     touched: bool,
+    /// The client's next message waits for answers that decide what becomes of it.
+    stalled: bool,
+    /// The last query may have changed what is prepared; nothing is sent before its answer.
+    barrier: bool,
     /// Type letter of the last message that the server began.
     last_answer: u8,
     /// SQLSTATE of the server's last error, until it is ready again.
@@ -87,10 +102,13 @@ impl Default for Relay {
             expect: Expect::default(),
             up: Body::default(),
             down: Body::default(),
+            swallowed: false,
             status: TransactionStatus::Idle,
             words: Words::default(),
             seen: Seen::default(),
             touched: false,
+            stalled: false,
+            barrier: false,
             last_answer: 0,
             last_error: None,
             tally: Tally::default(),
@@ -108,6 +126,7 @@ impl Relay {
             if self.up.left > 0 {
                 return Passage {
                     pass: at,
+                    in_place: true,
                     then: Then::More,
                 };
             }
@@ -125,7 +144,11 @@ impl Relay {
                     }
                 },
             };
-            return Passage { pass: at, then };
+            return Passage {
+                pass: at,
+                in_place: true,
+                then,
+            };
         }
     }
 
@@ -156,41 +179,154 @@ impl Relay {
     }
 
     /// Looks at what the server sent. ParameterStatus is noted in `vars`.
-    pub fn down(&mut self, input: &[u8], vars: &mut Vars) -> Passage {
+    pub fn down(&mut self, input: &[u8], vars: &mut Rc<Vars>) -> Passage {
         let mut at = 0;
         loop {
-            let count = self.down.left.min(input.len() - at);
-            self.down.left -= count;
+            at += self.pass_body_down(input.len() - at);
+            let rest = input.get(at..).unwrap_or_default();
+            let then = match self.begin_down(rest, vars) {
+                _ if self.down.left > 0 => Then::More,
+                Ok(None) => Then::More,
+                Ok(Some((count, _))) => {
+                    at += count;
+                    continue;
+                }
+                Err(refusal) => Then::Refuse(refusal),
+            };
+            return Passage {
+                pass: at,
+                in_place: true,
+                then,
+            };
+        }
+    }
+
+    fn pass_body_down(&mut self, here: usize) -> usize {
+        let count = self.down.left.min(here);
+        self.down.left -= count;
+        count
+    }
+
+    /// Looks at what the server sent to a client that holds it for a transaction; what passes is in `out`, or passes in place
+    /// if nothing of it is changed.
+    pub fn down_rewriting(
+        &mut self,
+        input: &[u8],
+        vars: &mut Rc<Vars>,
+        with: &mut With<'_>,
+        out: &mut Vec<u8>,
+    ) -> Passage {
+        let mut edit = Edit::new(input, out);
+        let mut at = 0;
+        let then = loop {
+            let count = self.pass_body_down(input.len() - at);
+            if self.swallowed {
+                edit.skip(at, at + count);
+            }
             at += count;
             if self.down.left > 0 {
-                return Passage {
-                    pass: at,
-                    then: Then::More,
-                };
+                break Then::More;
+            }
+            self.swallowed = false;
+            while let Some(tag) = self.expect.take_made() {
+                edit.insert(at, |out| frame::message(out, tag, |_| {}));
             }
             let rest = input.get(at..).unwrap_or_default();
+            let (known_as, is_there) = self.look_ahead(rest);
+            if !is_there {
+                break Then::More;
+            }
             match self.begin_down(rest, vars) {
-                Ok(0) => {
-                    return Passage {
-                        pass: at,
-                        then: Then::More,
-                    };
+                Ok(None) => break Then::More,
+                Err(refusal) => break Then::Refuse(refusal),
+                Ok(Some((count, goes))) => {
+                    self.notice_discard(rest, with);
+                    if goes == Goes::Nowhere {
+                        self.swallowed = true;
+                        edit.skip(at, at + count);
+                    } else if let Some(named) = known_as {
+                        let whole = count + std::mem::take(&mut self.down.left);
+                        edit.skip(at, at + whole);
+                        let body = rest.get(HEADER_LEN..whole).unwrap_or_default();
+                        edit.insert(at + whole, |out| rename(out, body, &named.name));
+                        at += whole - count;
+                    }
+                    at += count;
+                    for (undo, failed) in self.expect.take_undone() {
+                        with.undo(undo, failed);
+                    }
                 }
-                Ok(count) => at += count,
-                Err(refusal) => {
-                    return Passage {
-                        pass: at,
-                        then: Then::Refuse(refusal),
-                    };
+            }
+        };
+        Passage {
+            pass: at,
+            in_place: edit.finish(at),
+            then,
+        }
+    }
+
+    /// Whether enough of the next message is here; and if it is an error about a statement that the client knows by another
+    /// name, by which.
+    fn look_ahead(&self, rest: &[u8]) -> (Option<Rc<Named>>, bool) {
+        let Ok(Some(header)) = Header::read(rest) else {
+            return (None, true);
+        };
+        match header.tag {
+            b'E' if header.body_len() <= limits::LOGIN_MESSAGE_MAX => {
+                match self.expect.client_name() {
+                    Some(named) => (Some(named), rest.len() >= header.message_len()),
+                    None => (None, true),
                 }
+            }
+            b'C' => {
+                let start = header.message_len().min(HEADER_LEN + limits::TAG_WITHIN);
+                (None, rest.len() >= start)
+            }
+            _ => (None, true),
+        }
+    }
+
+    /// SQL that ends all prepared statements of the session ends those of the client, and those that the server held.
+    fn notice_discard(&mut self, rest: &[u8], with: &mut With<'_>) {
+        let Some((b'C', tag)) = rest
+            .split_first()
+            .map(|(tag, after)| (*tag, after.get(4..).unwrap_or_default()))
+        else {
+            return;
+        };
+        if tag.starts_with(b"DISCARD ALL\0") || tag.starts_with(b"DEALLOCATE ALL\0") {
+            with.client.clear();
+            with.server.clear();
+        }
+    }
+
+    /// Answers that are due and made here: what no server was asked. To be sent when the server is between two messages.
+    pub fn take_made(&mut self, out: &mut Vec<u8>) {
+        if self.down.left == 0 {
+            while let Some(tag) = self.expect.take_made() {
+                frame::message(out, tag, |_| {});
             }
         }
     }
 
-    /// Begins the server's next message; how many bytes of it may pass at once. 0: not enough of it is here.
-    fn begin_down(&mut self, rest: &[u8], vars: &mut Vars) -> Result<usize, Refusal> {
+    /// Notes a query of our own that goes to the server before anything of the client's.
+    pub fn sent_by_us(&mut self) {
+        self.expect.sent_by_us(b'Q');
+    }
+
+    /// Whether a query of our own has failed.
+    pub fn is_broken(&self) -> bool {
+        self.expect.is_broken()
+    }
+
+    /// Begins the server's next message: how many bytes of it are decided, and where it goes. `None`: not enough is here.
+    fn begin_down(
+        &mut self,
+        rest: &[u8],
+        vars: &mut Rc<Vars>,
+    ) -> Result<Option<(usize, Goes)>, Refusal> {
         let header = match Header::read(rest) {
-            Ok(None) => return Ok(0),
+            Ok(None) => return Ok(None),
             Err(bad) => return Err(server_broke(bad)),
             Ok(Some(header)) if header.length > limits::SERVER_MESSAGE_MAX => {
                 return Err(server_broke(BadLength {
@@ -202,7 +338,7 @@ impl Relay {
         };
         let seen = match header.tag {
             b'Z' => match rest.get(HEADER_LEN) {
-                None => return Ok(0),
+                None => return Ok(None),
                 Some(&status) => {
                     let status =
                         TransactionStatus::from_byte(status).filter(|_| header.length == 5);
@@ -217,9 +353,9 @@ impl Relay {
             },
             b'S' if header.body_len() <= limits::PARAMETER_STATUS_MAX => {
                 match rest.get(HEADER_LEN..header.message_len()) {
-                    None => return Ok(0),
+                    None => return Ok(None),
                     Some(body) => {
-                        if !vars.report(body) {
+                        if !Vars::report_shared(vars, body) {
                             self.expect.doubt();
                         }
                         header.body_len()
@@ -234,19 +370,24 @@ impl Relay {
         if header.tag == b'E' {
             let start = header.body_len().min(limits::ERROR_CODE_WITHIN);
             match rest.get(HEADER_LEN..HEADER_LEN + start) {
-                None => return Ok(0),
+                None => return Ok(None),
                 Some(start) => self.last_error = refusal::sqlstate(start),
             }
         }
-        self.expect.answered(header.tag);
-        self.last_answer = header.tag;
+        let goes = self.expect.answered(header.tag);
+        if goes == Goes::Down {
+            self.last_answer = header.tag;
+        }
         self.down.left = header.body_len() - seen;
-        Ok(HEADER_LEN + seen)
+        Ok(Some((HEADER_LEN + seen, goes)))
     }
 
     fn ready(&mut self, status: TransactionStatus) {
         self.status = status;
         self.last_error = None;
+        if self.expect.is_ours() {
+            return;
+        }
         self.tally.queries += 1;
         if status == TransactionStatus::Idle {
             self.tally.transactions += 1;
@@ -268,6 +409,21 @@ impl Relay {
         self.up.left == 0
     }
 
+    /// Whether the server owes nothing and its transaction is over.
+    pub fn is_over(&self) -> bool {
+        self.is_quiet() && self.status == TransactionStatus::Idle
+    }
+
+    /// Whether the server is ready for the client, in a transaction block.
+    pub fn is_in_block(&self) -> bool {
+        self.status != TransactionStatus::Idle
+    }
+
+    /// Whether something came that nothing explains.
+    pub fn is_in_doubt(&self) -> bool {
+        self.expect.in_doubt()
+    }
+
     /// Whether the server may be used by another client once it has been reset.
     pub fn is_reusable(&self) -> bool {
         self.is_quiet() && !self.expect.in_doubt() && !self.seen.leaves_something()
@@ -278,9 +434,15 @@ impl Relay {
         self.expect.is_owed()
     }
 
+    /// Whether it works on something of the client's, not of ours.
+    pub fn can_be_cancelled(&self) -> bool {
+        self.expect.is_owed() && !self.expect.is_ours()
+    }
+
     /// Whether the client may be read, as far as the number of owed answers goes.
     pub fn has_room(&self) -> bool {
-        !self.expect.is_full()
+        let waits = self.stalled && self.expect.status_is_open();
+        !waits && !self.expect.is_full()
     }
 
     /// Whether an error message can be put between what the server sent and what follows: the last message is whole, and it
@@ -318,6 +480,37 @@ impl Relay {
     pub fn owed(&self) -> usize {
         self.expect.owed()
     }
+}
+
+/// An error with a name of ours in its text, as the client would have it from a server of its own.
+fn rename(out: &mut Vec<u8>, body: &[u8], name: &[u8]) {
+    frame::message(out, b'E', |b| {
+        let mut rest = body;
+        while let Some((&field, after)) = rest.split_first() {
+            let Some((text, after)) = take_cstr(after).filter(|_| field != 0) else {
+                break;
+            };
+            b.push(field);
+            match text
+                .windows(prepared::PREFIX.len())
+                .position(|part| part == prepared::PREFIX)
+            {
+                Some(start) if field == b'M' => {
+                    let (before, ours) = text.split_at(start);
+                    let length = ours
+                        .iter()
+                        .position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
+                        .unwrap_or(ours.len());
+                    b.extend_from_slice(before);
+                    b.extend_from_slice(name);
+                    cstr(b, ours.get(length..).unwrap_or_default());
+                }
+                _ => cstr(b, text),
+            }
+            rest = after;
+        }
+        b.push(0);
+    });
 }
 
 /// Whether PostgreSQL would take such a message at all, in PostgreSQL's words.
@@ -369,7 +562,7 @@ mod tests {
     use crate::wire::frontend;
 
     fn down(relay: &mut Relay, bytes: &[u8]) -> Passage {
-        relay.down(bytes, &mut Vars::default())
+        relay.down(bytes, &mut Rc::default())
     }
 
     fn answer(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -415,6 +608,7 @@ mod tests {
         assert_eq!(
             Relay::default().up(&bytes),
             Passage {
+                in_place: true,
                 pass: query,
                 then: Then::Terminate
             }
@@ -435,7 +629,8 @@ mod tests {
                 Relay::default().up(bytes),
                 Passage {
                     pass: 0,
-                    then: Then::Refuse(_)
+                    then: Then::Refuse(_),
+                    ..
                 }
             ));
         }
@@ -459,7 +654,7 @@ mod tests {
     #[test]
     fn a_parameter_status_waits_until_it_is_whole() {
         let status = answer(b'S', b"TimeZone\0UTC\0");
-        let mut vars = Vars::default();
+        let mut vars = Rc::new(Vars::default());
         for n in 0..status.len() {
             assert_eq!(Relay::default().down(&status[..n], &mut vars).pass, 0);
         }

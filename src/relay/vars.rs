@@ -1,5 +1,7 @@
 //! The parameters that a server reports (ParameterStatus), as it spells them.
 
+use std::rc::Rc;
+
 use crate::limits;
 use crate::wire::backend;
 
@@ -8,6 +10,17 @@ use crate::wire::backend;
 pub struct Vars(Vec<(Text, Text)>);
 
 type Text = Box<[u8]>;
+
+/// Reported, but not to be set from one session to the next: facts of the server, and who the session is.
+const FIXED: [&str; 7] = [
+    "server_version",
+    "server_encoding",
+    "integer_datetimes",
+    "in_hot_standby",
+    "is_superuser",
+    "session_authorization",
+    "scram_iterations",
+];
 
 impl Vars {
     /// Notes the body of a ParameterStatus. `false`: it is broken, or there are too many.
@@ -32,6 +45,34 @@ impl Vars {
         true
     }
 
+    /// The same for one that others may look at: it is copied only if the report says something new.
+    pub fn report_shared(vars: &mut Rc<Vars>, body: &[u8]) -> bool {
+        match backend::parameter_status(body) {
+            Some((name, value)) if vars.get(name) == Some(value) => true,
+            _ => Rc::make_mut(vars).report(body),
+        }
+    }
+
+    /// The query that brings a server from these values to others; `None`: they agree in all that can be set.
+    pub fn bring_to(&self, wanted: &Vars) -> Option<Vec<u8>> {
+        let mut sql = Vec::new();
+        for (name, value) in wanted.iter() {
+            let fixed = FIXED
+                .iter()
+                .any(|fixed| fixed.as_bytes().eq_ignore_ascii_case(name));
+            if fixed || self.get(name).is_none_or(|has| has == value) {
+                continue;
+            }
+            sql.extend_from_slice(if sql.is_empty() { b"SELECT " } else { b", " });
+            sql.extend_from_slice(b"pg_catalog.set_config(");
+            literal(&mut sql, name);
+            sql.extend_from_slice(b", ");
+            literal(&mut sql, value);
+            sql.extend_from_slice(b", false)");
+        }
+        (!sql.is_empty()).then_some(sql)
+    }
+
     /// The value of a parameter.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         self.0
@@ -44,6 +85,18 @@ impl Vars {
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
+}
+
+/// A literal that means the same whatever standard_conforming_strings says.
+fn literal(sql: &mut Vec<u8>, text: &[u8]) {
+    sql.extend_from_slice(b"E'");
+    for &byte in text {
+        if matches!(byte, b'\'' | b'\\') {
+            sql.push(byte);
+        }
+        sql.push(byte);
+    }
+    sql.push(b'\'');
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 /// What was seen, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen(u8);
+pub struct Seen(u16);
 
 impl Seen {
     /// `SET` or `set_config`.
@@ -26,6 +26,9 @@ impl Seen {
     /// `SEED`: with `SET` or `set_config` it seeds `random()`, which `DISCARD ALL` leaves as it is.
     const SEED: Seen = Seen(128);
 
+    /// `ROLE` or `AUTHORIZATION`: with `SET` or `set_config`, who the session is.
+    const IDENTITY: Seen = Seen(256);
+
     /// Adds what `other` has.
     pub fn insert(&mut self, other: Seen) {
         self.0 |= other.0;
@@ -41,6 +44,11 @@ impl Seen {
     pub fn leaves_something(self) -> bool {
         let seeded = self.contains(Seen::SET) && self.contains(Seen::SEED);
         self.contains(Seen::LEFTOVER) || self.contains(Seen::TEMPORARY) || seeded
+    }
+
+    /// Whether the session may have become somebody else.
+    pub fn changes_role(self) -> bool {
+        self.contains(Seen::SET) && self.contains(Seen::IDENTITY)
     }
 
     /// As words, for SHOW SERVERS; empty when nothing was seen.
@@ -86,7 +94,7 @@ const fn hash(word: &str) -> u32 {
     hash
 }
 
-const WORDS: [(u32, Seen); 23] = [
+const WORDS: [(u32, Seen); 25] = [
     (hash("set"), Seen::SET),
     (hash("set_config"), Seen::SET),
     (hash("temp"), Seen::TEMPORARY),
@@ -111,6 +119,8 @@ const WORDS: [(u32, Seen); 23] = [
     // The seed of random() stays as well.
     (hash("setseed"), Seen::LEFTOVER),
     (hash("seed"), Seen::SEED),
+    (hash("role"), Seen::IDENTITY),
+    (hash("authorization"), Seen::IDENTITY),
 ];
 
 impl Default for Words {

@@ -13,11 +13,12 @@ use super::super::{
 use super::{Context, is_name};
 
 /// The keys.
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 18] = [
     "dsn",
     "backend",
     "mode",
     "server_assignment",
+    "max_prepared_statements",
     "max_connections",
     "min_idle_connections",
     "max_idle_time",
@@ -52,6 +53,12 @@ const ASSIGNMENTS: [(&str, ServerAssignment); 2] = [
     ("first_query", ServerAssignment::FirstQuery),
 ];
 
+const MODES: [(&str, PoolMode); 3] = [
+    ("session", PoolMode::Session),
+    ("transaction", PoolMode::Transaction),
+    ("statement", PoolMode::Statement),
+];
+
 /// A pool while it is put together.
 #[derive(Clone)]
 pub(super) struct Draft {
@@ -72,6 +79,7 @@ impl Draft {
         let pool = PoolConfig {
             backend: empty_backend(),
             mode: PoolMode::Session,
+            max_prepared_statements: 200,
             server_assignment: ServerAssignment::Login,
             max_connections: 20,
             min_idle_connections: 0,
@@ -116,8 +124,11 @@ impl Draft {
         self.overlay_sizes(section, problems);
         self.overlay_times(section, problems);
         self.overlay_queries(section, problems);
-        if let Some(field) = section.get("mode") {
-            read_mode(&field, problems);
+        if let Some(mode) = section
+            .get("mode")
+            .and_then(|field| field.word(&MODES, problems))
+        {
+            self.pool.mode = mode;
         }
         if let Some(assignment) = section
             .get("server_assignment")
@@ -138,6 +149,11 @@ impl Draft {
                 .unwrap_or(*target);
         };
         let pool = &mut self.pool;
+        count(
+            "max_prepared_statements",
+            0,
+            &mut pool.max_prepared_statements,
+        );
         count("max_connections", 1, &mut pool.max_connections);
         count("min_idle_connections", 0, &mut pool.min_idle_connections);
         let (min, max) = (pool.min_idle_connections, pool.max_connections);
@@ -310,20 +326,6 @@ fn empty_backend() -> Backend {
         user: None,
         password: None,
         parameters: Vec::new(),
-    }
-}
-
-fn read_mode(field: &Field<'_>, problems: &mut Problems) {
-    let modes = [
-        ("session", true),
-        ("transaction", false),
-        ("statement", false),
-    ];
-    if field.word(&modes, problems) == Some(false) {
-        problems.add(
-            &field.place,
-            "this version pools sessions only; write mode: session",
-        );
     }
 }
 

@@ -1,0 +1,357 @@
+//! Prepared statements across servers: what each client has prepared, what each server holds, and the texts, kept once.
+//!
+//! A client's named statement is known to servers by a name of Aether's own, so that two clients may use one name for two
+//! texts and share one text under two names. What a server holds is noted when it is asked for, in the order in which the
+//! server will see it, and taken back when an error skips it ([`Undo`]). Knows nothing of messages.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+
+use ring::digest::{SHA256, digest};
+
+use super::words::{Seen, Words};
+use crate::limits;
+
+/// What the names that Aether gives to statements on servers begin with.
+pub const PREFIX: &[u8] = b"aether_";
+
+/// The text of a statement and the types of its parameters, as Parse gave them.
+#[derive(Debug)]
+pub struct Statement {
+    id: u64,
+    text: Box<[u8]>,
+    /// The count of parameter types and the types, as they stand in the message.
+    types: Box<[u8]>,
+    seen: Seen,
+    /// What all statements take.
+    bytes: Rc<Cell<usize>>,
+}
+
+impl Drop for Statement {
+    fn drop(&mut self) {
+        self.bytes.set(self.bytes.get() - self.size());
+    }
+}
+
+impl Statement {
+    /// Its id; no other ever has it.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The words of its text that matter.
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// The text, without its NUL.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// What follows the text in a Parse message.
+    pub fn types(&self) -> &[u8] {
+        &self.types
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Statement>() + self.text.len() + self.types.len()
+    }
+}
+
+/// A statement under the name that a client gave it.
+#[derive(Debug)]
+pub struct Named {
+    /// The client's name.
+    pub name: Box<[u8]>,
+    /// What it stands for.
+    pub statement: Rc<Statement>,
+}
+
+/// All texts of named statements, each once, and the bytes that all statements take.
+#[derive(Default)]
+pub struct Library {
+    named: BTreeMap<[u8; 32], Weak<Statement>>,
+    /// With so many, those that nobody has any more are swept out.
+    sweep_at: usize,
+    bytes: Rc<Cell<usize>>,
+    next_id: u64,
+    next_number: u64,
+}
+
+impl Library {
+    /// A named statement's text: the one that is known already, or a new one. `None`: statements take too many bytes.
+    pub fn named(&mut self, text: &[u8], types: &[u8]) -> Option<Rc<Statement>> {
+        let key = Library::key(text, types);
+        if let Some(known) = self.named.get(&key).and_then(Weak::upgrade) {
+            return Some(known);
+        }
+        let new = self.unnamed(text, types)?;
+        self.named.insert(key, Rc::downgrade(&new));
+        if self.named.len() > self.sweep_at {
+            self.named
+                .retain(|_, statement| statement.strong_count() > 0);
+            self.sweep_at = 2 * self.named.len() + 1_000;
+        }
+        Some(new)
+    }
+
+    /// A text that is nobody else's. `None`: statements take too many bytes.
+    pub fn unnamed(&mut self, text: &[u8], types: &[u8]) -> Option<Rc<Statement>> {
+        let mut seen = Seen::default();
+        let mut words = Words::default();
+        words.read(text, &mut seen);
+        words.end(&mut seen);
+        self.next_id += 1;
+        let size = size_of::<Statement>() + text.len() + types.len();
+        if self.bytes.get() + size > limits::STATEMENT_BYTES_MAX {
+            return None;
+        }
+        self.bytes.set(self.bytes.get() + size);
+        Some(Rc::new(Statement {
+            id: self.next_id,
+            text: text.into(),
+            types: types.into(),
+            seen,
+            bytes: self.bytes.clone(),
+        }))
+    }
+
+    fn key(text: &[u8], types: &[u8]) -> [u8; 32] {
+        let whole = [text, b"\0", types].concat();
+        let mut key = [0; 32];
+        key.copy_from_slice(digest(&SHA256, &whole).as_ref());
+        key
+    }
+
+    /// A name for a statement on a server, as a number that is never used again.
+    pub fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// Bytes that statements take, texts of all clients together.
+    pub fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+}
+
+/// A client's unnamed statement.
+#[derive(Clone, Debug, Default)]
+pub enum Unnamed {
+    /// It has none.
+    #[default]
+    None,
+    /// This; it works on whatever server comes.
+    Kept(Rc<Statement>),
+    /// One that was too long to be kept; it lives on the server that the client holds.
+    OnServer,
+}
+
+/// What a client has prepared.
+#[derive(Debug, Default)]
+pub struct ClientStatements {
+    names: BTreeMap<Box<[u8]>, Rc<Named>>,
+    /// Its unnamed statement.
+    pub unnamed: Unnamed,
+}
+
+impl ClientStatements {
+    /// The statement of a name.
+    pub fn get(&self, name: &[u8]) -> Option<&Rc<Named>> {
+        self.names.get(name)
+    }
+
+    /// Whether it may prepare no more.
+    pub fn is_full(&self) -> bool {
+        self.names.len() >= limits::STATEMENTS_PER_CLIENT_MAX
+    }
+
+    /// Notes a statement, or that there is none; gives back what was there.
+    pub fn set(&mut self, name: &[u8], named: Option<Rc<Named>>) -> Option<Rc<Named>> {
+        match named {
+            Some(named) => self.names.insert(name.into(), named),
+            None => self.names.remove(name),
+        }
+    }
+
+    /// Forgets all named statements.
+    pub fn clear(&mut self) {
+        self.names.clear();
+    }
+
+    /// How many named ones there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is no named one.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+/// What a server's unnamed statement is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Slot {
+    /// There is none.
+    #[default]
+    Empty,
+    /// The statement of this id.
+    Holds(u64),
+    /// One that nobody knows any more.
+    Unknown,
+}
+
+/// What a server holds, once it has seen all that was sent to it.
+#[derive(Debug, Default)]
+pub struct ServerStatements {
+    /// By statement: its number, and when it was used last.
+    present: BTreeMap<u64, (u64, u64)>,
+    by_use: BTreeMap<u64, u64>,
+    uses: u64,
+    /// The unnamed one.
+    pub slot: Slot,
+}
+
+impl ServerStatements {
+    /// The number of a statement if it is there; it counts as used.
+    pub fn number(&mut self, statement: &Statement) -> Option<u64> {
+        let (number, used) = self.present.get_mut(&statement.id)?;
+        self.by_use.remove(used);
+        self.uses += 1;
+        *used = self.uses;
+        self.by_use.insert(self.uses, statement.id);
+        Some(*number)
+    }
+
+    /// Whether its unnamed statement is this one.
+    pub fn slot_holds(&self, statement: &Statement) -> bool {
+        self.slot == Slot::Holds(statement.id)
+    }
+
+    /// Notes a statement, or that it is gone; gives back the number it had.
+    pub fn set(&mut self, id: u64, number: Option<u64>) -> Option<u64> {
+        let old = self.present.remove(&id);
+        if let Some((_, used)) = old {
+            self.by_use.remove(&used);
+        }
+        if let Some(number) = number {
+            self.uses += 1;
+            self.present.insert(id, (number, self.uses));
+            self.by_use.insert(self.uses, id);
+        }
+        old.map(|(number, _)| number)
+    }
+
+    /// The statement that was not used for the longest, when there are more than `max`: its id and number.
+    pub fn surplus(&self, max: usize) -> Option<(u64, u64)> {
+        if self.present.len() <= max {
+            return None;
+        }
+        let (_, id) = self.by_use.first_key_value()?;
+        Some((*id, self.present.get(id)?.0))
+    }
+
+    /// All named statements are gone.
+    pub fn clear(&mut self) {
+        self.present.clear();
+        self.by_use.clear();
+    }
+
+    /// How many named ones there are.
+    pub fn len(&self) -> usize {
+        self.present.len()
+    }
+
+    /// Whether there is no named one.
+    pub fn is_empty(&self) -> bool {
+        self.present.is_empty()
+    }
+}
+
+/// How to take back what a message was noted to do, should an error skip it.
+#[derive(Debug)]
+pub enum Undo {
+    /// The client had this, or nothing, under a name.
+    Name(Box<[u8]>, Option<Rc<Named>>),
+    /// The client had this unnamed statement.
+    Unnamed(Unnamed),
+    /// The server had this number, or none, for a statement.
+    Present(u64, Option<u64>),
+    /// The server had this unnamed statement.
+    Slot(Slot),
+}
+
+/// Everything that one client's messages to one server may change.
+pub struct With<'a> {
+    /// The client's.
+    pub client: &'a mut ClientStatements,
+    /// The server's.
+    pub server: &'a mut ServerStatements,
+    /// Everybody's.
+    pub library: &'a mut Library,
+    /// Most named statements that one server holds.
+    pub max: usize,
+}
+
+impl With<'_> {
+    /// Takes something back. `failed`: the message was not skipped, it failed itself. An unnamed statement that could not be
+    /// parsed has ended the one before all the same.
+    pub fn undo(&mut self, undo: Undo, failed: bool) {
+        match undo {
+            Undo::Name(name, before) => drop(self.client.set(&name, before)),
+            Undo::Unnamed(_) if failed => self.client.unnamed = Unnamed::None,
+            Undo::Unnamed(before) => self.client.unnamed = before,
+            Undo::Present(id, before) => drop(self.server.set(id, before)),
+            Undo::Slot(before) => self.server.slot = if failed { Slot::Empty } else { before },
+        }
+    }
+}
+
+/// The name of a statement on servers.
+pub fn server_name(number: u64) -> Vec<u8> {
+    let mut name = PREFIX.to_vec();
+    name.extend_from_slice(format!("{number:x}").as_bytes());
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_kept_once_and_forgotten_with_its_last_client() {
+        let mut library = Library::default();
+        let one = library.named(b"select 1", b"\0\0").expect("room");
+        let two = library.named(b"select 1", b"\0\0").expect("room");
+        let other = library
+            .named(b"select 1", b"\0\x01\0\0\0\x17")
+            .expect("room");
+        assert!(Rc::ptr_eq(&one, &two) && !Rc::ptr_eq(&one, &other));
+        assert!(library.bytes() > 0);
+        drop(one);
+        let again = library.named(b"select 1", b"\0\0").expect("room");
+        assert!(Rc::ptr_eq(&again, &two));
+        drop((two, again, other));
+        assert_eq!(library.bytes(), 0);
+    }
+
+    #[test]
+    fn the_least_recently_used_statement_is_the_surplus() {
+        let (mut library, mut server) = (Library::default(), ServerStatements::default());
+        let statements: Vec<_> = (0..3)
+            .map(|n| library.named(format!("{n}").as_bytes(), b"").expect("room"))
+            .collect();
+        for (number, statement) in statements.iter().enumerate() {
+            server.set(statement.id, Some(number as u64));
+        }
+        assert_eq!(server.surplus(3), None);
+        assert_eq!(server.surplus(2), Some((statements[0].id, 0)));
+        assert_eq!(server.number(&statements[0]), Some(0));
+        assert_eq!(server.surplus(2), Some((statements[1].id, 1)));
+        assert_eq!(server.set(statements[1].id, None), Some(1));
+        assert_eq!(server.surplus(2), None);
+    }
+}
