@@ -88,11 +88,13 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return false;
         };
+        // One that has become idle in this very turn has just answered, to a check perhaps: it is not asked again.
+        let delay = (pool.config.check_delay.as_micros() as u64).max(1);
         let Some(check) = pool
             .config
             .check_query
             .as_deref()
-            .filter(|_| now.since(server.since) >= pool.config.check_delay.as_micros() as u64)
+            .filter(|_| now.since(server.since) >= delay)
         else {
             return true;
         };
