@@ -377,10 +377,11 @@ impl Engine {
     }
 }
 
-/// Whether a failure is one that waiting may mend: the server cannot be reached, or is starting up or shutting down.
+/// Whether a failure is one that waiting may mend: the server cannot be reached, or is starting up or shutting down. One that
+/// makes no sense (08P01) is not.
 fn is_passing(refusal: &Refusal) -> bool {
     matches!(&refusal.sqlstate, b"57P03" | b"57P01" | b"57P02")
-        || refusal.sqlstate.starts_with(b"08")
+        || (refusal.sqlstate.starts_with(b"08") && refusal.sqlstate != *b"08P01")
 }
 
 fn pool_removed(name: &str) -> Refusal {
