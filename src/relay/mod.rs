@@ -198,20 +198,21 @@ impl Relay {
             Ok(Some(header)) => header,
         };
         let seen = match header.tag {
-            b'Z' => match rest.get(HEADER_LEN) {
-                None => return Ok(0),
-                Some(&status) => {
-                    let status =
-                        TransactionStatus::from_byte(status).filter(|_| header.length == 5);
-                    self.ready(status.ok_or_else(|| {
-                        server_broke(BadLength {
-                            tag: b'Z',
-                            length: header.length,
-                        })
-                    })?);
-                    1
+            b'Z' => {
+                let broke = BadLength {
+                    tag: b'Z',
+                    length: header.length,
+                };
+                match rest.get(HEADER_LEN) {
+                    _ if header.length != 5 => return Err(server_broke(broke)),
+                    None => return Ok(0),
+                    Some(&status) => {
+                        let status = TransactionStatus::from_byte(status);
+                        self.ready(status.ok_or_else(|| server_broke(broke))?);
+                        1
+                    }
                 }
-            },
+            }
             b'S' if header.body_len() <= limits::PARAMETER_STATUS_MAX => {
                 match rest.get(HEADER_LEN..header.message_len()) {
                     None => return Ok(0),
@@ -424,6 +425,7 @@ mod tests {
     fn a_server_that_makes_no_sense_is_refused() {
         for bytes in [
             &b"Z\0\0\0\x05x"[..],
+            b"Z\0\0\0\x04",
             b"Z\0\0\0\x06II",
             b"D\0\0\0\x01",
             b"D\x7f\xff\xff\xff",
