@@ -19,6 +19,9 @@ use crate::wire::frame;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
 
+/// Why a server is not fit that sends anything but what may come at any time.
+const UNASKED: &str = "it spoke while nobody had asked";
+
 impl Engine {
     /// Begins a server connection of a kind.
     pub(super) fn dial(&mut self, pool_key: PoolKey, kind: Rc<Kind>, host: &mut dyn Host) {
@@ -212,7 +215,13 @@ impl Engine {
                 break;
             }
             match frame::whole(rest, limits::LOGIN_MESSAGE_MAX) {
-                Ok(None) => break,
+                Ok(None) => {
+                    let idle = matches!(server.state, ServerState::Idle | ServerState::Held);
+                    if idle && rest.first().is_some_and(|tag| !b"SNAE".contains(tag)) {
+                        return self.server_unfit(key, UNASKED, host);
+                    }
+                    break;
+                }
                 Ok(Some((tag, body, after))) => {
                     self.server_message(key, tag, body, host);
                     rest = after;
@@ -249,7 +258,7 @@ impl Engine {
                     let text = Refusal::read(body, Blame::Server).text();
                     self.close_server(key, &text, host);
                 }
-                _ => self.server_unfit(key, "it spoke while nobody had asked", host),
+                _ => self.server_unfit(key, UNASKED, host),
             },
             ServerState::Checking(reset) | ServerState::Resetting(reset) => {
                 let known = tag != b'S' || server.vars.report(body);
