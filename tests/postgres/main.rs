@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod hostile_server;
 mod isolation;
 mod logins;
 mod memory;
