@@ -21,6 +21,8 @@ pub const LOGIN_MESSAGE_MAX: usize = 30_000;
 pub const LOGIN_NOTICES_MAX: usize = 8 * 1024;
 /// Largest ParameterStatus that is looked at; a larger one passes, and its server is not used again.
 pub const PARAMETER_STATUS_MAX: usize = 16 * 1024;
+/// The SQLSTATE of a server's error is looked for in so many bytes from its start; PostgreSQL puts it within the first thirty.
+pub const ERROR_CODE_WITHIN: usize = 128;
 /// Most parameters remembered per server. PostgreSQL reports some fifteen.
 pub const PARAMETERS_MAX: usize = 256;
 /// One read, and the size of the loop's one buffer beside the carry.

@@ -30,13 +30,14 @@ pub fn start(level: LevelFilter) -> io::Result<Flush> {
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
+        .add_filter_ignore_str("mio")
         .build();
     let flush = Flush {
         to: to.clone(),
         is_done,
     };
     let _ = WriteLogger::init(
-        level,
+        LevelFilter::Trace,
         config,
         Lines {
             to,
@@ -44,7 +45,13 @@ pub fn start(level: LevelFilter) -> io::Result<Flush> {
             dropped: 0,
         },
     );
+    set_level(level);
     Ok(flush)
+}
+
+/// From now on, lines less severe than this are not written.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
 }
 
 /// What goes to the thread.

@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -59,14 +60,8 @@ fn main() -> ExitCode {
 }
 
 fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
-    // Go's flag package taught people `-config`; pico-args would take it for six short options.
-    let given = given.into_iter().map(|word| match word.to_str() {
-        Some(text) if text == "-config" || text.starts_with("-config=") => {
-            OsString::from(format!("-{text}"))
-        }
-        _ => word,
-    });
-    let mut given = pico_args::Arguments::from_vec(given.collect());
+    let given = given.into_iter().flat_map(config_option).collect();
+    let mut given = pico_args::Arguments::from_vec(given);
     if given.contains(["-h", "--help"]) {
         return Ok(Asked::Help);
     }
@@ -101,7 +96,19 @@ fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
     Ok(Asked::Run(arguments))
 }
 
-fn to_path(text: &std::ffi::OsStr) -> Result<PathBuf, String> {
+/// Go's flag package taught people `-config`, which pico-args would take for six short options; and of values that need not
+/// be UTF-8, as names of files, it does not know the form with `=`.
+fn config_option(word: OsString) -> Vec<OsString> {
+    let bytes = word.as_bytes();
+    let option = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-"));
+    match option.and_then(|option| option.strip_prefix(b"config")) {
+        Some(b"") => vec!["--config".into()],
+        Some([b'=', file @ ..]) => vec!["--config".into(), OsStr::from_bytes(file).to_owned()],
+        _ => vec![word],
+    }
+}
+
+fn to_path(text: &OsStr) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
@@ -143,7 +150,8 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     net::block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
     let listeners = net::listen(&config.server.listen)?;
     become_user(arguments.user.as_deref().or(config.server.user.as_deref()))?;
-    let flush = lines::start(level(&config, arguments))
+    let level = level(arguments);
+    let flush = lines::start(level.unwrap_or(config.server.log_level))
         .map_err(|error| format!("cannot start the log: {error}"))?;
     net::fit_descriptors(&mut config);
     config
@@ -161,19 +169,21 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         std::process::id()
     );
     let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
-    let result =
-        net::run(config, path, listeners).map_err(|error| format!("the loop has failed: {error}"));
+    let origin = net::Origin { path, level };
+    let result = net::run(config, origin, listeners)
+        .map_err(|error| format!("the loop has failed: {error}"));
     log::info!("stopped");
     flush.wait();
     result
 }
 
-fn level(config: &Config, arguments: &Arguments) -> LevelFilter {
+/// What the command line says of the log; it wins over the configuration.
+fn level(arguments: &Arguments) -> Option<LevelFilter> {
     match (arguments.quiet, arguments.verbose) {
-        (true, _) => LevelFilter::Warn,
-        (false, 0) => config.server.log_level,
-        (false, 1) => LevelFilter::Debug,
-        (false, _) => LevelFilter::Trace,
+        (true, _) => Some(LevelFilter::Warn),
+        (false, 0) => None,
+        (false, 1) => Some(LevelFilter::Debug),
+        (false, _) => Some(LevelFilter::Trace),
     }
 }
 

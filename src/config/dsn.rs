@@ -32,13 +32,16 @@ pub struct Dsn {
 /// One line that says what is wrong and what would be right, without the password.
 pub fn parse(text: &str) -> Result<Dsn, String> {
     let text = text.trim();
+    if text.contains('\0') {
+        return Err("a zero byte in the connection string".to_owned());
+    }
     let mut parameters = Parameters::default();
     if let Some(rest) = text
         .strip_prefix("postgres://")
         .or_else(|| text.strip_prefix("postgresql://"))
     {
         read_uri(rest, &mut parameters)?;
-    } else if text.contains("://") {
+    } else if has_scheme(text) {
         return Err("unknown scheme; expected postgres:// or postgresql://".to_owned());
     } else if text.contains('=') {
         read_pairs(text, &mut parameters)?;
@@ -48,6 +51,12 @@ pub fn parse(text: &str) -> Result<Dsn, String> {
         );
     }
     lower(parameters)
+}
+
+/// Whether a text is some URI: a word and `://` (a value of the `key=value` form may hold that, too).
+fn has_scheme(text: &str) -> bool {
+    text.split_once("://")
+        .is_some_and(|(scheme, _)| !scheme.contains(|c: char| c == '=' || c.is_whitespace()))
 }
 
 /// The hosts of libpq's `host` and `port` lists: a name, an address, a socket directory; empty is the default one.
@@ -382,7 +391,6 @@ fn pair_value(text: &str) -> Result<(String, &str), String> {
         match c {
             '\\' => value.extend(chars.next().map(|(_, escaped)| escaped)),
             '\'' if quoted => return Ok((value, body.get(at + 1..).unwrap_or_default())),
-            '\0' => return Err("a zero byte in a value".to_owned()),
             c if !quoted && c.is_whitespace() => {
                 return Ok((value, body.get(at..).unwrap_or_default()));
             }
@@ -756,7 +764,15 @@ mod tests {
         assert_eq!(dsn.backend.user.as_deref(), Some("a b"));
         assert_eq!(dsn.backend.password, Some(Secret::new(r"it's \")));
         assert_eq!(dsn.backend.database.as_deref(), Some("x y"));
-        for text in ["host", "host=a b c=d", "password='x", "host=a port"] {
+        let dsn = ok("host=h user=u password=a://b");
+        assert_eq!(dsn.backend.password, Some(Secret::new("a://b")));
+        for text in [
+            "host",
+            "host=a b c=d",
+            "password='x",
+            "host=a port",
+            "user=a\\\0b",
+        ] {
             error(text);
         }
     }

@@ -220,5 +220,8 @@ pub struct AdminConfig {
     pub stats_users: Vec<String>,
 }
 
+/// Longest name of a user or a database, in bytes. PostgreSQL's own have at most 63; a key of YAML has some thousand.
+pub const NAME_MAX: usize = 127;
+
 /// Names under which the console is reached, unless a database of that name is configured.
 pub const CONSOLE_NAMES: [&str; 2] = ["aether", "pgbouncer"];

@@ -14,7 +14,9 @@ use std::rc::Rc;
 use self::auth::Logins;
 use self::pool::Draft;
 use super::yaml::{ConfigError, Field, Outside, Place, Problems, Section, document};
-use super::{AdminConfig, AuthConfig, AuthMethod, CONSOLE_NAMES, Config, PoolConfig, Stored};
+use super::{
+    AdminConfig, AuthConfig, AuthMethod, CONSOLE_NAMES, Config, NAME_MAX, PoolConfig, Stored,
+};
 
 /// The sections.
 const SECTIONS: [&str; 5] = ["server", "pool", "databases", "auth", "admin"];
@@ -140,6 +142,11 @@ fn section<'a>(
         .map_or_else(none, |field| field.section(known, problems))
 }
 
+/// Whether something can be the name of a database or a user.
+fn is_name(text: &str) -> bool {
+    (1..=NAME_MAX).contains(&text.len()) && !text.contains('\0')
+}
+
 type Drafts = (BTreeMap<String, Draft>, Option<Draft>);
 
 /// The databases that clients may name: each entry of `databases`, and the one that `pool` itself points at.
@@ -157,8 +164,11 @@ fn read_databases(top: &Section<'_>, context: Context<'_>, problems: &mut Proble
     let mut fallback = None;
     let entries = top.get("databases").map(|field| field.names(problems));
     for (name, field) in entries.iter().flat_map(Section::iter) {
-        if name.is_empty() || name.contains('\0') {
-            problems.add(&field.place, "not a database name");
+        if !is_name(name) {
+            problems.add(
+                &field.place,
+                "not a database name: empty, longer than 127 bytes, or with a zero byte",
+            );
             continue;
         }
         let section = field.section(&pool::KEYS, problems);

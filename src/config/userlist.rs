@@ -6,10 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Stored;
+use super::{NAME_MAX, Stored};
 
-/// Longest user name, in bytes as written.
-const USER_MAX: usize = 127;
 /// Longest secret, in bytes as written.
 const SECRET_MAX: usize = 65_530;
 
@@ -53,7 +51,7 @@ pub fn parse(bytes: &[u8]) -> Userlist {
 }
 
 fn entry(reader: &mut Reader<'_>) -> Result<(String, Vec<u8>), String> {
-    let user = reader.quoted("the user's name", USER_MAX)?;
+    let user = reader.quoted("the user's name", NAME_MAX)?;
     let user = String::from_utf8(user).map_err(|_| "the user's name is not UTF-8".to_owned())?;
     reader.skip_to_quote();
     let secret = reader.quoted("the secret", SECRET_MAX)?;

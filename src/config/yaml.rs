@@ -106,8 +106,22 @@ pub(super) fn document(text: &str, file: &str) -> Result<Node, ConfigError> {
             file: file.to_owned(),
             line: error.location().map(|location| location.line()),
             key: String::new(),
-            text: format!("not valid YAML: {error}"),
+            text: format!("not valid YAML: {}", without_path(&error.to_string())),
         })
+}
+
+/// serde_yaml puts the keys on the way in front of some errors, as they are: any bytes, perhaps a value that lost its key.
+fn without_path(error: &str) -> String {
+    let begin = error.rfind("invalid type: ").unwrap_or(0);
+    let text = error.get(begin..).unwrap_or(error);
+    one_line(text)
+}
+
+/// For a line of a log or a terminal: what the file says may hold control bytes.
+fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 impl<'de> serde::Deserialize<'de> for Node {
@@ -285,16 +299,17 @@ pub(super) struct Problems {
 
 impl Problems {
     /// Notes an error. `text` holds no secret.
-    pub(super) fn add(&mut self, place: &Place, text: impl Into<String>) {
+    pub(super) fn add(&mut self, place: &Place, text: impl AsRef<str>) {
         if self.found.len() < PROBLEMS_MAX {
-            self.found.push((place.clone(), text.into()));
+            self.found.push((place.clone(), one_line(text.as_ref())));
         }
     }
 
     /// Notes something that is accepted but deserves a look.
     pub(super) fn warn(&mut self, place: &Place, text: impl fmt::Display) {
+        let text = one_line(&text.to_string());
         self.warnings.push(if place.key.is_empty() {
-            text.to_string()
+            text
         } else {
             format!("{}: {text}", place.key)
         });
@@ -696,6 +711,22 @@ mod tests {
             assert_eq!(error.line, line, "{text}: {error}");
             assert!(error.to_string().starts_with("f.yaml:"), "{error}");
         }
+    }
+
+    /// Found by the fuzz target yaml: serde_yaml repeats the keys that lead to a broken one, control bytes and all.
+    #[test]
+    fn a_broken_document_is_told_on_one_line_without_its_keys() {
+        let text =
+            "pool:\n  postgres://u:hunter2@h/d:\n    \"\\e[31m\":\n      ? {a: b}\n      : c\n";
+        let error = document(text, "f.yaml").err().unwrap().to_string();
+        assert!(
+            error.starts_with("f.yaml:4: not valid YAML: invalid type: map"),
+            "{error}"
+        );
+        assert!(
+            !error.contains("hunter2") && !error.contains('\x1b'),
+            "{error}"
+        );
     }
 
     #[test]

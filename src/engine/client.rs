@@ -117,6 +117,14 @@ pub enum ClientState {
 }
 
 impl ClientState {
+    /// Stands in while a step of the login is taken. Not `Leaving`: a client in that state has been told why.
+    pub(super) fn undecided() -> ClientState {
+        ClientState::Greeting {
+            ssl_asked: true,
+            gss_asked: true,
+        }
+    }
+
     /// The word for SHOW CLIENTS.
     pub fn name(&self) -> &'static str {
         match self {

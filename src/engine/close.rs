@@ -104,10 +104,10 @@ impl Engine {
 
     /// Takes what a server still says to a client that has gone, until it has come to rest.
     pub(super) fn drain(&mut self, key: ServerKey, host: &mut dyn Host) {
-        let mut buffer = std::mem::take(&mut self.buffer);
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
+        let mut buffer = std::mem::take(&mut self.buffer);
         let Some(link) = server.link.as_mut().filter(|link| link.is_readable()) else {
             self.buffer = buffer;
             return;
@@ -184,7 +184,7 @@ impl Engine {
     }
 
     /// Takes a client out of the queue and forgets its cancel key.
-    fn forget(&mut self, key: ClientKey) {
+    pub(super) fn forget(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -231,10 +231,10 @@ impl Engine {
 
     /// Lets a client read its last message: writes, closes our side, and waits for the end of the other.
     pub(super) fn linger(&mut self, key: ClientKey, host: &mut dyn Host) {
-        let mut buffer = std::mem::take(&mut self.buffer);
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
+        let mut buffer = std::mem::take(&mut self.buffer);
         if client.link.is_flushed()
             && let ClientState::Leaving { shut } = &mut client.state
             && !std::mem::replace(shut, true)
@@ -290,13 +290,11 @@ impl Engine {
             "The server may have crashed or been restarted; connect again. \
                  A transaction that was being committed may or may not have been.",
         );
-        self.end_pair(
-            client,
-            key,
-            &refusal,
-            &format!("server conn crashed? {why}"),
-            host,
-        );
+        let reason = match server.relay.last_error() {
+            Some(code) => format!("server {why} after error {}", printable(&code)),
+            None => format!("server conn crashed? {why}"),
+        };
+        self.end_pair(client, key, &refusal, &reason, host);
     }
 
     /// A server broke the protocol: its connection is closed, and so is its client's.
@@ -333,8 +331,9 @@ impl Engine {
         if may_tell {
             self.tell(client, refusal);
         } else if let Some(client) = self.clients.get(client) {
+            let age = self.now.since(client.connected_at) / 1_000_000;
             log::info!(
-                "client {} {}: closing because: {reason}",
+                "client {} {}: closing because: {reason} (age {age}s)",
                 client.id,
                 client.label()
             );
@@ -347,8 +346,10 @@ impl Engine {
         if let Some(server) = self.servers.get_mut(key) {
             let mut bye = Vec::new();
             frontend::terminate(&mut bye);
+            // In the middle of a message the server would take the goodbye for the rest of it.
             if !server.state.is_connecting()
                 && !server.state.is_cancel()
+                && server.relay.is_between_messages()
                 && let Some(link) = server.link.as_mut()
             {
                 link.send(&bye);

@@ -216,10 +216,10 @@ impl Engine {
 
     /// Reads a client that is logged in and has no server: its first query needs one.
     pub(super) fn read_idle(&mut self, key: ClientKey, host: &mut dyn Host) {
-        let mut buffer = std::mem::take(&mut self.buffer);
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
+        let mut buffer = std::mem::take(&mut self.buffer);
         let input = if client.link.has_carry() {
             Input::Bytes(client.link.take_carry(&mut buffer))
         } else if client.link.is_readable() && client.link.is_flushed() {

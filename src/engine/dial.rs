@@ -166,9 +166,9 @@ impl Engine {
     }
 
     fn read_server(&mut self, key: ServerKey, host: &mut dyn Host) {
-        let deriving = |server: &Server| matches!(&server.state, ServerState::LoggingIn(login) if login.is_deriving());
-        if self.servers.get(key).is_some_and(deriving) {
-            return; // a server has nothing to say now; what it says all the same waits in its socket
+        let state = self.servers.get(key).map(|server| &server.state);
+        if matches!(state, Some(ServerState::LoggingIn(login)) if login.is_deriving()) {
+            return; // what it says meanwhile stays in the kernel; `server_derived` goes on
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         if let Some(link) = self
@@ -279,7 +279,8 @@ impl Engine {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        let ServerState::LoggingIn(login) = std::mem::replace(&mut server.state, ServerState::Held)
+        let ServerState::LoggingIn(login) =
+            std::mem::replace(&mut server.state, ServerState::Resolving)
         else {
             return;
         };
@@ -306,7 +307,8 @@ impl Engine {
         if !matches!(server.state, ServerState::LoggingIn(_)) {
             return;
         }
-        let ServerState::LoggingIn(login) = std::mem::replace(&mut server.state, ServerState::Held)
+        let ServerState::LoggingIn(login) =
+            std::mem::replace(&mut server.state, ServerState::Resolving)
         else {
             return;
         };
@@ -316,6 +318,7 @@ impl Engine {
         self.list(Who::Server(key));
     }
 
+    /// What came of a step of a login. Until here the server is `Resolving`, which counts as connecting like `LoggingIn`.
     fn login_progress(
         &mut self,
         key: ServerKey,
@@ -336,11 +339,7 @@ impl Engine {
                 host.derive(job, Who::Server(key));
             }
             Ok(Step::Ready(welcome)) => self.logged_in(key, welcome, host),
-            Err(refusal) => {
-                // Only counted as connecting again, so that it is taken off the books in one place.
-                server.state = ServerState::Resolving;
-                self.connect_failed(key, refusal, host);
-            }
+            Err(refusal) => self.connect_failed(key, refusal, host),
         }
     }
 
@@ -451,6 +450,9 @@ impl Engine {
         let Some(server) = self.servers.get(key) else {
             return;
         };
+        if server.is_expired(self.now) {
+            return self.close_server(key, "server lifetime over", host);
+        }
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
@@ -458,9 +460,6 @@ impl Engine {
             pool.check_ended(&server.kind);
         } else {
             pool.stats.total.resets += 1;
-        }
-        if server.is_expired(self.now) {
-            return self.close_server(key, "server lifetime over", host);
         }
         self.put_idle(key);
     }
@@ -705,4 +704,37 @@ fn unreachable_text(place: &str, why: &str) -> String {
 fn unreachable(text: String) -> Refusal {
     Refusal::fatal(b"08006", text, Blame::Server)
         .hint("Is PostgreSQL running there and accepting connections? See pool.dsn in Aether's configuration.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Scene;
+    use super::*;
+    use crate::wire::backend;
+
+    /// Found by reading: what came while a key derivation ran was taken in without a limit, and the engine asserted.
+    #[test]
+    fn a_server_that_floods_us_while_a_key_is_derived_is_not_read_on() {
+        let mut scene = Scene::new();
+        scene.engine.contain(false);
+        backend::write_authentication(&mut scene.world.greeting, 10, b"SCRAM-SHA-256\0\0");
+        let _client = scene.client();
+        let server = scene.world.servers[0].clone();
+        let sent = String::from_utf8_lossy(&server.borrow().output).into_owned();
+        let nonce = sent
+            .rsplit_once("r=")
+            .expect("our first message")
+            .1
+            .to_owned();
+        let mut flood = Vec::new();
+        let first = format!("r={nonce}more,s=c2FsdA==,i=4096");
+        backend::write_authentication(&mut flood, 11, first.as_bytes());
+        flood.resize(4 * limits::READ_MAX, b'N');
+        let length = flood.len();
+        server.borrow_mut().input.extend(flood);
+        scene.ready(&server);
+        assert_eq!(scene.world.derivations, 1);
+        let left = server.borrow().input.len();
+        assert_eq!(length - left, limits::READ_MAX, "one read");
+    }
 }

@@ -19,12 +19,6 @@ use crate::wire::frame::{self, printable};
 use crate::wire::refusal::{Blame, Refusal};
 use crate::wire::startup::{self, First, NotStartup, Startup};
 
-/// Stands in for a client's state while its proof is looked at: one that is neither told anything yet nor owed anything.
-const IN_HAND: ClientState = ClientState::Greeting {
-    ssl_asked: true,
-    gss_asked: true,
-};
-
 impl Engine {
     pub(super) fn can_accept(&self) -> bool {
         !self.incoming.is_empty() && self.now >= self.accept_after && self.stop.is_none()
@@ -362,7 +356,9 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        let ClientState::Proving(verify) = std::mem::replace(&mut client.state, IN_HAND) else {
+        let ClientState::Proving(verify) =
+            std::mem::replace(&mut client.state, ClientState::undecided())
+        else {
             return;
         };
         let mut out = Vec::new();
@@ -383,7 +379,9 @@ impl Engine {
         if !matches!(client.state, ClientState::Deriving(_)) {
             return;
         }
-        let ClientState::Deriving(verify) = std::mem::replace(&mut client.state, IN_HAND) else {
+        let ClientState::Deriving(verify) =
+            std::mem::replace(&mut client.state, ClientState::undecided())
+        else {
             return;
         };
         let mut out = Vec::new();

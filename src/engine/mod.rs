@@ -4,16 +4,20 @@
 //! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
 //!
 //! One noun per file: `greet` takes clients in, `queue` gives them servers, `dial` makes servers, `pump` moves bytes between
-//! the two, `close` ends things, `console` reads what is said to the console, `wheel` and `link` are what they sound like.
+//! the two, `close` ends things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
+//! `wheel` and `link` are what they sound like.
 
 mod client;
 mod close;
 mod console;
+mod contain;
 mod dial;
 mod greet;
 mod link;
 mod pump;
 mod queue;
+#[cfg(test)]
+mod scene;
 mod server;
 mod stream;
 mod wheel;
@@ -42,6 +46,10 @@ use crate::pool::Pool;
 use crate::pool::cancel::CancelKeys;
 use crate::stats;
 use crate::wire::refusal::{Blame, Refusal};
+use contain::Party;
+
+/// The loop's buffer: one read behind the longest carry.
+const BUFFER_LEN: usize = limits::CARRY_MAX + limits::READ_MAX;
 
 /// The pooler.
 pub struct Engine {
@@ -68,6 +76,10 @@ pub struct Engine {
     buffer: Vec<u8>,
     next_id: u64,
     now: Tick,
+    /// Whether a panic is kept to its connection.
+    containing: bool,
+    /// Panics that were.
+    contained: u64,
 }
 
 /// A graceful stop in progress.
@@ -123,9 +135,11 @@ impl Engine {
             cancel_keys: CancelKeys::default(),
             stop: None,
             requests: Vec::new(),
-            buffer: vec![0; limits::CARRY_MAX + limits::READ_MAX],
+            buffer: vec![0; BUFFER_LEN],
             next_id: 0,
             now,
+            containing: false,
+            contained: 0,
         };
         engine.wheel.insert(now.plus(stats::PERIOD), Timer::Period);
         engine.adopt(config);
@@ -163,15 +177,15 @@ impl Engine {
             Event::Incoming(listener) => {
                 self.incoming.insert(listener);
             }
-            Event::Resolved { key, result } => self.resolved(key, result, host),
-            Event::Derived {
-                who: Who::Client(key),
-                salted,
-            } => self.client_derived(key, &salted, host),
-            Event::Derived {
-                who: Who::Server(key),
-                salted,
-            } => self.server_derived(key, &salted, host),
+            Event::Resolved { key, result } => {
+                self.guard(Who::Server(key), host, |engine, host| {
+                    engine.resolved(key, result, host)
+                })
+            }
+            Event::Derived { who, salted } => self.guard(who, host, |engine, host| match who {
+                Who::Client(key) => engine.client_derived(key, &salted, host),
+                Who::Server(key) => engine.server_derived(key, &salted, host),
+            }),
             Event::Reload(config) => {
                 log::info!("the configuration was reloaded");
                 self.adopt(config);
@@ -181,35 +195,15 @@ impl Engine {
     }
 
     fn note(&mut self, who: Who, ready: Ready) {
-        match who {
-            Who::Client(key) => {
-                if let Some(client) = self.clients.get_mut(key) {
-                    client.link.note(ready);
-                }
-            }
-            Who::Server(key) => {
-                if let Some(link) = self
-                    .servers
-                    .get_mut(key)
-                    .and_then(|server| server.link.as_mut())
-                {
-                    link.note(ready);
-                }
-            }
+        if let Some(link) = self.link_mut(who) {
+            link.note(ready);
         }
         self.list(who);
     }
 
     /// Puts somebody on the list of what to run.
     fn list(&mut self, who: Who) {
-        let link = match who {
-            Who::Client(key) => self.clients.get_mut(key).map(|client| &mut client.link),
-            Who::Server(key) => self
-                .servers
-                .get_mut(key)
-                .and_then(|server| server.link.as_mut()),
-        };
-        if let Some(link) = link
+        if let Some(link) = self.link_mut(who)
             && !std::mem::replace(&mut link.listed, true)
         {
             self.runnable.push(who);
@@ -217,30 +211,27 @@ impl Engine {
     }
 
     fn run(&mut self, who: Who, host: &mut dyn Host) {
+        let Some(party) = self.party(who) else {
+            return;
+        };
+        self.unlist(who);
+        self.guarded(party, host, |engine, host| match party {
+            Party::Client(client) => engine.run_client(client, host),
+            Party::Server(server) => engine.run_server(server, host),
+            Party::Pair(client, server) => engine.run_pair(client, server, host),
+        });
+    }
+
+    fn unlist(&mut self, who: Who) {
+        if let Some(link) = self.link_mut(who) {
+            link.listed = false;
+        }
+    }
+
+    fn link_mut(&mut self, who: Who) -> Option<&mut Link> {
         match who {
-            Who::Client(key) => {
-                let Some(client) = self.clients.get_mut(key) else {
-                    return;
-                };
-                client.link.listed = false;
-                match client.state.server() {
-                    Some(server) => self.run_pair(key, server, host),
-                    None => self.run_client(key, host),
-                }
-            }
-            Who::Server(key) => {
-                let Some(server) = self.servers.get_mut(key) else {
-                    return;
-                };
-                let client = server.state.client();
-                if let Some(link) = server.link.as_mut() {
-                    link.listed = false;
-                }
-                match client {
-                    Some(client) => self.run_pair(client, key, host),
-                    None => self.run_server(key, host),
-                }
-            }
+            Who::Client(key) => self.clients.get_mut(key).map(|client| &mut client.link),
+            Who::Server(key) => self.servers.get_mut(key)?.link.as_mut(),
         }
     }
 
@@ -302,8 +293,12 @@ impl Engine {
         self.wheel.expire(self.now, &mut due);
         for timer in due {
             match timer {
-                Timer::Client(key) => self.client_timer(key, host),
-                Timer::Server(key) => self.server_timer(key, host),
+                Timer::Client(key) => self.guard(Who::Client(key), host, |engine, host| {
+                    engine.client_timer(key, host)
+                }),
+                Timer::Server(key) => self.guard(Who::Server(key), host, |engine, host| {
+                    engine.server_timer(key, host)
+                }),
                 Timer::Pool(key) => {
                     if let Some(pool) = self.pools.get_mut(key) {
                         pool.armed = None;
@@ -510,6 +505,29 @@ impl Engine {
 
     /// Asserts every invariant of ARCHITECTURE section 6 that can be seen from here. For the simulation: it walks everything.
     pub fn check(&self) {
+        self.check_books();
+        for (key, client) in self.clients.iter() {
+            self.check_link(Who::Client(key), &client.link);
+        }
+        for (key, server) in self.servers.iter() {
+            if let Some(client) = server.state.client() {
+                assert!(
+                    server.relay.owed() <= limits::OWED_MAX,
+                    "server {key:?} owes more than may be owed"
+                );
+                self.check_pair(client, key);
+            }
+            if let Some(link) = &server.link {
+                self.check_link(Who::Server(key), link);
+            }
+        }
+        for (_, pool) in self.pools.iter() {
+            pool.check_settled();
+        }
+    }
+
+    /// Asserts what holds between any two steps: both ends of a pair know each other, the pools count what there is.
+    fn check_books(&self) {
         for (key, client) in self.clients.iter() {
             if let Some(server) = client.state.server() {
                 let back = self
@@ -522,7 +540,6 @@ impl Engine {
                     "client {key:?} is paired with a server that is not paired with it"
                 );
             }
-            self.check_link(Who::Client(key), &client.link);
         }
         for (key, server) in self.servers.iter() {
             if let Some(client) = server.state.client() {
@@ -535,15 +552,6 @@ impl Engine {
                     Some(key),
                     "server {key:?} is paired with a client that is not paired with it"
                 );
-                let relay = &server.relay;
-                assert!(
-                    relay.owed() <= limits::OWED_MAX,
-                    "server {key:?} owes more than may be owed"
-                );
-                self.check_pair(client, key);
-            }
-            if let Some(link) = &server.link {
-                self.check_link(Who::Server(key), link);
             }
         }
         for (key, pool) in self.pools.iter() {

@@ -73,7 +73,7 @@ impl Engine {
     }
 
     /// Whether an idle server can be given away now. If it has been idle for long it is checked first; if it is dead or too
-    /// old it is closed; in both cases it is idle no more.
+    /// old it is closed; in both cases it is idle no more. One that has answered in this very turn needs no check.
     fn is_fit(&mut self, key: ServerKey, host: &mut dyn Host) -> bool {
         if !self.is_silent(key, host) {
             return false;
@@ -88,13 +88,11 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return false;
         };
-        // One that has become idle in this very turn has just answered, to a check perhaps: it is not asked again.
-        let delay = (pool.config.check_delay.as_micros() as u64).max(1);
         let Some(check) = pool
             .config
             .check_query
             .as_deref()
-            .filter(|_| now.since(server.since) >= delay)
+            .filter(|_| now.since(server.since) > pool.config.check_delay.as_micros() as u64)
         else {
             return true;
         };
@@ -369,6 +367,17 @@ impl Engine {
                 attempts,
                 retry_at: now.plus(ms(pause)),
             });
+            // The server is full, partly with connections of ours that nobody uses: the waiter's next attempt gets the place.
+            if full
+                && pool.waiting() > 0
+                && let Some(idle) = pool.oldest_idle(None)
+            {
+                self.close_server(
+                    idle,
+                    "made room on the server for a client with other startup parameters",
+                    host,
+                );
+            }
             return;
         }
         for waiter in pool.dequeue_kind(kind) {

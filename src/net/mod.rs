@@ -130,12 +130,24 @@ pub fn block_signals() -> io::Result<()> {
     signals::block()
 }
 
-/// Runs until a signal ends it. `path` is the configuration that SIGHUP reads again.
+/// Where the configuration comes from, for SIGHUP.
+pub struct Origin {
+    /// The file.
+    pub path: PathBuf,
+    /// What the command line said of the log level.
+    pub level: Option<log::LevelFilter>,
+}
+
+/// Runs until a signal ends it.
 ///
 /// # Errors
 ///
 /// What the operating system says when the loop cannot be set up.
-pub fn run(config: Config, path: PathBuf, listeners: Vec<std::net::TcpListener>) -> io::Result<()> {
+pub fn run(
+    config: Config,
+    origin: Origin,
+    listeners: Vec<std::net::TcpListener>,
+) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
     let mut signals = Signals::new()?;
@@ -160,13 +172,17 @@ pub fn run(config: Config, path: PathBuf, listeners: Vec<std::net::TcpListener>)
     let start = Instant::now();
     let now = || Tick(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
     let mut engine = Engine::new(Rc::new(config), now(), &mut shell);
+    engine.contain(true);
     let (mut polled, mut events) = (Events::with_capacity(1024), Vec::new());
     // Whoever connected before the loop began has no edge of its own.
     events.extend((0..shell.listeners.len()).map(|at| Event::Incoming(ListenerId(at))));
     loop {
         let turn = engine.turn(now(), &mut events, &mut shell);
         for request in turn.requests {
-            admin::answer(&mut engine, &request);
+            let asker = Who::Client(request.client);
+            engine.guard(asker, &mut shell, |engine, _| {
+                admin::answer(engine, &request)
+            });
             events.push(Event::Ready(Who::Client(request.client), Ready::default()));
         }
         if turn.stopped {
@@ -183,7 +199,8 @@ pub fn run(config: Config, path: PathBuf, listeners: Vec<std::net::TcpListener>)
         }
         for event in &polled {
             match event.token() {
-                SIGNALS => signals.drain(&mut |signal| on_signal(signal, &path, &mut events)),
+                SIGNALS => signals
+                    .drain(&mut |signal| on_signal(signal, &origin, engine.config(), &mut events)),
                 HELPERS => shell.helpers.drain(&mut events),
                 Token(token) if token >= FIRST_OWN_TOKEN => {
                     events.push(Event::Incoming(ListenerId(token - FIRST_OWN_TOKEN)))
@@ -218,24 +235,9 @@ fn readiness(event: &mio::event::Event) -> Ready {
     }
 }
 
-fn on_signal(signal: Signal, path: &std::path::Path, events: &mut Vec<Event>) {
+fn on_signal(signal: Signal, origin: &Origin, old: &Config, events: &mut Vec<Event>) {
     match signal {
-        Signal::Hangup => {
-            log::info!("got SIGHUP, re-reading {}", path.display());
-            match config::load(path) {
-                Ok(config) => {
-                    config
-                        .warnings
-                        .iter()
-                        .for_each(|warning| log::warn!("{warning}"));
-                    events.push(Event::Reload(Rc::new(config)));
-                }
-                Err(errors) => {
-                    errors.iter().for_each(|error| log::error!("{error}"));
-                    log::error!("the configuration was not reloaded, the old one stays in force");
-                }
-            }
-        }
+        Signal::Hangup => events.extend(reload(origin, old).map(|new| Event::Reload(Rc::new(new)))),
         Signal::Terminate => {
             log::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
             events.push(Event::Shutdown(Shutdown::WaitForClients));
@@ -249,6 +251,31 @@ fn on_signal(signal: Signal, path: &std::path::Path, events: &mut Vec<Event>) {
         Signal::Quit => {
             log::info!("got SIGQUIT, fast exit");
             events.push(Event::Shutdown(Shutdown::Immediate));
+        }
+    }
+}
+
+/// Reads the configuration again. `None`: it is broken, which is in the log.
+fn reload(origin: &Origin, old: &Config) -> Option<Config> {
+    log::info!("got SIGHUP, re-reading {}", origin.path.display());
+    match config::load(&origin.path) {
+        Ok(mut new) => {
+            fit_descriptors(&mut new);
+            if new.server.listen != old.server.listen || new.server.user != old.server.user {
+                let text =
+                    "server.listen_addr and server.user take a restart: the old ones stay in force";
+                new.warnings.push(text.to_owned());
+            }
+            crate::log::set_level(origin.level.unwrap_or(new.server.log_level));
+            new.warnings
+                .iter()
+                .for_each(|warning| log::warn!("{warning}"));
+            Some(new)
+        }
+        Err(errors) => {
+            errors.iter().for_each(|error| log::error!("{error}"));
+            log::error!("the configuration was not reloaded, the old one stays in force");
+            None
         }
     }
 }

@@ -304,7 +304,7 @@ impl Pool {
     }
 
     /// The idle server of the kind that was asked for the longest ago, `but` not of this one.
-    fn oldest_idle(&self, but: Option<&Rc<Kind>>) -> Option<ServerKey> {
+    pub fn oldest_idle(&self, but: Option<&Rc<Kind>>) -> Option<ServerKey> {
         let idle = self
             .kinds
             .iter()
@@ -404,7 +404,7 @@ impl Pool {
             .collect()
     }
 
-    /// Asserts what must always hold, given the pool's servers as the arena has them.
+    /// Asserts what holds between any two steps, given the pool's servers as the arena has them.
     pub fn check(&self, servers: usize, idle: usize, connecting: usize) {
         assert_eq!(self.total, servers, "pool {}: total", self.name);
         assert_eq!(self.idle, idle, "pool {}: idle", self.name);
@@ -422,8 +422,13 @@ impl Pool {
             "pool {}: stacks",
             self.name
         );
+    }
+
+    /// Asserts what holds once the queue has been served.
+    pub fn check_settled(&self) {
+        // After a reload with a lower limit, those that are in use, or under way, may stay until they are idle.
         assert!(
-            self.total <= self.config.max_connections || self.removed,
+            self.total <= self.config.max_connections || self.idle == 0,
             "pool {}: over its limit",
             self.name
         );

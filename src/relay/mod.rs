@@ -14,7 +14,7 @@ pub use words::Seen;
 use crate::limits;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{BadLength, HEADER_LEN, Header, printable};
-use crate::wire::refusal::{Blame, Refusal};
+use crate::wire::refusal::{self, Blame, Refusal};
 use words::Words;
 
 /// What one end's bytes may do.
@@ -58,6 +58,8 @@ pub struct Relay {
     touched: bool,
     /// Type letter of the last message that the server began.
     last_answer: u8,
+    /// SQLSTATE of the server's last error, until it is ready again.
+    last_error: Option<[u8; 5]>,
     /// Queries (ReadyForQuery) and transactions (ReadyForQuery outside a block) since [`Relay::take_tally`].
     tally: Tally,
 }
@@ -90,6 +92,7 @@ impl Default for Relay {
             seen: Seen::default(),
             touched: false,
             last_answer: 0,
+            last_error: None,
             tally: Tally::default(),
         }
     }
@@ -229,6 +232,13 @@ impl Relay {
         if header.tag == b'S' && seen == 0 {
             self.expect.doubt();
         }
+        if header.tag == b'E' {
+            let start = header.body_len().min(limits::ERROR_CODE_WITHIN);
+            match rest.get(HEADER_LEN..HEADER_LEN + start) {
+                None => return Ok(0),
+                Some(start) => self.last_error = refusal::sqlstate(start),
+            }
+        }
         self.expect.answered(header.tag);
         self.last_answer = header.tag;
         self.down.left = header.body_len() - seen;
@@ -237,6 +247,7 @@ impl Relay {
 
     fn ready(&mut self, status: TransactionStatus) {
         self.status = status;
+        self.last_error = None;
         self.tally.queries += 1;
         if status == TransactionStatus::Idle {
             self.tally.transactions += 1;
@@ -251,6 +262,11 @@ impl Relay {
     /// Whether the server can come to rest without the client: what the client sent is whole.
     pub fn can_finish(&self) -> bool {
         self.expect.can_finish() && self.up.left == 0
+    }
+
+    /// Whether all that went to the server are whole messages.
+    pub fn is_between_messages(&self) -> bool {
+        self.up.left == 0
     }
 
     /// Whether the server may be used by another client once it has been reset.
@@ -272,6 +288,11 @@ impl Relay {
     /// was not itself the server's last word.
     pub fn may_add_error(&self) -> bool {
         self.down.left == 0 && self.last_answer != b'E'
+    }
+
+    /// SQLSTATE of the error that the server sent last and has not recovered from.
+    pub fn last_error(&self) -> Option<[u8; 5]> {
+        self.last_error
     }
 
     /// Whether the client has sent anything.

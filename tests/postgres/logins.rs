@@ -549,12 +549,12 @@ fn odd_startup_packets_end_as_with_postgresql() {
         ("hundreds of parameters", with(&[&many[..], b"\0"].concat())),
         ("the longest packet", with(&long(fits))),
         ("a longer packet", with(&long(fits + 1))),
-        ("an unknown setting", with(b"no_such_setting\01\0\0")),
-        ("an unknown extension", with(b"_pq_.unknown\01\0\0")),
-        ("an extension in capitals", with(b"_PQ_.unknown\01\0\0")),
+        ("an unknown setting", with(b"no_such_setting\0on\0\0")),
+        ("an unknown extension", with(b"_pq_.unknown\0on\0\0")),
+        ("an extension in capitals", with(b"_PQ_.unknown\0on\0\0")),
         (
             "a setting that must be given at start",
-            with(b"shared_buffers\01GB\0\0"),
+            with(b"shared_buffers\x001GB\0\0"),
         ),
         ("a cancel request too short", startup(CANCEL, &[0; 4])),
         ("a cancel request for nobody", startup(CANCEL, &[1; 8])),
@@ -650,7 +650,8 @@ fn protocol_versions_are_negotiated() {
         Some(body)
     };
     let grease = "_pq_.test_protocol_negotiation";
-    let cases: [(i32, &[&str], Option<Vec<u8>>, usize); 8] = [
+    type Case<'a> = (i32, &'a [&'a str], Option<Vec<u8>>, usize);
+    let cases: [Case; 8] = [
         (V3, &[], None, 4),
         (V3 + 2, &[], None, 32),
         (V3 + 1, &[], answer(V3, &[]), 4),

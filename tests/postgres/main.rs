@@ -3,9 +3,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cancels;
+mod faults;
 mod hostile_server;
 mod isolation;
+mod life_cycle;
+mod load;
 mod logins;
 mod memory;
+mod operations;
 mod session;
 mod support_itself;

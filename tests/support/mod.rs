@@ -9,10 +9,12 @@
 pub mod cluster;
 pub mod pooler;
 pub mod process;
+pub mod scene;
 pub mod wire;
 
 pub use cluster::{Cluster, Stop};
 pub use pooler::Pooler;
+pub use scene::Scene;
 pub use wire::{Message, ServerError, Wire};
 
 use std::time::{Duration, Instant};

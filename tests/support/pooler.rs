@@ -35,20 +35,38 @@ impl Pooler {
     /// and waits until it listens. Fails the test when it doesn't.
     #[track_caller]
     pub fn start(yaml: &str) -> Pooler {
-        match Pooler::try_start(yaml) {
-            Ok(pooler) => pooler,
-            Err(refused) => panic!("aether ended with {}:\n{}", refused.status, refused.log),
-        }
+        Pooler::start_under(&[], yaml)
     }
 
     /// As [`Pooler::start`], for configurations that Aether should refuse.
     #[track_caller]
     pub fn try_start(yaml: &str) -> Result<Pooler, Refused> {
+        Pooler::try_start_under(&[], yaml)
+    }
+
+    /// As [`Pooler::start`], by way of a program that execs what its last arguments say, as `prlimit` does.
+    #[track_caller]
+    pub fn start_under(wrapper: &[&str], yaml: &str) -> Pooler {
+        match Pooler::try_start_under(wrapper, yaml) {
+            Ok(pooler) => pooler,
+            Err(refused) => panic!("aether ended with {}:\n{}", refused.status, refused.log),
+        }
+    }
+
+    #[track_caller]
+    fn try_start_under(wrapper: &[&str], yaml: &str) -> Result<Pooler, Refused> {
         let place = Place::new("aether");
         let port = process::free_port();
         let config = place.write("aether.yaml", &yaml.replace(PORT_MARK, &port.to_string()));
         let log = fs::File::create(place.path().join("log")).expect("its log");
-        let mut command = process::command(binary());
+        let mut command = match wrapper {
+            [] => process::command(binary()),
+            [program, arguments @ ..] => {
+                let mut command = process::command(Path::new(program));
+                command.args(arguments).arg(binary());
+                command
+            }
+        };
         command.arg(config).current_dir(place.path());
         command
             .stdout(log.try_clone().expect("its log"))
@@ -151,7 +169,7 @@ impl Drop for Pooler {
 }
 
 /// The binary under test, or a copy where the server user can reach it.
-fn binary() -> &'static Path {
+pub fn binary() -> &'static Path {
     static BINARY: OnceLock<(PathBuf, Option<Place>)> = OnceLock::new();
     let find = || {
         let built = PathBuf::from(env!("CARGO_BIN_EXE_aether"));

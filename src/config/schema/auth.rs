@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::yaml::{Field, Problems, Section};
 use super::super::{AuthConfig, AuthMethod, Secret, Stored, userlist};
-use super::Context;
 use super::pool::{Draft, read_password};
+use super::{Context, is_name};
 use crate::limits::SCRAM_ITERATIONS_MAX;
 
 /// The keys.
@@ -143,8 +143,11 @@ fn read_users(
         .unwrap_or_default();
     let inline = section.get("users").map(|field| field.names(problems));
     for (name, field) in inline.iter().flat_map(Section::iter) {
-        if name.is_empty() || name.contains('\0') {
-            problems.add(&field.place, "not a user name");
+        if !is_name(name) {
+            problems.add(
+                &field.place,
+                "not a user name: empty, longer than 127 bytes, or with a zero byte",
+            );
         }
         let Some(stored) = read_user(&field, context, problems) else {
             continue;

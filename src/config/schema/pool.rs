@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::super::dsn::{self, Dsn};
 use super::super::yaml::{Field, Place, Problems, Section};
-use super::super::{Backend, HostPort, PoolConfig, PoolMode, Secret, ServerAssignment, Stored};
-use super::Context;
+use super::super::{
+    Backend, HostPort, NAME_MAX, PoolConfig, PoolMode, Secret, ServerAssignment, Stored,
+};
+use super::{Context, is_name};
 
 /// The keys.
 pub(super) const KEYS: [&str; 17] = [
@@ -222,6 +224,14 @@ impl Draft {
         }
         let written = section.get("dsn").or(section.get("backend"));
         let backend = &self.pool.backend;
+        for (what, name) in [("user", &backend.user), ("database", &backend.database)] {
+            if let (Some(field), Some(name)) = (&written, name)
+                && !is_name(name)
+            {
+                let text = format!("the {what}'s name is longer than {NAME_MAX} bytes");
+                problems.add(&field.place, text);
+            }
+        }
         if let (Some(field), None, Some(_)) = (written, &backend.user, &backend.password) {
             problems.add(
                 &field.place,

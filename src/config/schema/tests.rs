@@ -834,6 +834,49 @@ fn the_effective_configuration_can_be_read_back_and_masks_every_secret() {
     assert_eq!(effective(&ok(&trust)), trust);
 }
 
+/// Found by the fuzz target yaml: as a key of YAML a name of 1,024 bytes could not be read back from what --check prints.
+#[test]
+fn names_of_databases_and_users_have_at_most_127_bytes() {
+    let (longest, longer) = ("\u{1}".repeat(127), "d".repeat(128));
+    let shown = effective(&ok(&format!(
+        "pool: {{dsn: 'postgres://{longest}:p@h/{longest}'}}"
+    )
+    .replace('\u{1}', "%01")));
+    assert_eq!(effective(&ok(&shown)), shown);
+    for (text, expected) in [
+        (
+            format!("pool: {{dsn: 'postgres://u:p@h/{longer}'}}"),
+            "the database's name is longer than 127 bytes",
+        ),
+        (
+            format!("pool: {{backend: {{user: {longer}, password: p, database: d}}}}"),
+            "the user's name is longer",
+        ),
+        (
+            format!("pool: {{dsn: 'postgres://u:p@h/d'}}\ndatabases: {{{longer}: {{}}}}"),
+            "not a database name",
+        ),
+        (
+            with_auth(&format!("users: {{{longer}: x}}")),
+            "not a user name",
+        ),
+    ] {
+        refused(&text, expected);
+    }
+}
+
+/// Found by the fuzz target yaml: a file's name was repeated as it stands.
+#[test]
+fn errors_are_one_line_each() {
+    for text in [
+        with_auth("users_file: \"a\\e[31m\\nb\""),
+        with_pool("\"x\\ny\": 1"),
+    ] {
+        let errors = errors(&text).concat();
+        assert!(!errors.contains(char::is_control), "{errors:?}");
+    }
+}
+
 #[test]
 fn errors_hold_no_secret() {
     for text in [

@@ -1,0 +1,209 @@
+//! A small world for the engine's own tests: pipes that the test holds the other end of. Whole pools of clients, faults and
+//! time belong to `tests/simulation`.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::rc::Rc;
+
+use super::*;
+use crate::auth::KeyDerivation;
+use crate::config::{Outside, schema};
+use crate::wire::{backend, frontend};
+
+/// One end of a connection, held by the test; the engine holds the stream.
+#[derive(Default)]
+pub(super) struct Pipe {
+    /// To be read by the engine.
+    pub(super) input: VecDeque<u8>,
+    /// What the engine wrote.
+    pub(super) output: Vec<u8>,
+    /// The next read panics.
+    pub(super) breaks: bool,
+    /// Who it is to the engine.
+    pub(super) who: Option<Who>,
+}
+
+/// A pipe, held by the test and by a stream.
+pub(super) type Shared = Rc<RefCell<Pipe>>;
+
+struct PipeStream(Shared);
+
+impl Stream for PipeStream {
+    fn read(&mut self, into: &mut [u8]) -> Taken {
+        let mut pipe = self.0.borrow_mut();
+        assert!(!pipe.breaks, "provoked");
+        let count = pipe.input.len().min(into.len());
+        for (to, byte) in into.iter_mut().zip(pipe.input.drain(..count)) {
+            *to = byte;
+        }
+        match count {
+            0 => Taken::Blocked,
+            _ => Taken::Bytes {
+                count,
+                more: !pipe.input.is_empty(),
+            },
+        }
+    }
+
+    fn write(&mut self, from: &[u8]) -> Given {
+        self.0.borrow_mut().output.extend_from_slice(from);
+        Given::Bytes(from.len())
+    }
+
+    fn shutdown(&mut self) {}
+
+    fn facts(&self) -> Facts {
+        Facts::default()
+    }
+}
+
+/// A world of pipes.
+#[derive(Default)]
+pub(super) struct World {
+    pub(super) arriving: VecDeque<Shared>,
+    pub(super) servers: Vec<Shared>,
+    /// Servers that are dialled break when they are read.
+    pub(super) servers_break: bool,
+    /// What servers say first; when empty, they let everybody in at once.
+    pub(super) greeting: Vec<u8>,
+    /// Derivations that were asked for. None of them is ever done.
+    pub(super) derivations: usize,
+}
+
+impl Host for World {
+    fn accept(&mut self, _: ListenerId, key: ClientKey) -> Accepted {
+        match self.arriving.pop_front() {
+            None => Accepted::Blocked,
+            Some(pipe) => {
+                pipe.borrow_mut().who = Some(Who::Client(key));
+                Accepted::Stream(Box::new(PipeStream(pipe)))
+            }
+        }
+    }
+
+    fn dial(&mut self, _: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
+        let mut welcome = self.greeting.clone();
+        if welcome.is_empty() {
+            backend::write_authentication_ok(&mut welcome);
+            backend::write_backend_key_data(&mut welcome, 1 + self.servers.len() as u32, b"key!");
+            backend::write_ready(&mut welcome);
+        }
+        let pipe = Rc::new(RefCell::new(Pipe {
+            input: welcome.into(),
+            who: Some(Who::Server(key)),
+            breaks: self.servers_break,
+            ..Pipe::default()
+        }));
+        self.servers.push(pipe.clone());
+        Ok(Box::new(PipeStream(pipe)))
+    }
+
+    fn resolve(&mut self, _: &str, _: u16, _: ServerKey) {}
+    fn derive(&mut self, _: KeyDerivation, _: Who) {
+        self.derivations += 1;
+    }
+    fn random(&mut self, into: &mut [u8]) {
+        into.fill(7);
+    }
+    fn stop_listening(&mut self) {}
+}
+
+struct Nothing;
+
+impl Outside for Nothing {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+    fn file(&self, _: &Path) -> Result<Vec<u8>, String> {
+        Err("no files here".to_owned())
+    }
+}
+
+const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db'}\nauth: {type: trust}\n";
+
+/// The engine in its world.
+pub(super) struct Scene {
+    pub(super) engine: Engine,
+    pub(super) world: World,
+    now: Tick,
+}
+
+impl Scene {
+    pub(super) fn new() -> Scene {
+        let config =
+            schema::read(CONFIG, Path::new("aether.yaml"), &Nothing).expect("a configuration");
+        let mut world = World::default();
+        let mut engine = Engine::new(Rc::new(config), Tick(0), &mut world);
+        engine.contain(true);
+        Scene {
+            engine,
+            world,
+            now: Tick(0),
+        }
+    }
+
+    /// A client that asks to be let in.
+    pub(super) fn client(&mut self) -> Shared {
+        let mut packet = Vec::new();
+        frontend::startup(
+            &mut packet,
+            [(&b"user"[..], &b"me"[..]), (b"database", b"db")],
+        );
+        let pipe = Rc::new(RefCell::new(Pipe {
+            input: packet.into(),
+            ..Pipe::default()
+        }));
+        self.world.arriving.push_back(pipe.clone());
+        self.turn(vec![Event::Incoming(ListenerId(0))]);
+        self.ready(&pipe);
+        if let Some(server) = self.world.servers.last().cloned() {
+            self.ready(&server);
+        }
+        pipe
+    }
+
+    pub(super) fn turn(&mut self, mut events: Vec<Event>) {
+        self.now = self.now.plus(ms(1));
+        self.engine.turn(self.now, &mut events, &mut self.world);
+        while !self.engine.runnable.is_empty() {
+            self.engine.turn(self.now, &mut Vec::new(), &mut self.world);
+        }
+        self.engine.check();
+    }
+
+    /// The poll reports a pipe.
+    pub(super) fn ready(&mut self, pipe: &Shared) {
+        let ready = Ready {
+            read: true,
+            write: true,
+            hung_up: false,
+        };
+        let who = pipe.borrow().who.expect("the engine knows it");
+        self.turn(vec![Event::Ready(who, ready)]);
+    }
+
+    /// What comes out of `to` when `bytes` are put into `from`.
+    pub(super) fn passes(&mut self, from: &Shared, bytes: &[u8], to: &Shared) -> Vec<u8> {
+        to.borrow_mut().output.clear();
+        from.borrow_mut().input.extend(bytes);
+        self.ready(from);
+        to.borrow().output.clone()
+    }
+
+    /// A query and its answer, through and back.
+    pub(super) fn works(&mut self, client: &Shared, server: &Shared) {
+        let (mut query, mut answer) = (Vec::new(), Vec::new());
+        frontend::query(&mut query, b"select 1");
+        backend::write_command_complete(&mut answer, "SELECT 1");
+        backend::write_ready(&mut answer);
+        assert_eq!(self.passes(client, &query, server), query);
+        assert_eq!(self.passes(server, &answer, client), answer);
+    }
+}
+
+/// Whether only the test still holds a pipe (and its world, for servers).
+pub(super) fn is_closed(pipe: &Shared) -> bool {
+    let by_world = usize::from(matches!(pipe.borrow().who, Some(Who::Server(_))));
+    Rc::strong_count(pipe) <= 1 + by_world
+}

@@ -1,0 +1,469 @@
+//! The model PostgreSQL: its connections log in, run a [`Session`] each, take time, are cancelled, crash and lie.
+
+use std::collections::BTreeSet;
+
+use aether::auth::{KeyRing, Progress, Verify};
+use aether::config::{AuthMethod, Secret, Stored};
+use aether::wire::backend;
+use aether::wire::frame;
+use aether::wire::refusal::{Blame, Refusal};
+use aether::wire::startup::{self, First};
+
+use crate::network::{Connection, Shared};
+use crate::random::Random;
+use crate::session::{Effect, Session};
+
+/// The password of every role.
+pub const PASSWORD: &str = "secret of roles";
+
+/// What all connections share.
+pub struct Postgres {
+    pub backends: Vec<Backend>,
+    /// Rows that were committed.
+    pub rows: BTreeSet<String>,
+    pub method: AuthMethod,
+    /// Why nobody is let in, for now.
+    pub refuses: Option<Refusal>,
+    /// `max_connections`
+    pub most: usize,
+    ring: KeyRing,
+    next_pid: u32,
+}
+
+/// One connection.
+pub struct Backend {
+    pub connection: Shared,
+    phase: Phase,
+    input: Vec<u8>,
+    /// Written but not flushed, as PostgreSQL buffers.
+    held: Vec<u8>,
+    /// Flushed, and not taken by the kernel yet.
+    outgoing: Vec<u8>,
+    pub pid: u32,
+    key: Vec<u8>,
+    /// Does nothing until then.
+    pub frozen_until: u64,
+    /// A cancel has ended what it slept over: there may be input that it has read already.
+    woken: bool,
+    /// The next answers are lies.
+    pub lies: Option<Lie>,
+    /// Every client that it worked for shares its connection's fate: whether it has lied, crashed or been killed.
+    pub faulty: bool,
+}
+
+/// What a lying server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    ExtraReady,
+    RowWithoutQuery,
+    UnknownStatus,
+    BadLength,
+    HalfMessage,
+}
+
+enum Phase {
+    Startup,
+    Proving(Verify, Vec<(String, String)>),
+    Running(Session, Option<u64>),
+    Ended,
+}
+
+impl Postgres {
+    pub fn new(method: AuthMethod, random: &mut Random) -> Postgres {
+        let ring = KeyRing::new(&mut |into| random.fill(into), None);
+        Postgres {
+            backends: Vec::new(),
+            rows: BTreeSet::new(),
+            method,
+            refuses: None,
+            most: usize::MAX,
+            ring,
+            next_pid: 1_000,
+        }
+    }
+
+    pub fn connect(&mut self, connection: Shared, random: &mut Random) {
+        self.next_pid += 1;
+        let mut key = vec![0; 4];
+        random.fill(&mut key);
+        self.backends.push(Backend {
+            connection,
+            phase: Phase::Startup,
+            input: Vec::new(),
+            held: Vec::new(),
+            outgoing: Vec::new(),
+            pid: self.next_pid,
+            key,
+            frozen_until: 0,
+            woken: false,
+            lies: None,
+            faulty: false,
+        });
+    }
+
+    /// Whether a connection could do something now.
+    pub fn can_run(&self, at: usize, now: u64) -> bool {
+        self.backends
+            .get(at)
+            .is_some_and(|backend| backend.can_run(now))
+    }
+
+    /// When the next sleeping statement is over, or a frozen connection thaws.
+    pub fn next_wake(&self, now: u64) -> Option<u64> {
+        let wakes = self
+            .backends
+            .iter()
+            .filter_map(|backend| match &backend.phase {
+                _ if backend.frozen_until > now => Some(backend.frozen_until),
+                Phase::Running(_, Some(until)) => Some(*until),
+                _ => None,
+            });
+        wakes.min()
+    }
+
+    /// Lets a connection do what it can.
+    pub fn run(&mut self, at: usize, now: u64, random: &mut Random) {
+        let full = self
+            .backends
+            .iter()
+            .filter(|backend| backend.is_running())
+            .count()
+            >= self.most;
+        let refuses = self.refuses.clone().or_else(|| {
+            full.then(|| {
+                Refusal::fatal(b"53300", "sorry, too many clients already", Blame::Operator)
+            })
+        });
+        let Some(backend) = self.backends.get_mut(at) else {
+            return;
+        };
+        let cancel = backend.run(now, self.method, refuses, &mut self.ring, random);
+        if let Phase::Running(session, _) = &mut backend.phase {
+            for row in session.committed.drain(..) {
+                // A prepared INSERT, marked by its x, may well be executed twice.
+                assert!(
+                    self.rows.insert(row.clone()) || row.starts_with('x'),
+                    "{row} was committed twice"
+                );
+            }
+            session.rolled_back.clear();
+        }
+        if let Some((pid, key)) = cancel {
+            self.cancel(pid, &key, now);
+        }
+        self.backends.retain(|backend| !backend.is_over());
+    }
+
+    fn cancel(&mut self, pid: u32, key: &[u8], now: u64) {
+        let victim = self
+            .backends
+            .iter_mut()
+            .find(|backend| backend.pid == pid && backend.key == key);
+        if let Some(victim) = victim
+            && let Phase::Running(session, until) = &mut victim.phase
+            && until.take_if(|until| *until > now).is_some()
+        {
+            let effect = session.wake(true, &mut victim.held);
+            victim.settle(effect, now);
+            victim.flush();
+            victim.woken = true;
+        }
+    }
+}
+
+impl Backend {
+    fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running(..))
+    }
+
+    pub fn has_said_all(&self) -> bool {
+        self.outgoing.is_empty()
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Ended) && self.outgoing.is_empty()
+    }
+
+    /// Whether nothing is open in its session. For faults that must not hit a working server.
+    pub fn is_at_rest(&self) -> bool {
+        matches!(&self.phase, Phase::Running(session, None) if !session.is_copying_in())
+            && self.outgoing.is_empty()
+    }
+
+    fn can_run(&self, now: u64) -> bool {
+        if self.frozen_until > now {
+            return false;
+        }
+        let connection = self.connection.borrow();
+        if !self.outgoing.is_empty() {
+            return connection.far_has_room();
+        }
+        match self.phase {
+            Phase::Running(_, Some(until)) => until <= now || connection.far_ended(),
+            _ => connection.far_has_input() || self.woken,
+        }
+    }
+
+    fn flush(&mut self) {
+        self.outgoing.append(&mut self.held);
+    }
+
+    fn write(&mut self, random: &mut Random) {
+        let most = random.below(self.outgoing.len()) + 1;
+        let count = self
+            .connection
+            .borrow_mut()
+            .far_write(&self.outgoing[..most.min(self.outgoing.len())]);
+        self.outgoing.drain(..count);
+        if self.outgoing.is_empty() && matches!(self.phase, Phase::Ended) {
+            self.connection.borrow_mut().far_close();
+        }
+    }
+
+    fn settle(&mut self, effect: Effect, now: u64) {
+        match (effect, &mut self.phase) {
+            (Effect::Sleep(time), Phase::Running(_, until)) => {
+                *until = Some(now + time);
+                self.flush();
+            }
+            (Effect::Ended, _) => self.phase = Phase::Ended,
+            _ => {}
+        }
+    }
+
+    /// Does what it can. A cancel request that it has received is returned.
+    fn run(
+        &mut self,
+        now: u64,
+        method: AuthMethod,
+        refuses: Option<Refusal>,
+        ring: &mut KeyRing,
+        random: &mut Random,
+    ) -> Option<(u32, Vec<u8>)> {
+        if !self.outgoing.is_empty() {
+            // A server that cannot write does not read either.
+            self.write(random);
+            return None;
+        }
+        self.woken = false;
+        if let Phase::Running(session, until) = &mut self.phase
+            && until.take_if(|until| *until <= now).is_some()
+        {
+            let effect = session.wake(false, &mut self.held);
+            self.settle(effect, now);
+            self.flush();
+        }
+        let ended = {
+            let mut connection = self.connection.borrow_mut();
+            self.input.extend(connection.far_read());
+            connection.far_ended()
+        };
+        let mut cancel = None;
+        loop {
+            let taken = match &self.phase {
+                Phase::Startup => match startup::read(&self.input) {
+                    Ok(Some((First::Cancel { pid, key }, _))) => {
+                        cancel = Some((pid, key));
+                        self.phase = Phase::Ended;
+                        break;
+                    }
+                    Ok(Some((First::Startup(startup), taken))) => {
+                        self.begin(&startup, method, refuses.clone(), ring, random);
+                        taken
+                    }
+                    Ok(None) => break,
+                    other => {
+                        panic!("the pooler sent a startup packet that makes no sense: {other:?}")
+                    }
+                },
+                Phase::Running(_, Some(_)) | Phase::Ended => break,
+                _ => {
+                    let input = std::mem::take(&mut self.input);
+                    let whole =
+                        frame::whole(&input, 0x4000_0000).expect("the pooler breaks no frames");
+                    let taken = match whole {
+                        None => 0,
+                        Some((tag, body, rest)) => {
+                            self.message(tag, body, now, ring);
+                            input.len() - rest.len()
+                        }
+                    };
+                    self.input = input;
+                    if taken == 0 {
+                        break;
+                    }
+                    taken
+                }
+            };
+            self.input.drain(..taken);
+        }
+        if ended {
+            if let Phase::Running(session, _) = &mut self.phase {
+                session.end();
+            }
+            self.phase = Phase::Ended;
+        }
+        if matches!(self.phase, Phase::Ended) || self.held.len() > 8_192 {
+            self.flush();
+        }
+        if matches!(self.phase, Phase::Ended) && self.outgoing.is_empty() {
+            self.connection.borrow_mut().far_close();
+        }
+        cancel
+    }
+
+    fn begin(
+        &mut self,
+        startup: &startup::Startup,
+        method: AuthMethod,
+        refuses: Option<Refusal>,
+        ring: &mut KeyRing,
+        random: &mut Random,
+    ) {
+        if let Some(refusal) = refuses {
+            return self.refuse(&refusal);
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let parameters = startup
+            .parameters
+            .iter()
+            .filter(|(name, _)| name != b"user" && name != b"database");
+        let parameters = parameters
+            .map(|(name, value)| (text(name), text(value)))
+            .collect();
+        if method == AuthMethod::Trust {
+            return self.welcome(parameters);
+        }
+        let user = text(startup.parameter(b"user").unwrap_or_default());
+        let stored = Stored::Plain(Secret::new(PASSWORD));
+        let progress = Verify::begin(
+            method,
+            &user,
+            Some(&stored),
+            2,
+            ring,
+            &mut |into| random.fill(into),
+            &mut self.held,
+        );
+        self.progress(Ok(progress), parameters, ring);
+    }
+
+    fn progress(
+        &mut self,
+        mut progress: Result<Progress<Verify>, Refusal>,
+        parameters: Vec<(String, String)>,
+        ring: &mut KeyRing,
+    ) {
+        if let Ok(Progress::Derive(verify, job)) = progress {
+            progress = verify.derived(&job.run(), ring, &mut self.held);
+        }
+        match progress {
+            Ok(Progress::Next(verify)) => self.phase = Phase::Proving(verify, parameters),
+            Ok(Progress::Done) => return self.welcome(parameters),
+            Ok(Progress::Derive(..)) => panic!("derived once already"),
+            Err(refusal) => return self.refuse(&refusal),
+        }
+        self.flush();
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        refusal.write(&mut self.held);
+        self.phase = Phase::Ended;
+        self.flush();
+    }
+
+    fn welcome(&mut self, parameters: Vec<(String, String)>) {
+        backend::write_authentication_ok(&mut self.held);
+        match Session::start(self.pid, &parameters) {
+            Err(refusal) => self.refuse(&refusal),
+            Ok(session) => {
+                for (name, value) in session.reported() {
+                    backend::write_parameter_status(
+                        &mut self.held,
+                        name.as_bytes(),
+                        value.as_bytes(),
+                    );
+                }
+                backend::write_backend_key_data(&mut self.held, self.pid, &self.key);
+                backend::write_ready(&mut self.held);
+                self.phase = Phase::Running(session, None);
+                self.flush();
+            }
+        }
+    }
+
+    fn message(&mut self, tag: u8, body: &[u8], now: u64, ring: &mut KeyRing) {
+        match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Proving(verify, parameters) if tag == b'p' => {
+                let progress = verify.step(body, ring, &mut self.held);
+                self.progress(progress, parameters, ring);
+            }
+            Phase::Running(mut session, until) => {
+                let effect = session.take(tag, body, &mut self.held);
+                let flush =
+                    !matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C') || session.is_copying_in();
+                self.phase = Phase::Running(session, until);
+                self.settle(effect, now);
+                if flush {
+                    self.lie();
+                    self.flush();
+                }
+            }
+            _ => panic!(
+                "the pooler sent {:?} to a server that expects no such message",
+                char::from(tag)
+            ),
+        }
+    }
+
+    fn lie(&mut self) {
+        let Some(lie) = self.lies.take() else { return };
+        self.faulty = true;
+        match lie {
+            Lie::ExtraReady => backend::write_ready(&mut self.held),
+            Lie::RowWithoutQuery => {
+                frame::message(&mut self.held, b'D', |b| b.extend_from_slice(&[0, 0]))
+            }
+            Lie::UnknownStatus => frame::message(&mut self.held, b'Z', |b| b.push(b'?')),
+            Lie::BadLength => self.held.extend_from_slice(b"D\0\0\0\x03"),
+            Lie::HalfMessage => {
+                let half = self.held.len() / 2;
+                self.held.truncate(half);
+                self.phase = Phase::Ended;
+            }
+        }
+    }
+
+    // ---- faults ----
+
+    /// `pg_terminate_backend`, or a fast shutdown.
+    pub fn terminate(&mut self) {
+        self.faulty = true;
+        if let Phase::Running(session, _) = &mut self.phase {
+            session.end();
+            let text = "terminating connection due to administrator command";
+            Refusal::fatal(b"57P01", text, Blame::Operator).write(&mut self.held);
+        }
+        self.phase = Phase::Ended;
+        self.flush();
+        if self.outgoing.is_empty() {
+            self.connection.borrow_mut().far_close();
+        }
+    }
+
+    /// The machine goes away.
+    pub fn crash(&mut self) {
+        self.faulty = true;
+        self.phase = Phase::Ended;
+        self.outgoing.clear();
+        self.held.clear();
+        Connection::far_reset(&mut self.connection.borrow_mut());
+    }
+
+    /// Its next DISCARD ALL fails.
+    pub fn make_stubborn(&mut self) {
+        if let Phase::Running(session, _) = &mut self.phase {
+            session.stubborn = true;
+        }
+    }
+}

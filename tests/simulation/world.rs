@@ -1,0 +1,1027 @@
+//! One world: a pooler, a PostgreSQL, clients, a network between them and a clock, all driven by one seed; and the oracle.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::rc::Rc;
+
+use aether::admin;
+use aether::arena::{ClientKey, ServerKey, Tick};
+use aether::auth::KeyDerivation;
+use aether::config::{AuthMethod, Config, Outside, schema};
+use aether::engine::{
+    Accepted, Address, ClientState, Engine, Event, Host, ListenerId, Ready, ServerState, Shutdown,
+    Stream, Who,
+};
+use aether::wire::frame::packet;
+use aether::wire::frontend;
+use aether::wire::refusal::{Blame, Refusal};
+
+use crate::client::{Client, End, Login, Tally};
+use crate::network::{Connection, NearEnd, Phase, Shared};
+use crate::plan::{Leave, Planner, Scope, Step};
+use crate::postgres::{Backend, Lie, PASSWORD, Postgres};
+use crate::random::Random;
+
+/// More steps than any world needs.
+const STEPS_MAX: u64 = 3_000_000;
+/// How long the pooler may take to come to rest after the last client has gone: longer than every timeout of its own.
+const REST_US: u64 = 120_000_000;
+
+/// What kind of world a seed makes.
+#[derive(Debug)]
+struct Shape {
+    faults: bool,
+    /// Servers may send nonsense.
+    lies: bool,
+    /// Connections with tiny buffers and tiny chunks.
+    tiny: bool,
+    /// Clients settle and say goodbye: counters can be compared.
+    tidy: bool,
+    frugal: bool,
+    forced_user: bool,
+    max_connections: usize,
+    min_idle: usize,
+    client_method: AuthMethod,
+    server_method: AuthMethod,
+    /// Startup sets that clients come with.
+    sets: usize,
+    hosts: &'static str,
+    check_delay: &'static str,
+    lifetime: &'static str,
+    idle_time: &'static str,
+    /// Sessions may leave behind what costs a connection.
+    leftovers: bool,
+}
+
+impl Shape {
+    fn draw(random: &mut Random) -> Shape {
+        let faults = random.chance(35);
+        let methods = [
+            AuthMethod::Trust,
+            AuthMethod::Password,
+            AuthMethod::Md5,
+            AuthMethod::ScramSha256,
+        ];
+        Shape {
+            faults,
+            lies: faults && random.chance(15),
+            tiny: random.chance(30),
+            tidy: random.chance(40),
+            frugal: random.chance(30),
+            forced_user: random.chance(60),
+            max_connections: random.pick(&[1, 1, 2, 3, 5]),
+            min_idle: random.pick(&[0, 0, 1]),
+            client_method: random.pick(&methods),
+            server_method: random.pick(&methods),
+            sets: random.pick(&[1, 1, 2, 4]),
+            hosts: random.pick(&[
+                "10.0.0.1",
+                "database.example",
+                "10.0.0.9,10.0.0.1",
+                "[::1]",
+                "nowhere.example,10.0.0.1",
+            ]),
+            check_delay: random.pick(&["0", "1s", "30s"]),
+            lifetime: random.pick(&["0", "0", "3s", "1h"]),
+            idle_time: random.pick(&["0", "2s", "10m"]),
+            leftovers: random.chance(30),
+        }
+    }
+
+    /// Whether nothing in it is a reason to close a server connection.
+    fn keeps_servers(&self) -> bool {
+        let timeless = self.lifetime == "0" && self.idle_time != "2s";
+        self.tidy
+            && !self.faults
+            && !self.leftovers
+            && timeless
+            && self.sets == 1
+            && self.forced_user
+    }
+
+    fn yaml(&self) -> String {
+        let (user, users) = if self.forced_user {
+            ("role:secret%20of%20roles@", "")
+        } else {
+            ("", "")
+        };
+        let assignment = if self.frugal { "first_query" } else { "login" };
+        let idle = self.idle_time;
+        format!(
+            "pool:\n  dsn: 'postgres://{user}{}/base'\n  max_connections: {}\n  min_idle_connections: {}\n  \
+             server_assignment: {assignment}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
+             acquire_timeout: {}\n  abandoned_query_timeout: {}\n\
+             auth: {{type: {}, scram_iterations: 2, allow_insecure: true, users: {{alice: {PASSWORD:?}, bob: {PASSWORD:?}, \
+             role: {PASSWORD:?}}}}}\n\
+             admin: {{users: [alice]}}\n{users}",
+            self.hosts,
+            self.max_connections,
+            self.min_idle,
+            self.check_delay,
+            self.lifetime,
+            if self.faults { "20s" } else { "0" },
+            if self.faults { "1s" } else { "10m" },
+            self.client_method.as_str(),
+        )
+    }
+}
+
+struct NoFiles;
+
+impl Outside for NoFiles {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+    fn file(&self, _: &Path) -> Result<Vec<u8>, String> {
+        Err("there are no files here".to_owned())
+    }
+}
+
+fn configuration(yaml: &str) -> Rc<Config> {
+    match schema::read(yaml, Path::new("aether.yaml"), &NoFiles) {
+        Ok(config) => Rc::new(config),
+        Err(errors) => panic!("{errors:?}\n{yaml}"),
+    }
+}
+
+/// The kernel, as the engine sees it.
+struct Kernel {
+    random: Random,
+    connections: Vec<(Who, Shared)>,
+    backlog: VecDeque<Shared>,
+    dialed: Vec<(Address, Shared)>,
+    resolving: Vec<(ServerKey, String, u16)>,
+    deriving: Vec<(KeyDerivation, Who)>,
+    listening: bool,
+    /// So many times yet there is no descriptor for a new connection.
+    exhausted: u32,
+    tiny: bool,
+}
+
+impl Host for Kernel {
+    fn accept(&mut self, _: ListenerId, key: ClientKey) -> Accepted {
+        if self.backlog.is_empty() {
+            return Accepted::Blocked;
+        }
+        if self.exhausted > 0 {
+            self.exhausted -= 1;
+            return Accepted::Exhausted("Too many open files".to_owned());
+        }
+        let connection = self.backlog.pop_front().expect("somebody waits");
+        connection.borrow_mut().spurious(); // bytes may be there already: registering tells
+        self.connections
+            .push((Who::Client(key), connection.clone()));
+        Accepted::Stream(Box::new(NearEnd(connection)))
+    }
+
+    fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
+        if self.random.chance(2) && to.to_string().starts_with("10.0.0.9") {
+            return Err("Network is unreachable".to_owned());
+        }
+        let connection = Connection::new(&mut self.random, Phase::Dialing, self.tiny);
+        self.connections
+            .push((Who::Server(key), connection.clone()));
+        self.dialed.push((to.clone(), connection.clone()));
+        Ok(Box::new(NearEnd(connection)))
+    }
+
+    fn resolve(&mut self, name: &str, port: u16, key: ServerKey) {
+        self.resolving.push((key, name.to_owned(), port));
+    }
+
+    fn derive(&mut self, job: KeyDerivation, who: Who) {
+        self.deriving.push((job, who));
+    }
+
+    fn random(&mut self, into: &mut [u8]) {
+        self.random.fill(into);
+    }
+
+    fn stop_listening(&mut self) {
+        self.listening = false;
+    }
+}
+
+/// Somebody who uses the pooler: one session after the other, until as many have gone well as he wants.
+struct Person {
+    client: Client,
+    sessions_left: usize,
+    sessions: usize,
+    set: usize,
+}
+
+/// A connection that brings a cancel request.
+struct Canceller {
+    connection: Shared,
+    output: Vec<u8>,
+}
+
+/// What a seed's world came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub digest: u64,
+    pub steps: u64,
+    pub queries: u64,
+    pub faults: u64,
+}
+
+pub struct World {
+    shape: Shape,
+    random: Random,
+    now: u64,
+    steps: u64,
+    engine: Engine,
+    kernel: Kernel,
+    postgres: Postgres,
+    people: Vec<Person>,
+    cancellers: Vec<Canceller>,
+    console: Option<(Shared, Vec<u8>)>,
+    yaml: String,
+    /// Engine's own wish to be called again.
+    wake: Option<u64>,
+    incoming: bool,
+    events: Vec<Event>,
+    stale: Vec<Who>,
+    /// So many more times something unusual happens, faults not counted.
+    disturbances_left: u32,
+    faults_left: u32,
+    faults: u64,
+    /// Refused dials and logins, hanging dials end then.
+    trouble_until: u64,
+    trouble: Trouble,
+    gone: Tally,
+    committed: Vec<String>,
+    rolled_back: Vec<String>,
+    excused: bool,
+    /// A session ended in the middle, without a fault.
+    cut_short: bool,
+    reloaded: bool,
+    stopped: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    None,
+    Refused,
+    Silent,
+    Starting,
+}
+
+enum Action {
+    Turn,
+    Carry(usize),
+    Person(usize),
+    Canceller(usize),
+    Console,
+    Backend(usize),
+    Dial(usize),
+    Resolve(usize),
+    Derive(usize),
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        let mut random = Random::new(seed);
+        let shape = Shape::draw(&mut random);
+        let yaml = shape.yaml();
+        let mut kernel = Kernel {
+            random: Random::new(random.next()),
+            connections: Vec::new(),
+            backlog: VecDeque::new(),
+            dialed: Vec::new(),
+            resolving: Vec::new(),
+            deriving: Vec::new(),
+            listening: true,
+            exhausted: 0,
+            tiny: shape.tiny,
+        };
+        let mut postgres = Postgres::new(shape.server_method, &mut random);
+        let limited = shape.faults && random.chance(20);
+        if limited {
+            postgres.most = random.between(1, 3) as usize;
+        }
+        let engine = Engine::new(configuration(&yaml), Tick(0), &mut kernel);
+        let mut world = World {
+            random,
+            now: 0,
+            steps: 0,
+            engine,
+            kernel,
+            postgres,
+            people: Vec::new(),
+            cancellers: Vec::new(),
+            console: None,
+            yaml,
+            wake: Some(0),
+            incoming: false,
+            events: Vec::new(),
+            stale: Vec::new(),
+            disturbances_left: 0,
+            faults_left: 0,
+            faults: 0,
+            trouble_until: 0,
+            trouble: Trouble::None,
+            gone: Tally::default(),
+            committed: Vec::new(),
+            rolled_back: Vec::new(),
+            excused: limited,
+            cut_short: false,
+            reloaded: false,
+            stopped: false,
+            shape,
+        };
+        world.disturbances_left = world.random.between(0, 15) as u32;
+        if world.shape.faults {
+            world.faults_left = world.random.between(1, 8) as u32;
+        }
+        for id in 0..world.random.between(1, 6) as usize {
+            let sessions_left = world.random.between(1, 3) as usize;
+            let set = world.random.below(world.shape.sets);
+            let client = world.client(id, 0, set);
+            world.people.push(Person {
+                client,
+                sessions_left,
+                sessions: 0,
+                set,
+            });
+        }
+        world
+    }
+
+    /// Runs the world to its end.
+    ///
+    /// # Panics
+    /// On every violation.
+    pub fn run(mut self) -> Outcome {
+        while !self.people.iter().all(|person| person.sessions_left == 0) {
+            self.step();
+        }
+        (self.faults_left, self.disturbances_left) = (0, 0);
+        self.heal();
+        self.come_to_rest();
+        self.check_end();
+        self.stop();
+        let digest = [
+            self.gone.digest,
+            self.now,
+            self.gone.queries,
+            self.gone.received,
+        ]
+        .iter()
+        .fold(0, |digest: u64, part| {
+            (digest.rotate_left(7) ^ part).wrapping_mul(0x0100_0000_01b3)
+        });
+        Outcome {
+            digest,
+            steps: self.steps,
+            queries: self.gone.queries,
+            faults: self.faults,
+        }
+    }
+
+    // ---- people ----
+
+    fn connect(&mut self) -> Shared {
+        let connection = Connection::new(&mut self.random, Phase::Open, self.shape.tiny);
+        if self.kernel.listening {
+            self.kernel.backlog.push_back(connection.clone());
+            self.incoming = true;
+        } else {
+            connection.borrow_mut().far_reset();
+        }
+        connection
+    }
+
+    fn client(&mut self, id: usize, session: usize, set: usize) -> Client {
+        let connection = self.connect();
+        let sets: [&[(&str, &str)]; 4] = [
+            &[],
+            &[("application_name", "app"), ("client_encoding", "utf-8")],
+            &[("search_path", "tenant"), ("DateStyle", "SQL")],
+            &[("statement_timeout", "5")],
+        ];
+        let parameters = sets[set]
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        let login = Login {
+            user: if id.is_multiple_of(2) { "alice" } else { "bob" }.to_owned(),
+            database: "base".to_owned(),
+            password: PASSWORD.to_owned(),
+            parameters,
+            ssl: self.random.chance(50),
+        };
+        let scope = Scope {
+            pids: !self.shape.frugal,
+            tidy: self.shape.tidy,
+            half_closes: !self.shape.frugal,
+            large: !self.shape.tiny,
+            leftovers: self.shape.leftovers,
+        };
+        let mut steps = Planner::plan(&mut self.random, scope, id, session);
+        if !self.shape.tiny && self.random.chance(1) && self.random.chance(20) {
+            steps.extend((0..9_000).map(|_| Step::Send(b'Q', b"\0".to_vec())));
+            steps.extend([Step::Settle, Step::Leave(Leave::Terminate)]);
+            steps.retain({
+                let mut left = 1;
+                move |step| {
+                    *step != Step::Leave(Leave::Terminate) && !matches!(step, Step::Leave(_)) || {
+                        left -= 1;
+                        left < 0
+                    }
+                }
+            });
+        }
+        Client::new(id, connection, &login, steps, &mut self.random)
+    }
+
+    fn run_person(&mut self, at: usize) {
+        let person = &mut self.people[at];
+        let cancel = person.client.run(self.now, &mut self.random);
+        if let Some((pid, key)) = cancel {
+            self.send_cancel(pid, &key);
+        }
+        self.look_at(at);
+    }
+
+    fn send_cancel(&mut self, pid: u32, key: &[u8]) {
+        let connection = self.connect();
+        let mut output = Vec::new();
+        frontend::cancel_request(&mut output, pid, key);
+        self.cancellers.push(Canceller { connection, output });
+    }
+
+    /// Is a session over, and how?
+    fn look_at(&mut self, at: usize) {
+        let person = &self.people[at];
+        let Some(end) = person.client.end().cloned() else {
+            return;
+        };
+        if person.sessions_left == 0 {
+            return;
+        }
+        let person = &mut self.people[at];
+        self.committed.append(&mut person.client.committed);
+        self.rolled_back.append(&mut person.client.rolled_back);
+        let tally = person.client.tally;
+        self.gone.queries += tally.queries;
+        self.gone.transactions += tally.transactions;
+        self.gone.sent += tally.sent;
+        self.gone.received += tally.received;
+        self.gone.sessions += tally.sessions;
+        self.gone.digest =
+            (self.gone.digest.rotate_left(5) ^ tally.digest).wrapping_mul(0x0100_0000_01b3);
+        // Cancelled while it waited for a server: that ends the session.
+        let cancelled = matches!(&end, End::Told(text) if text.starts_with("57014"))
+            && self.shape.frugal
+            && person.client.has_cancelled;
+        self.cut_short |= cancelled;
+        let well = end == End::Left || cancelled;
+        assert!(
+            well || self.excused,
+            "client {at} has lost its session without a fault: {end:?}; {}",
+            self.describe()
+        );
+        if let End::Deceived(what) = &end {
+            assert!(self.shape.lies, "client {at} was deceived: {what}");
+            let own = format!("c{at}.");
+            let foreign = (0..self.people.len())
+                .map(|id| format!("c{id}."))
+                .find(|tag| *tag != own && what.contains(tag));
+            assert_eq!(
+                foreign, None,
+                "client {at} got what belongs to somebody else: {what}"
+            );
+        }
+        let person = &mut self.people[at];
+        person.sessions_left -= usize::from(well);
+        person.sessions += 1;
+        if person.sessions_left > 0 {
+            let (session, set) = (person.sessions, person.set);
+            let client = self.client(at, session, set);
+            self.people[at].client = client;
+        }
+    }
+
+    fn run_canceller(&mut self, at: usize) {
+        let canceller = &mut self.cancellers[at];
+        let mut connection = canceller.connection.borrow_mut();
+        let _ = connection.far_read();
+        let count = connection.far_write(&canceller.output);
+        canceller.output.drain(..count);
+        if connection.far_ended() {
+            connection.far_close();
+            drop(connection);
+            self.cancellers.remove(at);
+        }
+    }
+
+    /// An operator looks at everything there is to see.
+    fn run_console(&mut self) {
+        let Some((connection, output)) = &mut self.console else {
+            return;
+        };
+        let mut far = connection.borrow_mut();
+        let _ = far.far_read();
+        let count = far.far_write(output);
+        output.drain(..count);
+        if far.far_ended() {
+            far.far_close();
+            drop(far);
+            self.console = None;
+        }
+    }
+
+    fn open_console(&mut self) {
+        if self.console.is_some() || self.shape.client_method != AuthMethod::Trust {
+            return;
+        }
+        let connection = self.connect();
+        let mut output = Vec::new();
+        frontend::startup(
+            &mut output,
+            [(&b"user"[..], &b"alice"[..]), (b"database", b"aether")],
+        );
+        for what in [
+            "SHOW POOLS",
+            "SHOW SERVERS",
+            "SHOW CLIENTS",
+            "SHOW STATS",
+            "SHOW nonsense",
+            "",
+        ] {
+            frontend::query(&mut output, what.as_bytes());
+        }
+        frontend::terminate(&mut output);
+        self.console = Some((connection, output));
+    }
+
+    // ---- one step ----
+
+    fn step(&mut self) {
+        self.steps += 1;
+        assert!(
+            self.steps < STEPS_MAX,
+            "no end in sight: {}",
+            self.describe()
+        );
+        self.now += self.random.between(0, 40);
+        if self.random.chance(1) {
+            self.disturb();
+        }
+        let mut actions = self.actions();
+        if actions.is_empty() {
+            return self.wait();
+        }
+        let chosen = self.random.below(actions.len());
+        match actions.swap_remove(chosen) {
+            Action::Turn => self.turn(),
+            Action::Carry(at) => self.kernel.connections[at].1.borrow_mut().carry(),
+            Action::Person(at) => self.run_person(at),
+            Action::Canceller(at) => self.run_canceller(at),
+            Action::Console => self.run_console(),
+            Action::Backend(at) => self.postgres.run(at, self.now, &mut self.random),
+            Action::Dial(at) => self.finish_dial(at),
+            Action::Resolve(at) => self.finish_resolve(at),
+            Action::Derive(at) => {
+                let (job, who) = self.kernel.deriving.swap_remove(at);
+                self.events.push(Event::Derived {
+                    who,
+                    salted: job.run(),
+                });
+            }
+        }
+    }
+
+    fn actions(&self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let edges = self
+            .kernel
+            .connections
+            .iter()
+            .any(|(_, connection)| connection.borrow().has_edge());
+        let due = self.wake.is_some_and(|wake| wake <= self.now);
+        if edges || due || self.incoming || !self.events.is_empty() {
+            actions.extend([Action::Turn, Action::Turn]);
+        }
+        for (at, (_, connection)) in self.kernel.connections.iter().enumerate() {
+            if connection.borrow().is_under_way() {
+                actions.push(Action::Carry(at));
+            }
+        }
+        let people = self.people.iter().enumerate();
+        actions.extend(
+            people
+                .filter(|(_, p)| p.client.can_run(self.now))
+                .map(|(at, _)| Action::Person(at)),
+        );
+        let active = |connection: &Shared, output: &[u8]| {
+            let far = connection.borrow();
+            far.far_has_input() || !output.is_empty() && far.far_has_room()
+        };
+        let cancellers = self.cancellers.iter().enumerate();
+        actions.extend(
+            cancellers
+                .filter(|(_, c)| active(&c.connection, &c.output))
+                .map(|(at, _)| Action::Canceller(at)),
+        );
+        if self
+            .console
+            .as_ref()
+            .is_some_and(|(connection, output)| active(connection, output))
+        {
+            actions.push(Action::Console);
+        }
+        let backends = 0..self.postgres.backends.len();
+        actions.extend(
+            backends
+                .filter(|&at| self.postgres.can_run(at, self.now))
+                .map(Action::Backend),
+        );
+        if self.trouble != Trouble::Silent {
+            actions.extend((0..self.kernel.dialed.len()).map(Action::Dial));
+        }
+        actions.extend((0..self.kernel.resolving.len()).map(Action::Resolve));
+        actions.extend((0..self.kernel.deriving.len()).map(Action::Derive));
+        actions
+    }
+
+    /// Nothing can happen now: time passes until something can.
+    fn wait(&mut self) {
+        let trouble = (self.trouble != Trouble::None).then_some(self.trouble_until);
+        let people = self
+            .people
+            .iter()
+            .filter_map(|person| person.client.next_wake());
+        let others = [self.wake, self.postgres.next_wake(self.now), trouble]
+            .into_iter()
+            .flatten();
+        let next = people.chain(others).filter(|&at| at > self.now).min();
+        match next {
+            Some(at) => self.now = at,
+            None => panic!("nothing can happen any more: {}", self.describe()),
+        }
+        if self.trouble != Trouble::None && self.now >= self.trouble_until {
+            self.heal();
+        }
+    }
+
+    fn turn(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        let mut late = Vec::new();
+        for (who, connection) in &self.kernel.connections {
+            let mut connection = connection.borrow_mut();
+            if connection.has_edge() && self.random.chance(90) {
+                events.push(Event::Ready(*who, connection.take_edge()));
+            }
+        }
+        if std::mem::take(&mut self.incoming) {
+            events.push(Event::Incoming(ListenerId(0)));
+        }
+        if let Some(&who) = self.stale.last()
+            && self.random.chance(5)
+        {
+            let everything = Ready {
+                read: true,
+                write: true,
+                hung_up: true,
+            };
+            let gone = !self
+                .kernel
+                .connections
+                .iter()
+                .any(|(known, _)| *known == who);
+            late.extend(gone.then_some(Event::Ready(who, everything)));
+        }
+        events.append(&mut late);
+        for at in (1..events.len()).rev() {
+            events.swap(at, self.random.below(at + 1));
+        }
+        let turn = self
+            .engine
+            .turn(Tick(self.now), &mut events, &mut self.kernel);
+        self.engine.check();
+        self.wake = turn.wake.map(|wake| wake.0);
+        for request in turn.requests {
+            admin::answer(&mut self.engine, &request);
+            self.events
+                .push(Event::Ready(Who::Client(request.client), Ready::default()));
+        }
+        self.stopped |= turn.stopped;
+        self.kernel.connections.retain(|(who, connection)| {
+            let connection = connection.borrow();
+            let gone = connection.is_gone() && !connection.is_under_way();
+            if gone {
+                self.stale.push(*who);
+            }
+            !gone
+        });
+    }
+
+    fn finish_dial(&mut self, at: usize) {
+        let (address, connection) = self.kernel.dialed.swap_remove(at);
+        let well = self.trouble != Trouble::Refused && !address.to_string().starts_with("10.0.0.9");
+        connection.borrow_mut().connected(well);
+        if well {
+            self.postgres.connect(connection, &mut self.random);
+        }
+    }
+
+    fn finish_resolve(&mut self, at: usize) {
+        let (key, name, port) = self.kernel.resolving.swap_remove(at);
+        let address =
+            |text: &str| std::net::SocketAddr::new(text.parse().expect("an address"), port);
+        let result = match name.as_str() {
+            "database.example" => Ok(vec![address("10.0.0.9"), address("10.0.0.1")]),
+            _ => Err(format!("could not translate host name \"{name}\"")),
+        };
+        self.events.push(Event::Resolved { key, result });
+    }
+
+    // ---- what disturbs ----
+
+    /// Something that happens in every world, or a fault.
+    fn disturb(&mut self) {
+        if self.faults_left > 0 && self.random.chance(40) {
+            return self.fault();
+        }
+        if self.disturbances_left == 0 {
+            return;
+        }
+        self.disturbances_left -= 1;
+        match self.random.below(7) {
+            0 => self.now += self.random.pick(&[3_000, 200_000]),
+            1 => self.reload(),
+            2 => self.open_console(),
+            3 => self.guess_a_key(),
+            4 => {
+                let at = self.random.below(self.kernel.connections.len());
+                if let Some((_, connection)) = self.kernel.connections.get(at) {
+                    connection.borrow_mut().spurious();
+                }
+            }
+            5 => self.send_nonsense(),
+            _ => self.kernel.exhausted = self.random.below(3) as u32,
+        }
+    }
+
+    fn reload(&mut self) {
+        let limit = self.random.pick(&[1, 2, 3, 5]);
+        let idle = self.random.below(limit + 1);
+        let yaml: Vec<String> = self
+            .yaml
+            .lines()
+            .map(|line| match line.trim_start().split(':').next() {
+                Some("max_connections") => format!("  max_connections: {limit}"),
+                Some("min_idle_connections") => format!("  min_idle_connections: {idle}"),
+                _ => line.to_owned(),
+            })
+            .collect();
+        self.yaml = yaml.join("\n");
+        self.reloaded = true;
+        self.events.push(Event::Reload(configuration(&self.yaml)));
+    }
+
+    fn guess_a_key(&mut self) {
+        let mut key = [0; 4];
+        self.random.fill(&mut key);
+        let pid = self
+            .postgres
+            .backends
+            .first()
+            .map_or(1, |backend| backend.pid);
+        self.send_cancel(pid, &key);
+    }
+
+    /// A stranger talks nonsense.
+    fn send_nonsense(&mut self) {
+        let connection = self.connect();
+        let mut output = Vec::new();
+        let code: u32 = self
+            .random
+            .pick(&[80_877_103, 80_877_104, 196_608, 131_072, 0x4745_5420]);
+        packet(&mut output, |b| {
+            b.extend_from_slice(&code.to_be_bytes());
+            let mut bytes = vec![0; self.random.below(20)];
+            self.random.fill(&mut bytes);
+            b.extend_from_slice(&bytes);
+        });
+        if self.random.chance(50) {
+            connection.borrow_mut().far_write(&output);
+            connection.borrow_mut().far_shutdown();
+            output.clear();
+        }
+        self.cancellers.push(Canceller { connection, output });
+    }
+
+    fn fault(&mut self) {
+        self.faults_left -= 1;
+        self.faults += 1;
+        self.excused = true;
+        let backend = self.random.below(self.postgres.backends.len());
+        let trouble_us = self.random.pick(&[50_000, 1_000_000, 25_000_000]);
+        match self.random.below(12) {
+            0 | 1 => {
+                if let Some(backend) = self.postgres.backends.get_mut(backend) {
+                    backend.terminate();
+                }
+            }
+            2 | 3 => {
+                if let Some(backend) = self.postgres.backends.get_mut(backend) {
+                    backend.crash();
+                }
+            }
+            4 | 5 => {
+                let at = self.random.below(self.people.len());
+                let reset = self.random.chance(50);
+                if self.people[at].client.end().is_none() {
+                    self.people[at].client.vanish(reset);
+                    self.look_at(at);
+                }
+            }
+            6 => {
+                // A restart: everybody is thrown out, and nobody let in for a while.
+                self.trouble =
+                    self.random
+                        .pick(&[Trouble::Refused, Trouble::Silent, Trouble::Starting]);
+                self.trouble_until = self.now + trouble_us;
+                if self.trouble == Trouble::Starting {
+                    let text = "the database system is starting up";
+                    self.postgres.refuses = Some(Refusal::fatal(b"57P03", text, Blame::Server));
+                }
+                let kill = self.random.chance(50);
+                self.postgres
+                    .backends
+                    .iter_mut()
+                    .for_each(|b| if kill { b.terminate() } else { b.crash() });
+            }
+            7 => {
+                if let Some(backend) = self
+                    .postgres
+                    .backends
+                    .get_mut(backend)
+                    .filter(|backend| backend.is_at_rest())
+                {
+                    backend.frozen_until = self.now + trouble_us;
+                    backend.faulty = true;
+                }
+            }
+            8 => {
+                if let Some(backend) = self.postgres.backends.get_mut(backend) {
+                    backend.make_stubborn();
+                }
+            }
+            9 if self.shape.lies => {
+                let lies = [
+                    Lie::ExtraReady,
+                    Lie::RowWithoutQuery,
+                    Lie::UnknownStatus,
+                    Lie::BadLength,
+                    Lie::HalfMessage,
+                ];
+                let lie = self.random.pick(&lies);
+                if let Some(backend) = self.postgres.backends.get_mut(backend) {
+                    backend.lies = Some(lie);
+                }
+            }
+            10 => self.now += 3_600_000_000,
+            _ => {
+                // A dial that never comes to an end.
+                let at = self.random.below(self.kernel.dialed.len());
+                if at < self.kernel.dialed.len() {
+                    self.kernel.dialed.swap_remove(at);
+                }
+            }
+        }
+    }
+
+    fn heal(&mut self) {
+        self.trouble = Trouble::None;
+        self.postgres.refuses = None;
+    }
+
+    // ---- the end ----
+
+    fn come_to_rest(&mut self) {
+        let limit = self.now + REST_US;
+        while !self.is_at_rest() {
+            assert!(
+                self.now < limit,
+                "the pooler does not come to rest: {}",
+                self.describe()
+            );
+            self.step();
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let clients =
+            self.engine.client_count() == 0 && self.cancellers.is_empty() && self.console.is_none();
+        let servers = self
+            .engine
+            .servers()
+            .iter()
+            .all(|(_, server)| matches!(server.state(), ServerState::Idle));
+        let quiet = self.kernel.connections.iter().all(|(_, connection)| {
+            let connection = connection.borrow();
+            !connection.is_under_way() && !connection.has_edge()
+        });
+        clients
+            && servers
+            && quiet
+            && self.postgres.backends.iter().all(Backend::has_said_all)
+            && self.kernel.backlog.is_empty()
+            && self.events.is_empty()
+            && !self.incoming
+            && self.wake.is_none_or(|wake| wake > self.now)
+    }
+
+    fn check_end(&mut self) {
+        self.engine.check();
+        for (key, server) in self.engine.servers().iter() {
+            let held = server.link().map(|link| link.held());
+            assert_eq!(held, Some((0, 0)), "server {key:?} is idle and holds bytes");
+        }
+        for (_, pool) in self.engine.pools().iter() {
+            assert_eq!(pool.waiting(), 0);
+            let counters = &pool.stats.total;
+            if self.shape.keeps_servers() && !self.reloaded && !self.cut_short {
+                assert!(
+                    counters.connects <= pool.config.max_connections as u64,
+                    "{} connections",
+                    counters.connects
+                );
+            }
+            if self.shape.tidy && self.faults == 0 && !self.cut_short {
+                assert_eq!(counters.queries, self.gone.queries, "queries");
+                assert_eq!(
+                    counters.transactions, self.gone.transactions,
+                    "transactions"
+                );
+                assert_eq!(counters.received, self.gone.sent, "bytes from clients");
+                assert_eq!(counters.sent, self.gone.received, "bytes to clients");
+                assert_eq!(counters.logins, self.gone.sessions, "logins");
+            }
+        }
+        let rows = &self.postgres.rows;
+        for row in &self.committed {
+            assert!(
+                rows.contains(row),
+                "{row} was reported as committed, and is not there"
+            );
+        }
+        for row in self.rolled_back.iter().filter(|row| !row.starts_with('x')) {
+            assert!(
+                !rows.contains(row),
+                "{row} was reported as rolled back, and is there"
+            );
+        }
+    }
+
+    fn stop(&mut self) {
+        let how = self.random.pick(&[
+            Shutdown::WaitForClients,
+            Shutdown::WaitForServers,
+            Shutdown::Immediate,
+        ]);
+        self.events.push(Event::Shutdown(how));
+        self.turn();
+        assert!(
+            self.stopped,
+            "nobody is there, and the pooler does not stop"
+        );
+    }
+
+    fn describe(&self) -> String {
+        let mut text = format!(
+            "{:?}, at {} us, wake {:?}\n",
+            self.shape, self.now, self.wake
+        );
+        for person in self.people.iter().filter(|person| person.sessions_left > 0) {
+            text += &format!("  {}\n", person.client.describe());
+        }
+        for (key, client) in self.engine.clients().iter() {
+            let logged_in = !matches!(client.state(), ClientState::Greeting { .. });
+            text += &format!(
+                "  client {key:?}: {} {logged_in} since {:?} holds {:?} readable {} writable {}\n",
+                client.state().name(),
+                client.since(),
+                client.link().held(),
+                client.link().is_readable(),
+                client.link().is_writable()
+            );
+        }
+        for (key, server) in self.engine.servers().iter() {
+            let link = server
+                .link()
+                .map(|link| (link.held(), link.is_readable(), link.is_writable()));
+            text += &format!(
+                "  server {key:?}: {} since {:?} {link:?} {:?}\n",
+                server.state().name(),
+                server.since(),
+                server.relay
+            );
+        }
+        text
+    }
+}
