@@ -43,6 +43,8 @@ pub const STATEMENT_BYTES_MAX: usize = 256 << 20;
 pub const STATEMENTS_PER_CLIENT_MAX: usize = 10_000;
 /// Longest names of portal and statement, together, that are looked for in a Bind; longest DEALLOCATE that is read.
 pub const NAMES_MAX: usize = 10_000;
+/// A client without a server gets one when its first message is whole, or so much of it is here.
+pub const FIRST_MESSAGE_WITHIN: usize = 16 * 1024;
 /// A CommandComplete's tag is looked at in so many bytes.
 pub const TAG_WITHIN: usize = 16;
 /// The first word of a query is looked for in so many bytes.

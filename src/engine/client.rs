@@ -53,6 +53,8 @@ pub struct Session {
     pub(super) vars: Rc<Vars>,
     /// What it has prepared, if it shares its servers with others.
     pub(super) statements: ClientStatements,
+    /// Bytes still to come of a message that means nothing while it has no server.
+    pub(super) passed_over: usize,
     /// What its servers must have been started with; once it is authenticated.
     pub(super) kind: Option<Rc<Kind>>,
 }

@@ -4,6 +4,7 @@
 
 use super::{ClientKey, ClientState, Engine, Host, Input, ServerKey, Who, Why};
 use crate::limits;
+use crate::relay;
 use crate::wire::backend;
 use crate::wire::frame::{self, Header};
 use crate::wire::frontend;
@@ -220,12 +221,16 @@ impl Engine {
             return;
         };
         let mut buffer = std::mem::take(&mut self.buffer);
-        let input = if client.link.has_carry() {
-            Input::Bytes(client.link.take_carry(&mut buffer))
-        } else if client.link.is_readable() && client.link.is_flushed() {
+        let input = if client.link.is_readable() && client.link.is_flushed() {
             client.link.read(&mut buffer)
         } else {
             Input::Nothing
+        };
+        let input = match input {
+            Input::Nothing if client.link.has_carry() => {
+                Input::Bytes(client.link.take_carry(&mut buffer))
+            }
+            input => input,
         };
         match input {
             Input::Nothing => {}
@@ -245,10 +250,20 @@ impl Engine {
             return;
         };
         client.since = self.now;
+        let late = client
+            .session
+            .as_deref_mut()
+            .map_or(0, |session| pass_over_late(bytes, &mut session.passed_over));
+        let bytes = bytes.get(late..).unwrap_or_default();
+        if let Some(pool) = client.pool().and_then(|pool| self.pools.get_mut(pool)) {
+            pool.stats.total.received += late as u64;
+        }
         let header = Header::read(bytes);
-        client.link.keep(bytes);
+        client.link.keep_start(bytes);
+        let is_here =
+            |header: &Header| bytes.len() >= header.message_len().min(limits::FIRST_MESSAGE_WITHIN);
         match header {
-            Ok(None) => {
+            Ok(header) if !header.is_some_and(|header| is_here(&header)) => {
                 if client.link.is_readable() {
                     self.list(Who::Client(key));
                 }
@@ -260,6 +275,7 @@ impl Engine {
             _ => {
                 let session = client.session.as_deref();
                 let kind = session.and_then(|session| session.kind.clone());
+                client.link.reconsider();
                 if let (Some(pool), Some(kind)) = (client.pool(), kind) {
                     self.wait_for_server(key, pool, kind, ClientState::Queued);
                 }
@@ -312,6 +328,28 @@ impl Engine {
             self.enter_client(asker, ClientState::Cancelling(server));
         } else {
             self.close_client(asker, "cancel request for an idle client", host);
+        }
+    }
+}
+
+/// Messages without a meaning outside of a copy and a batch: what a client sends of a copy that the server has refused, or
+/// ended with an error, and Flush. A server of one's own ignores them. How many bytes they take; what is still missing of the
+/// last one is noted in `left`.
+fn pass_over_late(bytes: &[u8], left: &mut usize) -> usize {
+    let mut at = 0;
+    loop {
+        let count = (*left).min(bytes.len() - at);
+        *left -= count;
+        at += count;
+        let rest = bytes.get(at..).unwrap_or_default();
+        match Header::read(rest) {
+            Ok(Some(header)) if *left == 0 && matches!(header.tag, b'd' | b'c' | b'f' | b'H') => {
+                if relay::allowed(header).is_err() {
+                    return at; // it is refused where all others are
+                }
+                *left = header.message_len();
+            }
+            _ => return at,
         }
     }
 }

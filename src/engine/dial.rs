@@ -14,11 +14,15 @@ use crate::config::{Backend, HostPort, Stored};
 use crate::limits;
 use crate::pool::Kind;
 use crate::relay::Vars;
+use crate::relay::prepared::Slot;
 use crate::reset::Outcome;
 use crate::startup::{Login, Step, Welcome};
 use crate::wire::frame;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
+
+/// Why a server is not fit that sends anything but what may come at any time.
+const UNASKED: &str = "it spoke while nobody had asked";
 
 impl Engine {
     /// Begins a server connection of a kind.
@@ -213,7 +217,13 @@ impl Engine {
                 break;
             }
             match frame::whole(rest, limits::LOGIN_MESSAGE_MAX) {
-                Ok(None) => break,
+                Ok(None) => {
+                    let idle = matches!(server.state, ServerState::Idle | ServerState::Held);
+                    if idle && rest.first().is_some_and(|tag| !b"SNAE".contains(tag)) {
+                        return self.server_unfit(key, UNASKED, host);
+                    }
+                    break;
+                }
                 Ok(Some((tag, body, after))) => {
                     self.server_message(key, tag, body, host);
                     rest = after;
@@ -250,7 +260,7 @@ impl Engine {
                     let text = Refusal::read(body, Blame::Server).text();
                     self.close_server(key, &text, host);
                 }
-                _ => self.server_unfit(key, "it spoke while nobody had asked", host),
+                _ => self.server_unfit(key, UNASKED, host),
             },
             ServerState::Checking(reset) | ServerState::Resetting(reset) => {
                 let known = tag != b'S' || Vars::report_shared(&mut server.vars, body);
@@ -652,6 +662,7 @@ impl Engine {
                 if let Some(link) = server.link.as_mut() {
                     link.send(&out);
                 }
+                server.statements.slot = Slot::Empty; // a simple query ends it
                 self.enter_server(key, ServerState::Resetting(reset));
                 self.list(Who::Server(key));
             }

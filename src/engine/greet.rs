@@ -289,6 +289,7 @@ impl Engine {
             mode: PoolMode::Session,
             vars: Rc::default(),
             statements: ClientStatements::default(),
+            passed_over: 0,
             kind: None,
             user,
             database,

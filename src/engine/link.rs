@@ -20,6 +20,8 @@ pub struct Link {
     shut: bool,
     /// Read, but not decided yet: the start of a message.
     carry: Vec<u8>,
+    /// The carry lacks nothing that a read would bring.
+    decidable: bool,
     /// To be written when the peer takes it, from `sent` on.
     outbox: Vec<u8>,
     sent: usize,
@@ -49,6 +51,7 @@ impl Link {
             broken: None,
             shut: false,
             carry: Vec::new(),
+            decidable: false,
             outbox: Vec::new(),
             sent: 0,
             listed: false,
@@ -120,9 +123,9 @@ impl Link {
         self.stream.facts()
     }
 
-    /// Whether whole messages may be waiting in the carry: it holds more than a piece of a header.
+    /// Whether something in the carry can be looked at without more being read.
     pub fn has_carry(&self) -> bool {
-        self.carry.len() >= crate::wire::frame::HEADER_LEN
+        self.decidable && !self.carry.is_empty()
     }
 
     /// Moves the carry into the start of `buffer` without reading.
@@ -135,12 +138,24 @@ impl Link {
         count
     }
 
-    /// Keeps the undecided rest of what was read.
+    /// Keeps the undecided rest of what was read: it was not looked at yet, or something other than its end was missing.
     pub fn keep(&mut self, rest: &[u8]) {
         debug_assert!(self.carry.is_empty() && rest.len() <= limits::CARRY_MAX);
+        self.decidable = true;
         if !rest.is_empty() {
             self.carry = rest.to_vec();
         }
+    }
+
+    /// Keeps the start of a message of which more has to be read.
+    pub fn keep_start(&mut self, rest: &[u8]) {
+        self.keep(rest);
+        self.decidable = false;
+    }
+
+    /// What is kept can be looked at again.
+    pub fn reconsider(&mut self) {
+        self.decidable = true;
     }
 
     /// Reads once, behind the carry. `Bytes` is only returned when something new came.

@@ -13,7 +13,7 @@ use crate::config::{Backend, PoolMode};
 use crate::limits;
 use crate::pool::cancel::{CancelKey, KEY_LEN};
 use crate::pool::{Checkout, Kind, Pool};
-use crate::relay::prepared::Unnamed;
+use crate::relay::prepared::{Slot, Unnamed};
 use crate::relay::{Relay, Vars};
 use crate::reset::Reset;
 use crate::wire::refusal::{Blame, Refusal};
@@ -102,6 +102,7 @@ impl Engine {
         if let Some(link) = server.link.as_mut() {
             link.send(&out);
         }
+        server.statements.slot = Slot::Empty; // a simple query ends it
         pool.checking(key, &server.kind);
         let idle_us = now.since(server.since);
         pool.stats.total.idle_us += idle_us;
@@ -422,10 +423,11 @@ impl Engine {
     }
 }
 
-/// Whether a failure is one that waiting may mend: the server cannot be reached, or is starting up or shutting down.
+/// Whether a failure is one that waiting may mend: the server cannot be reached, or is starting up or shutting down. One that
+/// makes no sense (08P01) is not.
 fn is_passing(refusal: &Refusal) -> bool {
     matches!(&refusal.sqlstate, b"57P03" | b"57P01" | b"57P02")
-        || refusal.sqlstate.starts_with(b"08")
+        || (refusal.sqlstate.starts_with(b"08") && refusal.sqlstate != *b"08P01")
 }
 
 /// Sends what brings a server's reported settings to those that the client believes in, ahead of the client's own request.
@@ -442,6 +444,7 @@ fn restore_settings(client: &Client, server: &mut super::Server) {
         let mut out = Vec::new();
         frontend::query(&mut out, &sql);
         link.send(&out);
+        server.statements.slot = Slot::Empty; // a simple query ends it
         server.relay.sent_by_us();
     }
 }

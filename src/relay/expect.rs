@@ -33,8 +33,16 @@ enum Owner {
     Client,
     /// Ours: the client sees nothing of it.
     Ours,
+    /// Ours, and it may well fail.
+    OursTried,
     /// The client's, and nobody was asked: the answer is made here when its turn comes.
     Made,
+}
+
+impl Owner {
+    fn is_us(self) -> bool {
+        matches!(self, Owner::Ours | Owner::OursTried)
+    }
 }
 
 /// A request that waits for its answer.
@@ -46,6 +54,13 @@ struct Owed {
     name: Option<Rc<Named>>,
     /// What has to be taken back if the message is skipped or fails.
     undo: Vec<Undo>,
+}
+
+impl Owed {
+    /// Whether it leaves open which named statements there are.
+    fn is_unsure(&self) -> bool {
+        self.undo.iter().any(Undo::is_named)
+    }
 }
 
 /// A copy in progress.
@@ -82,10 +97,10 @@ pub struct Expect {
     doubt: bool,
     /// Requests in the queue that ReadyForQuery will answer.
     readies: usize,
-    /// Requests with something to take back: before the last Sync, and after it.
+    /// Requests that leave open which named statements there are: before the last Sync, and after it.
     unsure: (usize, usize),
-    /// To be taken back, in this order; with it, whether its message failed (and was not skipped).
-    undone: Vec<(Undo, bool)>,
+    /// To be taken back, in this order.
+    undone: Vec<Undo>,
     /// A request of our own has failed that must not fail.
     broken: bool,
 }
@@ -116,6 +131,11 @@ impl Expect {
         };
     }
 
+    /// Notes a Query of our own that may fail; what the client has sent behind it fails then as well.
+    pub fn tried_by_us(&mut self) {
+        self.owe(Kind::Query, Owner::OursTried);
+    }
+
     /// Notes a Parse or Close of the client that the server is not asked about.
     pub fn answered_here(&mut self, tag: u8) {
         let kind = if tag == b'C' {
@@ -129,9 +149,7 @@ impl Expect {
     /// Adds what has to be taken back if the message noted last comes to nothing.
     pub fn undo(&mut self, undo: Undo) {
         if let Some(last) = self.queue.back_mut() {
-            if last.undo.is_empty() {
-                self.unsure.1 += 1;
-            }
+            self.unsure.1 += usize::from(undo.is_named() && !last.is_unsure());
             last.undo.push(undo);
         }
     }
@@ -200,7 +218,7 @@ impl Expect {
             (b'E', Some(front)) => {
                 self.failed(front, owner);
                 // An injected Parse fails in the place of the client's message behind it.
-                return if front == Query && owner == Owner::Ours {
+                return if front == Query && owner.is_us() {
                     Goes::Nowhere
                 } else {
                     Goes::Down
@@ -227,7 +245,7 @@ impl Expect {
             }
             _ => self.doubt = true,
         }
-        if owner == Owner::Ours {
+        if owner.is_us() {
             Goes::Nowhere
         } else {
             Goes::Down
@@ -258,35 +276,42 @@ impl Expect {
 
     fn failed(&mut self, front: Kind, owner: Owner) {
         self.copy = Copy::None;
-        if matches!(front, Kind::Query | Kind::FunctionCall | Kind::Sync) {
+        let mut undone: Vec<(Undo, bool)> = Vec::new();
+        if is_ready(front) {
             self.broken |= owner == Owner::Ours;
             if let Some(owed) = self.queue.front_mut() {
                 let undo = std::mem::take(&mut owed.undo);
-                self.undone
-                    .extend(undo.into_iter().rev().map(|undo| (undo, true)));
+                undone.extend(undo.into_iter().map(|undo| (undo, true)));
             }
-            self.recount();
-            return; // ReadyForQuery follows
+        } else {
+            let end = self.queue.iter().position(|owed| owed.kind == Kind::Sync);
+            let skipped = self.queue.drain(..end.unwrap_or(self.queue.len()));
+            for (at, owed) in skipped.enumerate() {
+                undone.extend(owed.undo.into_iter().map(|undo| (undo, at == 0)));
+            }
+            self.skipping = self.queue.is_empty();
         }
-        let end = self.queue.iter().position(|owed| owed.kind == Kind::Sync);
-        let skipped = self.queue.drain(..end.unwrap_or(self.queue.len()));
-        let mut undone: Vec<(Undo, bool)> = skipped
-            .enumerate()
-            .flat_map(|(at, owed)| owed.undo.into_iter().map(move |undo| (undo, at == 0)))
-            .collect();
-        undone.reverse();
-        self.undone.append(&mut undone);
-        self.skipping = self.queue.is_empty();
+        for (undo, failed) in undone.into_iter().rev() {
+            self.take_back(undo, failed);
+        }
         self.recount();
+    }
+
+    /// If a message that is still to be answered has changed the same since, it is what came before that change.
+    fn take_back(&mut self, undo: Undo, failed: bool) {
+        let later = self.queue.iter_mut().flat_map(|owed| &mut owed.undo);
+        if let Some(left) = undo.put_before(failed, later) {
+            self.undone.push(left);
+        }
     }
 
     /// Counts again, after more than one request went at once.
     fn recount(&mut self) {
         let last_sync = self.queue.iter().rposition(|owed| owed.kind == Kind::Sync);
-        let unsure = |owed: &Owed| !owed.undo.is_empty();
         let before = self.queue.iter().take(last_sync.unwrap_or(0));
-        self.unsure.0 = before.filter(|owed| unsure(owed)).count();
-        self.unsure.1 = self.queue.iter().filter(|owed| unsure(owed)).count() - self.unsure.0;
+        self.unsure.0 = before.filter(|owed| owed.is_unsure()).count();
+        let all = self.queue.iter().filter(|owed| owed.is_unsure()).count();
+        self.unsure.1 = all - self.unsure.0;
         self.readies = self.queue.iter().filter(|owed| is_ready(owed.kind)).count();
     }
 
@@ -306,7 +331,7 @@ impl Expect {
             return;
         };
         self.readies -= usize::from(is_ready(owed.kind));
-        if !owed.undo.is_empty() {
+        if owed.is_unsure() {
             let unsure = if self.unsure.0 > 0 {
                 &mut self.unsure.0
             } else {
@@ -338,19 +363,12 @@ impl Expect {
 
     /// Whether the next answer is to a request of our own.
     pub fn is_ours(&self) -> bool {
-        self.queue
-            .front()
-            .is_some_and(|owed| owed.owner == Owner::Ours)
+        self.queue.front().is_some_and(|owed| owed.owner.is_us())
     }
 
     /// What has to be taken back since the last call.
-    pub fn take_undone(&mut self) -> Vec<(Undo, bool)> {
+    pub fn take_undone(&mut self) -> Vec<Undo> {
         std::mem::take(&mut self.undone)
-    }
-
-    /// Whether something has to be taken back.
-    pub fn has_undone(&self) -> bool {
-        !self.undone.is_empty()
     }
 
     /// Whether it is open what the server's status will be when it comes to the next message: a ReadyForQuery is to come.

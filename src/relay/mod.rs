@@ -69,6 +69,10 @@ pub struct Relay {
     touched: bool,
     /// The client's next message waits for answers that decide what becomes of it.
     stalled: bool,
+    /// The unnamed statement was last changed in the batch that is open.
+    unnamed_is_sure: bool,
+    /// The client's statement that the next Execute is going to deallocate.
+    deallocates: Option<Rc<Named>>,
     /// The last query may have changed what is prepared; nothing is sent before its answer.
     barrier: bool,
     /// Type letter of the last message that the server began.
@@ -108,6 +112,8 @@ impl Default for Relay {
             seen: Seen::default(),
             touched: false,
             stalled: false,
+            unnamed_is_sure: false,
+            deallocates: None,
             barrier: false,
             last_answer: 0,
             last_error: None,
@@ -184,14 +190,17 @@ impl Relay {
         loop {
             at += self.pass_body_down(input.len() - at);
             let rest = input.get(at..).unwrap_or_default();
-            let then = match self.begin_down(rest, vars) {
-                _ if self.down.left > 0 => Then::More,
-                Ok(None) => Then::More,
-                Ok(Some((count, _))) => {
-                    at += count;
-                    continue;
+            let then = if self.down.left > 0 {
+                Then::More
+            } else {
+                match self.begin_down(rest, vars) {
+                    Ok(None) => Then::More,
+                    Ok(Some((count, _))) => {
+                        at += count;
+                        continue;
+                    }
+                    Err(refusal) => Then::Refuse(refusal),
                 }
-                Err(refusal) => Then::Refuse(refusal),
             };
             return Passage {
                 pass: at,
@@ -252,8 +261,8 @@ impl Relay {
                         at += whole - count;
                     }
                     at += count;
-                    for (undo, failed) in self.expect.take_undone() {
-                        with.undo(undo, failed);
+                    for undo in self.expect.take_undone() {
+                        with.undo(undo);
                     }
                 }
             }
@@ -337,20 +346,21 @@ impl Relay {
             Ok(Some(header)) => header,
         };
         let seen = match header.tag {
-            b'Z' => match rest.get(HEADER_LEN) {
-                None => return Ok(None),
-                Some(&status) => {
-                    let status =
-                        TransactionStatus::from_byte(status).filter(|_| header.length == 5);
-                    self.ready(status.ok_or_else(|| {
-                        server_broke(BadLength {
-                            tag: b'Z',
-                            length: header.length,
-                        })
-                    })?);
-                    1
+            b'Z' => {
+                let broke = BadLength {
+                    tag: b'Z',
+                    length: header.length,
+                };
+                match rest.get(HEADER_LEN) {
+                    _ if header.length != 5 => return Err(server_broke(broke)),
+                    None => return Ok(None),
+                    Some(&status) => {
+                        let status = TransactionStatus::from_byte(status);
+                        self.ready(status.ok_or_else(|| server_broke(broke))?);
+                        1
+                    }
                 }
-            },
+            }
             b'S' if header.body_len() <= limits::PARAMETER_STATUS_MAX => {
                 match rest.get(HEADER_LEN..header.message_len()) {
                     None => return Ok(None),
@@ -411,7 +421,7 @@ impl Relay {
 
     /// Whether the server owes nothing and its transaction is over.
     pub fn is_over(&self) -> bool {
-        self.is_quiet() && self.status == TransactionStatus::Idle
+        self.touched && self.is_quiet() && self.status == TransactionStatus::Idle
     }
 
     /// Whether the server is ready for the client, in a transaction block.
@@ -514,7 +524,7 @@ fn rename(out: &mut Vec<u8>, body: &[u8], name: &[u8]) {
 }
 
 /// Whether PostgreSQL would take such a message at all, in PostgreSQL's words.
-fn allowed(header: Header) -> Result<(), Refusal> {
+pub fn allowed(header: Header) -> Result<(), Refusal> {
     let max = match header.tag {
         b'Q' | b'P' | b'B' | b'F' | b'd' => limits::LARGE_MESSAGE_MAX,
         b'S' | b'H' | b'C' | b'D' | b'E' | b'c' | b'f' => limits::SMALL_MESSAGE_MAX,
@@ -640,6 +650,7 @@ mod tests {
     fn a_server_that_makes_no_sense_is_refused() {
         for bytes in [
             &b"Z\0\0\0\x05x"[..],
+            b"Z\0\0\0\x04",
             b"Z\0\0\0\x06II",
             b"D\0\0\0\x01",
             b"D\x7f\xff\xff\xff",

@@ -271,7 +271,8 @@ impl ServerStatements {
     }
 }
 
-/// How to take back what a message was noted to do, should an error skip it.
+/// How to take back what a message was noted to do, should it be skipped or fail. An unnamed statement that could not be parsed
+/// has ended the one before all the same.
 #[derive(Debug)]
 pub enum Undo {
     /// The client had this, or nothing, under a name.
@@ -282,6 +283,40 @@ pub enum Undo {
     Present(u64, Option<u64>),
     /// The server had this unnamed statement.
     Slot(Slot),
+}
+
+impl Undo {
+    /// Whether it is about named statements.
+    pub fn is_named(&self) -> bool {
+        matches!(self, Undo::Name(..) | Undo::Present(..))
+    }
+
+    /// Hands what was before to the first of the `later` changes of the same, which will have to take back as much. What is
+    /// left: nothing has changed it since. Named statements are never changed while it is open what they are.
+    pub fn put_before<'a>(
+        self,
+        failed: bool,
+        mut later: impl Iterator<Item = &'a mut Undo>,
+    ) -> Option<Undo> {
+        match self {
+            Undo::Unnamed(before) => {
+                let before = if failed { Unnamed::None } else { before };
+                match later.find(|undo| matches!(undo, Undo::Unnamed(_))) {
+                    Some(next) => *next = Undo::Unnamed(before),
+                    None => return Some(Undo::Unnamed(before)),
+                }
+            }
+            Undo::Slot(before) => {
+                let before = if failed { Slot::Empty } else { before };
+                match later.find(|undo| matches!(undo, Undo::Slot(_))) {
+                    Some(next) => *next = Undo::Slot(before),
+                    None => return Some(Undo::Slot(before)),
+                }
+            }
+            named => return Some(named),
+        }
+        None
+    }
 }
 
 /// Everything that one client's messages to one server may change.
@@ -297,15 +332,13 @@ pub struct With<'a> {
 }
 
 impl With<'_> {
-    /// Takes something back. `failed`: the message was not skipped, it failed itself. An unnamed statement that could not be
-    /// parsed has ended the one before all the same.
-    pub fn undo(&mut self, undo: Undo, failed: bool) {
+    /// Takes something back.
+    pub fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::Name(name, before) => drop(self.client.set(&name, before)),
-            Undo::Unnamed(_) if failed => self.client.unnamed = Unnamed::None,
             Undo::Unnamed(before) => self.client.unnamed = before,
             Undo::Present(id, before) => drop(self.server.set(id, before)),
-            Undo::Slot(before) => self.server.slot = if failed { Slot::Empty } else { before },
+            Undo::Slot(before) => self.server.slot = before,
         }
     }
 }

@@ -124,6 +124,10 @@ impl Relay {
             return Ok(Begun::Wait);
         }
         self.barrier = false;
+        if header.tag == b'S' {
+            self.deallocates = None;
+            self.unnamed_is_sure = false;
+        }
         let passes = self.expect.is_skipping() || self.expect.is_copying_in();
         let needed = match header.tag {
             b'P' if header.message_len() > limits::STATEMENT_MAX => HEADER_LEN + 1,
@@ -150,6 +154,7 @@ impl Relay {
             b'B' => self.bind(header, rest, at, with, edit),
             b'D' => self.describe(header, body, at, with, edit),
             b'C' => self.close(header, body, at, with, edit),
+            b'E' => Ok(self.execute(header, with)),
             b'Q' => self.query(header, rest, at, with, edit),
             _ => Ok(self.passes(header)),
         }
@@ -184,11 +189,14 @@ impl Relay {
         let Some((text, types)) = take_cstr(after) else {
             return Ok(self.passes(header));
         };
-        if name.is_empty() {
+        if name.is_empty() && !first_word(text).eq_ignore_ascii_case(b"deallocate") {
             return Ok(self.parse_unnamed(header, text, types, with));
         }
         if self.expect.statements_are_open() {
             return Ok(Begun::Wait);
+        }
+        if name.is_empty() {
+            return Ok(self.parse_deallocate(header, text, types, at, with, edit));
         }
         if let Some(named) = with.client.get(name).cloned() {
             return Ok(self.parse_again(header, &named, text, types, at, with, edit));
@@ -249,6 +257,50 @@ impl Relay {
         begun
     }
 
+    /// DEALLOCATE in the extended protocol: of the name that the server knows. It happens with the next Execute.
+    fn parse_deallocate(
+        &mut self,
+        header: Header,
+        text: &[u8],
+        types: &[u8],
+        at: usize,
+        with: &mut With<'_>,
+        edit: &mut Edit<'_>,
+    ) -> Begun {
+        let known = deallocated(text).and_then(|name| with.client.get(&name).cloned());
+        let Some(named) = known else {
+            return self.parse_unnamed(header, text, types, with);
+        };
+        let number = self.prepare(&named.statement, at, with, edit);
+        let begun = self.replaced(header, at, edit);
+        let sql = [b"DEALLOCATE ".as_slice(), &server_name(number)].concat();
+        edit.insert(at + header.message_len(), |out| {
+            write_parse(out, b"", &sql, types)
+        });
+        self.expect.sent(b'P');
+        self.note_unnamed(Unnamed::OnServer, Slot::Unknown, with);
+        self.deallocates = Some(named);
+        begun
+    }
+
+    fn execute(&mut self, header: Header, with: &mut With<'_>) -> Begun {
+        let begun = self.passes(header);
+        if let Some(named) = self.deallocates.take() {
+            self.deallocate(&named, with);
+        }
+        begun
+    }
+
+    /// What the message noted last does, if it goes well: a statement is gone, for the client and on the server.
+    fn deallocate(&mut self, named: &Rc<Named>, with: &mut With<'_>) {
+        self.expect.named(named);
+        let before = with.client.set(&named.name, None);
+        self.expect.undo(Undo::Name(named.name.clone(), before));
+        let id = named.statement.id();
+        let before = with.server.set(id, None);
+        self.expect.undo(Undo::Present(id, before));
+    }
+
     fn parse_unnamed(
         &mut self,
         header: Header,
@@ -296,11 +348,20 @@ impl Relay {
         with: &mut With<'_>,
     ) -> Begun {
         let begun = self.passes(header);
+        self.note_unnamed(unnamed, slot, with);
+        begun
+    }
+
+    fn note_unnamed(&mut self, unnamed: Unnamed, slot: Slot, with: &mut With<'_>) {
+        self.unnamed_is_sure = true;
         let before = std::mem::replace(&mut with.client.unnamed, unnamed);
         self.expect.undo(Undo::Unnamed(before));
+        self.note_slot(slot, with);
+    }
+
+    fn note_slot(&mut self, slot: Slot, with: &mut With<'_>) {
         let before = std::mem::replace(&mut with.server.slot, slot);
         self.expect.undo(Undo::Slot(before));
-        begun
     }
 
     /// Sees to it that a named statement is on the server; its number there.
@@ -371,12 +432,14 @@ impl Relay {
                 Begun::More
             });
         };
+        if name.is_empty() {
+            if !self.find_unnamed(at, with, edit) {
+                return Ok(Begun::Wait);
+            }
+            return Ok(self.passes(header));
+        }
         if self.expect.statements_are_open() {
             return Ok(Begun::Wait);
-        }
-        if name.is_empty() {
-            self.find_unnamed(at, with, edit);
-            return Ok(self.passes(header));
         }
         let Some((server_name, named)) = self.find(name, at, with, edit) else {
             return Ok(self.passes(header));
@@ -424,8 +487,12 @@ impl Relay {
         }
     }
 
-    /// Sees to it that the server's unnamed statement is the client's.
-    fn find_unnamed(&mut self, at: usize, with: &mut With<'_>, edit: &mut Edit<'_>) {
+    /// Sees to it that the server's unnamed statement is the client's. False: it is open yet what that is.
+    fn find_unnamed(&mut self, at: usize, with: &mut With<'_>, edit: &mut Edit<'_>) -> bool {
+        if !self.unnamed_is_sure && self.expect.status_is_open() {
+            return false;
+        }
+        self.unnamed_is_sure = true;
         match &with.client.unnamed {
             Unnamed::Kept(statement) if !with.server.slot_holds(statement) => {
                 let statement = statement.clone();
@@ -434,19 +501,18 @@ impl Relay {
                     write_parse(out, b"", statement.text(), statement.types())
                 });
                 self.expect.sent_by_us(b'P');
-                let before = std::mem::replace(&mut with.server.slot, Slot::Holds(statement.id()));
-                self.expect.undo(Undo::Slot(before));
+                self.note_slot(Slot::Holds(statement.id()), with);
             }
             Unnamed::None if with.server.slot != Slot::Empty => {
                 edit.insert(at, |out| {
                     message(out, b'C', |b| b.extend_from_slice(b"S\0"))
                 });
                 self.expect.sent_by_us(b'C');
-                let before = std::mem::take(&mut with.server.slot);
-                self.expect.undo(Undo::Slot(before));
+                self.note_slot(Slot::Empty, with);
             }
             _ => {}
         }
+        true
     }
 
     fn describe(
@@ -464,12 +530,14 @@ impl Relay {
         else {
             return Ok(self.passes(header));
         };
+        if name.is_empty() {
+            if !self.find_unnamed(at, with, edit) {
+                return Ok(Begun::Wait);
+            }
+            return Ok(self.passes(header));
+        }
         if self.expect.statements_are_open() {
             return Ok(Begun::Wait);
-        }
-        if name.is_empty() {
-            self.find_unnamed(at, with, edit);
-            return Ok(self.passes(header));
         }
         let Some((server_name, named)) = self.find(name, at, with, edit) else {
             return Ok(self.passes(header));
@@ -501,11 +569,11 @@ impl Relay {
         else {
             return Ok(self.passes(header));
         };
-        if self.expect.statements_are_open() {
-            return Ok(Begun::Wait);
-        }
         if name.is_empty() {
             return Ok(self.begin_unnamed(header, Unnamed::None, Slot::Empty, with));
+        }
+        if self.expect.statements_are_open() {
+            return Ok(Begun::Wait);
         }
         if with.client.get(name).is_none() && !is_one_of_ours(name) {
             return Ok(self.passes(header)); // perhaps SQL has prepared it
@@ -542,19 +610,14 @@ impl Relay {
             if let Some(name) = deallocated(body)
                 && let Some(named) = with.client.get(&name).cloned()
             {
-                let number = self.prepare(&named.statement, at, with, edit);
+                let number = self.make_up(&named.statement, at, with, edit);
                 let begun = self.replaced(header, at, edit);
                 let sql = [b"DEALLOCATE ".as_slice(), &server_name(number)].concat();
                 edit.insert(at + header.message_len(), |out| {
                     message(out, b'Q', |b| cstr(b, &sql))
                 });
                 self.expect.sent(b'Q');
-                self.expect.named(&named);
-                let before = with.client.set(&name, None);
-                self.expect.undo(Undo::Name(name.into(), before));
-                with.server.set(named.statement.id(), None);
-                self.expect
-                    .undo(Undo::Present(named.statement.id(), Some(number)));
+                self.deallocate(&named, with);
                 self.end_unnamed(with);
                 return Ok(begun);
             }
@@ -567,20 +630,37 @@ impl Relay {
         Ok(begun)
     }
 
+    /// Sees to it that the server has something of a statement's name, for a DEALLOCATE by simple query. A Parse would not do:
+    /// should it fail, in a failed transaction, the query behind it would be skipped.
+    fn make_up(
+        &mut self,
+        statement: &Rc<Statement>,
+        at: usize,
+        with: &mut With<'_>,
+        edit: &mut Edit<'_>,
+    ) -> u64 {
+        if let Some(number) = with.server.number(statement) {
+            return number;
+        }
+        let number = with.library.number();
+        let sql = [
+            b"PREPARE ".as_slice(),
+            &server_name(number),
+            b" AS SELECT 1",
+        ]
+        .concat();
+        edit.insert(at, |out| message(out, b'Q', |b| cstr(b, &sql)));
+        self.expect.tried_by_us();
+        number
+    }
+
     /// A simple query that is run, well or not, ends the unnamed statement; one that is skipped does not.
     fn end_unnamed(&mut self, with: &mut With<'_>) {
-        let may_be_skipped = self.expect.is_in_batch();
-        if !matches!(with.client.unnamed, Unnamed::None) {
-            let before = std::mem::take(&mut with.client.unnamed);
-            if may_be_skipped {
-                self.expect.undo(Undo::Unnamed(before));
-            }
-        }
-        if with.server.slot != Slot::Empty {
-            let before = std::mem::take(&mut with.server.slot);
-            if may_be_skipped {
-                self.expect.undo(Undo::Slot(before));
-            }
+        if self.expect.is_in_batch() || self.expect.owed() > 1 {
+            self.note_unnamed(Unnamed::None, Slot::Empty, with);
+        } else {
+            with.client.unnamed = Unnamed::None;
+            with.server.slot = Slot::Empty;
         }
     }
 }
@@ -633,7 +713,7 @@ fn first_word(text: &[u8]) -> &[u8] {
 
 /// The name in `DEALLOCATE [PREPARE] name`, if that is all there is and it is not `ALL`.
 fn deallocated(body: &[u8]) -> Option<Vec<u8>> {
-    let text = body.strip_suffix(b"\0")?;
+    let text = body.strip_suffix(b"\0").unwrap_or(body);
     let word = first_word(text);
     let start = word.as_ptr() as usize - text.as_ptr() as usize + word.len();
     let mut rest = text.get(start..)?.trim_ascii();

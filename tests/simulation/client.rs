@@ -256,6 +256,14 @@ impl Client {
     }
 
     fn send(&mut self, tag: u8, body: Vec<u8>) {
+        crate::trace(|| {
+            format!(
+                "client {} > {} {}",
+                self.id,
+                char::from(tag),
+                frame::printable(&body)
+            )
+        });
         let before = self.output.len();
         message(&mut self.output, tag, |b| b.extend_from_slice(&body));
         self.tally.sent += (self.output.len() - before) as u64;
@@ -301,6 +309,9 @@ impl Client {
             Ok(Some((tag, body, rest))) => {
                 let taken = input.len() - rest.len();
                 self.digest(&input[..taken]);
+                crate::trace(|| {
+                    format!("client {} < {}", self.id, frame::printable(&input[..taken]))
+                });
                 self.message(tag, body, &input[..taken]);
                 taken
             }

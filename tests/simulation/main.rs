@@ -1,7 +1,8 @@
 //! The whole pooler, unchanged, on a simulated network and clock, in front of a model PostgreSQL: one seed, one world.
 //!
 //! `AETHER_SIM_SEEDS=n` worlds are tried (20,000 when unset; a third of them have faults), beginning with seed
-//! `AETHER_SIM_FIRST` (0). `AETHER_SIM_SEED=n` replays one. The same seed gives the same world, byte for byte.
+//! `AETHER_SIM_FIRST` (0). `AETHER_SIM_SEED=n` replays one; with `AETHER_SIM_TRACE=1` and `--nocapture` it prints
+//! what is said. The same seed gives the same world, byte for byte.
 
 mod client;
 mod network;
@@ -39,6 +40,14 @@ fn number(variable: &str) -> Option<u64> {
         text.parse()
             .unwrap_or_else(|_| panic!("{variable} is a number"))
     })
+}
+
+/// With `AETHER_SIM_TRACE` set, what is said in a world that is replayed.
+fn trace(line: impl FnOnce() -> String) {
+    static TRACED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    if *TRACED.get_or_init(|| std::env::var_os("AETHER_SIM_TRACE").is_some()) {
+        println!("{}", line());
+    }
 }
 
 /// Runs one world; what went wrong has its seed with it.

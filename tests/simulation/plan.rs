@@ -35,6 +35,11 @@ pub enum Leave {
 pub struct Scope {
     /// Process ids are the servers' own.
     pub pids: bool,
+    /// Servers are the client's own: what a session keeps beside transactions, prepared statements and reported settings can be
+    /// relied on.
+    pub session: bool,
+    /// Transaction blocks are allowed.
+    pub blocks: bool,
     /// Settle and say goodbye, so that counters can be compared.
     pub tidy: bool,
     /// Clients may half-close. One that waits for a server is taken for gone then.
@@ -73,7 +78,7 @@ impl Planner<'_> {
 
     fn session(&mut self) {
         match self.random.below(10) {
-            0 => self.query("SHOW state".to_owned()),
+            0 if self.scope.session => self.query("SHOW state".to_owned()),
             1 => self.query("SELECT pg_sleep 50000".to_owned()),
             _ => {}
         }
@@ -83,7 +88,7 @@ impl Planner<'_> {
                     let sql = self.statement();
                     self.query(sql);
                 }
-                7..10 => self.transaction(),
+                7..10 if self.scope.blocks => self.transaction(),
                 10..15 => self.batch(),
                 15 | 16 => self.copy(),
                 17 => self.cancel(),
@@ -149,27 +154,28 @@ impl Planner<'_> {
     }
 
     fn statement(&mut self) -> String {
+        let alone = self.scope.session;
         match self.random.below(26) {
             0 => format!("SELECT error '{}'", self.tag()),
-            1 => "SHOW state".to_owned(),
+            1 if alone => "SHOW state".to_owned(),
             2 if self.scope.pids => "SHOW pid".to_owned(),
             3 => format!("SET application_name = '{}'", self.tag()),
-            4 => format!(
-                "SET {} = '{}'",
-                self.random.pick(&["TimeZone", "search_path", "role"]),
-                self.tag()
-            ),
+            4 if alone => {
+                let name = self.random.pick(&["TimeZone", "search_path", "role"]);
+                format!("SET {name} = '{}'", self.tag())
+            }
+            4 => format!("SET TimeZone = '{}'", self.tag()),
             5 => format!(
                 "SET DateStyle = '{}'",
                 self.random.pick(&["SQL", "ISO, MDY"])
             ),
             6 => "RESET ALL".to_owned(),
             7..10 => format!("INSERT INTO t '{}'", self.tag()),
-            10 => format!("LISTEN {}", self.random.pick(&["here", "there"])),
+            10 if alone => format!("LISTEN {}", self.random.pick(&["here", "there"])),
             11 if self.scope.pids => format!("NOTIFY {}", self.random.pick(&["here", "there"])),
-            12 => format!("SELECT pg_advisory_lock {}", self.random.below(9)),
-            13 if self.scope.leftovers => "CREATE TEMP TABLE x".to_owned(),
-            14 if self.scope.leftovers => "LOAD library".to_owned(),
+            12 if alone => format!("SELECT pg_advisory_lock {}", self.random.below(9)),
+            13 if self.scope.leftovers && alone => "CREATE TEMP TABLE x".to_owned(),
+            14 if self.scope.leftovers && alone => "LOAD library".to_owned(),
             15 => String::new(),
             16 => format!("{}; {}; SHOW TimeZone", self.select(), self.select()),
             17 => format!(
@@ -185,6 +191,9 @@ impl Planner<'_> {
             ),
             20 => "DISCARD ALL".to_owned(),
             21 => "nonsense".to_owned(),
+            22 => format!("DEALLOCATE {}", self.random.pick(&["one", "two", "ALL"])),
+            23 => "SHOW DateStyle".to_owned(),
+            24 => "SHOW application_name".to_owned(),
             _ => self.select(),
         }
     }
@@ -225,7 +234,15 @@ impl Planner<'_> {
                         .split(';')
                         .next()
                         .unwrap_or_default()
-                        .replace("DISCARD ALL", "SHOW state")
+                        .replace("DISCARD ALL", "SHOW DateStyle")
+                        .replace(
+                            "DEALLOCATE",
+                            if name.is_empty() {
+                                "DEALLOCATE"
+                            } else {
+                                "SHOW DateStyle -- "
+                            },
+                        )
                         .replace("t 'c", "t 'xc"),
                     _ => self.select(),
                 };

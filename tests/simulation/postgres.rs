@@ -399,7 +399,23 @@ impl Backend {
                 self.progress(progress, parameters, ring);
             }
             Phase::Running(mut session, until) => {
+                crate::trace(|| {
+                    format!(
+                        "  server {} > {} {}",
+                        self.pid,
+                        char::from(tag),
+                        frame::printable(body)
+                    )
+                });
+                let before = self.held.len();
                 let effect = session.take(tag, body, &mut self.held);
+                crate::trace(|| {
+                    format!(
+                        "  server {} < {}",
+                        self.pid,
+                        frame::printable(&self.held[before..])
+                    )
+                });
                 let flush =
                     !matches!(tag, b'P' | b'B' | b'D' | b'E' | b'C') || session.is_copying_in();
                 self.phase = Phase::Running(session, until);

@@ -403,6 +403,9 @@ impl Session {
         match tag {
             b'P' => {
                 let (name, sql) = (strings.next(), strings.next());
+                if name.is_empty() {
+                    self.statements.remove(""); // also if the new one comes to nothing
+                }
                 if self.status == Status::Failed && !ends_transaction(&sql) {
                     return Err(aborted());
                 }
@@ -555,6 +558,22 @@ impl Session {
             backend::write_command_complete(out, &format!("SELECT {}", select.rows));
             return Ok(Flow::Next);
         }
+        if sql.starts_with("SELECT pg_catalog.set_config(") {
+            let quoted: Vec<&str> = sql
+                .split("E'")
+                .skip(1)
+                .filter_map(|part| part.split('\'').next())
+                .collect();
+            for pair in quoted.chunks(2) {
+                self.settings.insert(pair[0].to_owned(), canonical(pair[1]));
+            }
+            if described {
+                description(out);
+            }
+            row(out, "", false);
+            backend::write_command_complete(out, "SELECT 1");
+            return Ok(Flow::Next);
+        }
         let tag = match words[..] {
             ["SELECT", "pg_sleep", time] => {
                 if described {
@@ -568,7 +587,7 @@ impl Session {
                     format!("invalid input: \"{quoted}\""),
                 ));
             }
-            ["SHOW", name] => {
+            ["SHOW", name] | ["SHOW", name, "--", ..] => {
                 let value = match name {
                     "state" => self.state(),
                     "pid" => self.pid.to_string(),
@@ -639,6 +658,21 @@ impl Session {
                 self.temporary = true;
                 "CREATE TABLE"
             }
+            ["PREPARE", name, ..] => {
+                self.statements
+                    .insert(name.to_owned(), "SELECT 'x'".to_owned());
+                "PREPARE"
+            }
+            ["DEALLOCATE", "ALL"] => {
+                self.statements.retain(|name, _| name.is_empty());
+                "DEALLOCATE ALL"
+            }
+            ["DEALLOCATE", name] => {
+                let unknown = format!("prepared statement \"{name}\" does not exist");
+                let gone = self.statements.remove(name);
+                gone.ok_or_else(|| Refusal::error(b"26000", unknown))?;
+                "DEALLOCATE"
+            }
             ["LOAD", ..] => {
                 self.loaded = true;
                 "LOAD"
@@ -655,7 +689,7 @@ impl Session {
                 }
                 self.settings = self.defaults.clone();
                 self.saved = None;
-                self.statements.clear();
+                self.statements.retain(|name, _| name.is_empty());
                 self.portals.clear();
                 self.locks.clear();
                 self.listens.clear();

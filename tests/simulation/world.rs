@@ -38,6 +38,8 @@ struct Shape {
     /// Clients settle and say goodbye: counters can be compared.
     tidy: bool,
     frugal: bool,
+    mode: &'static str,
+    max_prepared: usize,
     forced_user: bool,
     max_connections: usize,
     min_idle: usize,
@@ -68,6 +70,8 @@ impl Shape {
             tiny: random.chance(30),
             tidy: random.chance(40),
             frugal: random.chance(30),
+            mode: random.pick(&["session", "transaction", "transaction", "statement"]),
+            max_prepared: random.pick(&[1, 2, 200]),
             forced_user: random.chance(60),
             max_connections: random.pick(&[1, 1, 2, 3, 5]),
             min_idle: random.pick(&[0, 0, 1]),
@@ -109,7 +113,7 @@ impl Shape {
         let idle = self.idle_time;
         format!(
             "pool:\n  dsn: 'postgres://{user}{}/base'\n  max_connections: {}\n  min_idle_connections: {}\n  \
-             server_assignment: {assignment}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
+             server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
              acquire_timeout: {}\n  abandoned_query_timeout: {}\n\
              auth: {{type: {}, scram_iterations: 2, allow_insecure: true, users: {{alice: {PASSWORD:?}, bob: {PASSWORD:?}, \
              role: {PASSWORD:?}}}}}\n\
@@ -117,6 +121,8 @@ impl Shape {
             self.hosts,
             self.max_connections,
             self.min_idle,
+            self.mode,
+            self.max_prepared,
             self.check_delay,
             self.lifetime,
             if self.faults { "20s" } else { "0" },
@@ -379,6 +385,11 @@ impl World {
         }
     }
 
+    /// Whether clients may have to wait for a server with a query of theirs.
+    fn waits_with_queries(&self) -> bool {
+        self.shape.frugal || self.shape.mode != "session"
+    }
+
     // ---- people ----
 
     fn connect(&mut self) -> Shared {
@@ -412,9 +423,11 @@ impl World {
             ssl: self.random.chance(50),
         };
         let scope = Scope {
-            pids: !self.shape.frugal,
+            session: self.shape.mode == "session",
+            blocks: self.shape.mode != "statement",
+            pids: !self.shape.frugal && self.shape.mode == "session",
             tidy: self.shape.tidy,
-            half_closes: !self.shape.frugal,
+            half_closes: !self.waits_with_queries(),
             large: !self.shape.tiny,
             leftovers: self.shape.leftovers,
         };
@@ -460,6 +473,7 @@ impl World {
         if person.sessions_left == 0 {
             return;
         }
+        let waits = self.waits_with_queries();
         let person = &mut self.people[at];
         self.committed.append(&mut person.client.committed);
         self.rolled_back.append(&mut person.client.rolled_back);
@@ -473,7 +487,7 @@ impl World {
             (self.gone.digest.rotate_left(5) ^ tally.digest).wrapping_mul(0x0100_0000_01b3);
         // Cancelled while it waited for a server: that ends the session.
         let cancelled = matches!(&end, End::Told(text) if text.starts_with("57014"))
-            && self.shape.frugal
+            && waits
             && person.client.has_cancelled;
         self.cut_short |= cancelled;
         let well = end == End::Left || cancelled;

@@ -326,7 +326,7 @@ fn an_unknown_key_is_told_with_file_line_path_and_nearest_name() {
 fn all_errors_come_at_once_and_in_order() {
     let errors = errors(
         "server:\n  listen_addr: example.com:1\n  log_level: loud\n  x: 1\npool:\n  dsn: postgres://h/d?sslmode=require\n  \
-         max_connections: 0\n  max_idle_time: 10\n  mode: transaction\n  mode: session\n  check_timeout: 0\nauth:\n  type: none\n",
+         max_connections: 0\n  max_idle_time: 10\n  mode: loud\n  mode: session\n  check_timeout: 0\nauth:\n  type: none\n",
     );
     let starts: Vec<String> = errors
         .iter()
@@ -404,10 +404,6 @@ fn values_of_the_wrong_kind_say_what_was_found_and_what_is_right() {
     refused(
         &with_pool("connect_timeout: 0"),
         "this limit cannot be switched off",
-    );
-    refused(
-        &with_pool("mode: transaction"),
-        "this version pools sessions only",
     );
     refused(
         &with_pool("mode: sesion"),
