@@ -71,8 +71,8 @@ pub struct Relay {
     stalled: bool,
     /// The unnamed statement was last changed in the batch that is open.
     unnamed_is_sure: bool,
-    /// The client's statement that the next Execute is going to deallocate.
-    deallocates: Option<Rc<Named>>,
+    /// The client's unnamed statement deallocates this one; with it, the portal that it is bound to.
+    deallocates: Option<(Rc<Named>, Option<Vec<u8>>)>,
     /// The last query may have changed what is prepared; nothing is sent before its answer.
     barrier: bool,
     /// Type letter of the last message that the server began.

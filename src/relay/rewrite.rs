@@ -134,6 +134,7 @@ impl Relay {
             b'P' | b'C' => header.message_len(),
             b'D' if rest.get(HEADER_LEN) == Some(&b'S') => header.message_len(),
             b'D' => header.message_len().min(HEADER_LEN + 1),
+            b'E' if self.deallocates.is_some() => header.message_len(),
             b'Q' => header
                 .message_len()
                 .min(HEADER_LEN + limits::KEYWORD_WITHIN),
@@ -154,7 +155,7 @@ impl Relay {
             b'B' => self.bind(header, rest, at, with, edit),
             b'D' => self.describe(header, body, at, with, edit),
             b'C' => self.close(header, body, at, with, edit),
-            b'E' => Ok(self.execute(header, with)),
+            b'E' => Ok(self.execute(header, body, with)),
             b'Q' => self.query(header, rest, at, with, edit),
             _ => Ok(self.passes(header)),
         }
@@ -278,17 +279,31 @@ impl Relay {
             write_parse(out, b"", &sql, types)
         });
         self.expect.sent(b'P');
-        self.note_unnamed(Unnamed::OnServer, Slot::Unknown, with);
-        self.deallocates = Some(named);
+        let (unnamed, slot) = kept(with.library.unnamed(text, types));
+        self.note_unnamed(unnamed, slot, with);
+        self.deallocates = Some((named, None));
         begun
     }
 
-    fn execute(&mut self, header: Header, with: &mut With<'_>) -> Begun {
+    fn execute(&mut self, header: Header, body: &[u8], with: &mut With<'_>) -> Begun {
         let begun = self.passes(header);
-        if let Some(named) = self.deallocates.take() {
+        let portal = take_cstr(body).map(|(portal, _)| portal);
+        let runs = |(_, bound): &mut (_, Option<Vec<u8>>)| bound.as_deref() == portal;
+        if let Some((named, _)) = self.deallocates.take_if(runs) {
             self.deallocate(&named, with);
         }
         begun
+    }
+
+    /// Notes which portal runs the client's unnamed statement, if that is a DEALLOCATE.
+    fn note_portal(&mut self, portal: &[u8], of_unnamed: bool) {
+        if let Some((_, bound)) = &mut self.deallocates {
+            if of_unnamed {
+                *bound = Some(portal.to_vec());
+            } else if bound.as_deref() == Some(portal) {
+                *bound = None;
+            }
+        }
     }
 
     /// What the message noted last does, if it goes well: a statement is gone, for the client and on the server.
@@ -312,11 +327,7 @@ impl Relay {
             Unnamed::Kept(old) if old.text() == text && old.types() == types => Some(old.clone()),
             _ => None,
         };
-        let statement = again.or_else(|| with.library.unnamed(text, types));
-        let slot = statement
-            .as_ref()
-            .map_or(Slot::Unknown, |statement| Slot::Holds(statement.id()));
-        let unnamed = statement.map_or(Unnamed::OnServer, Unnamed::Kept);
+        let (unnamed, slot) = kept(again.or_else(|| with.library.unnamed(text, types)));
         self.begin_unnamed(header, unnamed, slot, with)
     }
 
@@ -354,6 +365,7 @@ impl Relay {
 
     fn note_unnamed(&mut self, unnamed: Unnamed, slot: Slot, with: &mut With<'_>) {
         self.unnamed_is_sure = true;
+        self.deallocates = None;
         let before = std::mem::replace(&mut with.client.unnamed, unnamed);
         self.expect.undo(Undo::Unnamed(before));
         self.note_slot(slot, with);
@@ -436,11 +448,13 @@ impl Relay {
             if !self.find_unnamed(at, with, edit) {
                 return Ok(Begun::Wait);
             }
+            self.note_portal(portal, true);
             return Ok(self.passes(header));
         }
         if self.expect.statements_are_open() {
             return Ok(Begun::Wait);
         }
+        self.note_portal(portal, false);
         let Some((server_name, named)) = self.find(name, at, with, edit) else {
             return Ok(self.passes(header));
         };
@@ -662,6 +676,17 @@ impl Relay {
             with.client.unnamed = Unnamed::None;
             with.server.slot = Slot::Empty;
         }
+    }
+}
+
+/// What an unnamed statement is to the client and to its server; without room to keep it, it stays where it is.
+fn kept(statement: Option<Rc<Statement>>) -> (Unnamed, Slot) {
+    match statement {
+        Some(statement) => {
+            let slot = Slot::Holds(statement.id());
+            (Unnamed::Kept(statement), slot)
+        }
+        None => (Unnamed::OnServer, Slot::Unknown),
     }
 }
 
