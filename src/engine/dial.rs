@@ -349,13 +349,13 @@ impl Engine {
         server.retire_at = retire_at(now, pool.config.max_lifetime, host);
         log::debug!(
             "pool {}: new server connection, process {}",
-            pool.name,
+            pool.label(),
             server.pid
         );
         pool.learn(&server.kind, &server.vars);
         pool.dial_ended(&server.kind);
         if pool.failure.take().is_some() {
-            log::info!("pool {}: the server can be reached again", pool.name);
+            log::info!("pool {}: the server can be reached again", pool.label());
         }
         pool.stats.total.connects += 1;
         self.put_idle(key);
@@ -385,7 +385,7 @@ impl Engine {
             log::log!(
                 level,
                 "pool {}: cannot log in to a server: {} [{}]{hint}",
-                pool.name,
+                pool.label(),
                 refusal.text(),
                 refusal.code()
             );
@@ -532,7 +532,7 @@ impl Engine {
         if pool.cancels >= limits::CANCELS_MAX {
             log::warn!(
                 "pool {}: a cancel request was dropped, {} are under way",
-                pool.name,
+                pool.label(),
                 pool.cancels
             );
             return false;

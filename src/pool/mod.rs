@@ -15,6 +15,7 @@ use crate::config::PoolConfig;
 use crate::limits;
 use crate::relay::Vars;
 use crate::stats::Stats;
+use crate::wire::frame::printable;
 use crate::wire::refusal::Refusal;
 
 /// A role and the startup parameters of a session: what a server must have been started with to serve it.
@@ -145,6 +146,11 @@ impl Pool {
             asked: 0,
             last_asked: None,
         }
+    }
+
+    /// Its name, fit for a log line: under `"*"` it is whatever a client has asked for.
+    pub fn label(&self) -> String {
+        printable(self.name.as_bytes())
     }
 
     /// Makes the pool keep idle servers ready before anybody has asked, if it is known as whom.
