@@ -5,7 +5,7 @@
 
 /// Largest startup packet, length word included (PostgreSQL: `MAX_STARTUP_PACKET_LENGTH` plus the length word).
 pub const STARTUP_PACKET_MAX: usize = 10_004;
-/// Largest password or SASL message of a client, length word included. PostgreSQL's own limit is 65,535.
+/// Largest password in clear of a client, length word included. PostgreSQL's own limit is 65,535.
 pub const PASSWORD_MESSAGE_MAX: usize = 65_535;
 /// Largest SASL message that SCRAM needs. Nothing that libpq or any driver sends comes near.
 pub const SASL_MESSAGE_MAX: usize = 1_024;

@@ -140,6 +140,15 @@ impl Verify {
         })
     }
 
+    /// Largest message that is waited for, length word included.
+    pub fn message_max(&self) -> usize {
+        match self.state {
+            State::Password { .. } => limits::PASSWORD_MESSAGE_MAX,
+            // A mechanism's name and a length come before the first message.
+            _ => limits::SASL_MESSAGE_MAX + 64,
+        }
+    }
+
     /// Looks at the body of one `p` message; answers are appended to `out`.
     ///
     /// # Errors

@@ -162,7 +162,7 @@ impl Engine {
 
     /// One packet or message of a login: how many bytes it took. `None`: nothing more can be taken now.
     fn login_step(&mut self, key: ClientKey, rest: &[u8], host: &mut dyn Host) -> Option<usize> {
-        match self.clients.get(key)?.state {
+        match &self.clients.get(key)?.state {
             ClientState::Greeting { .. } => match startup::read(rest) {
                 Ok(None) => None,
                 Ok(Some((first, used))) => {
@@ -178,7 +178,7 @@ impl Engine {
                     None
                 }
             },
-            ClientState::Proving(_) => match frame::whole(rest, limits::PASSWORD_MESSAGE_MAX) {
+            ClientState::Proving(verify) => match frame::whole(rest, verify.message_max()) {
                 Ok(None) => None,
                 Ok(Some((b'p', body, after))) => {
                     self.prove(key, body, host);
@@ -274,15 +274,17 @@ impl Engine {
             .parameter(b"application_name")
             .map(printable)
             .unwrap_or_default();
-        let parameters = startup
-            .parameters
-            .iter()
-            .filter(|(name, _)| name != b"user" && name != b"database")
-            .cloned();
+        let mut parameters = Vec::new();
+        for (name, value) in &startup.parameters {
+            if name != b"user" && name != b"database" {
+                frame::cstr(&mut parameters, name);
+                frame::cstr(&mut parameters, value);
+            }
+        }
         let mut session = Session {
             place: self.place(&database),
             application_name,
-            parameters: parameters.collect(),
+            parameters: parameters.into_boxed_slice(),
             minor: startup.agreed_minor(),
             cancel: None,
             kind: None,

@@ -420,9 +420,8 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
         .iter()
         .map(|(name, value)| (text(name), text(value)))
         .collect();
-    let given: BTreeMap<Vec<u8>, &Vec<u8>> = session
-        .parameters
-        .iter()
+    let given: BTreeMap<Vec<u8>, &[u8]> = session
+        .parameters()
         .map(|(name, value)| (parameter_name(name), value))
         .collect();
     for (name, value) in given {
@@ -433,7 +432,7 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
             }
             (_, b"replication") if is_false(value) => {}
             _ => {
-                parameters.insert(name, value.clone());
+                parameters.insert(name, value.to_vec());
             }
         }
     }
