@@ -153,6 +153,13 @@ impl Scene {
         }
     }
 
+    /// Takes over another configuration.
+    pub(super) fn reload(&mut self, text: &str) {
+        let config =
+            schema::read(text, Path::new("aether.yaml"), &Nothing).expect("a configuration");
+        self.turn(vec![Event::Reload(Rc::new(config))]);
+    }
+
     /// A client that asks to be let in.
     pub(super) fn client(&mut self) -> Shared {
         self.client_of("db")

@@ -172,6 +172,26 @@ impl Pool {
         }
     }
 
+    /// The servers are elsewhere now, or the roles other ones: what was learnt of them is forgotten.
+    pub fn moved(&mut self) {
+        self.failure = None;
+        self.last_asked = None;
+        self.kinds.retain(|_, state| {
+            state.welcome = None;
+            !state.idle.is_empty() || state.coming > 0
+        });
+        self.expect_base_kind();
+    }
+
+    /// A waiting client wants a server of this kind from now on.
+    pub fn wait_for(&mut self, client: ClientKey, kind: &Rc<Kind>) {
+        for waiter in &mut self.waiters {
+            if waiter.client == client {
+                waiter.kind = kind.clone();
+            }
+        }
+    }
+
     /// Notes that a kind is asked for, and gives back the pool's own copy of it.
     pub fn ask(&mut self, kind: Kind) -> Rc<Kind> {
         let kind = match self.kinds.get_key_value(&kind) {
