@@ -645,6 +645,11 @@ impl Engine {
             pool.config.reset_query.as_deref(),
             &mut out,
         ) {
+            None if relay.is_unsure() => self.close_server(
+                key,
+                "client left a COPY that failed, and no reset query tells what is answered",
+                host,
+            ),
             None => self.put_idle(key),
             Some(reset) => {
                 if let Some(link) = server.link.as_mut() {
@@ -654,7 +659,6 @@ impl Engine {
                 self.list(Who::Server(key));
             }
         }
-        let _ = host;
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Expect {
     /// A Sync was taken for swallowed by the copy in progress. Should the copy fail, nobody can tell whether it was: what the
     /// server had not read by then, it answers.
     swallowed: bool,
+    /// Such a copy has failed: one more ReadyForQuery may come than is expected.
+    unsure: bool,
     /// Extended-protocol messages were sent after the last Sync.
     batch: bool,
     doubt: bool,
@@ -158,7 +160,7 @@ impl Expect {
 
     fn failed(&mut self, front: Owed) {
         self.copy = Copy::None;
-        self.doubt |= std::mem::take(&mut self.swallowed);
+        self.unsure |= std::mem::take(&mut self.swallowed);
         if matches!(front, Owed::Query | Owed::FunctionCall | Owed::Sync) {
             return; // ReadyForQuery follows
         }
@@ -183,6 +185,11 @@ impl Expect {
     /// Whether something came that could not be explained.
     pub fn in_doubt(&self) -> bool {
         self.doubt
+    }
+
+    /// Whether ReadyForQuery may come although nothing is owed: the reset tells, by the CommandComplete that comes before its own.
+    pub fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     /// Whether nothing is owed and nothing is open: no batch without Sync, no copy.
@@ -309,6 +316,7 @@ mod tests {
         quiet(">PBES <12G >dc >S <C <Z");
         quiet(">PBES >dcS <12G <C <Z");
         quiet(">PBE >dcS <12G <C <Z");
+        quiet(">PBES <12G >d <E >dc >S <Z");
         quiet(">PBES >dcS <12E <Z <Z"); // refused: the first Sync ends the skipping, the second answers too
         open(">PBES <12G >dc");
         open(">PBES <12G >dc <C");
@@ -319,13 +327,22 @@ mod tests {
     /// COPY. Between the two the queue was taken for quiet; a client that left just then left the second ReadyForQuery to the
     /// reset, and the reset's own last answer to the next client.
     #[test]
-    fn a_sync_sent_into_a_copy_that_fails_leaves_a_doubt() {
-        doubtful(">Q <G >dS <E <Z");
-        doubtful(">QdS <G <E <Z");
-        doubtful(">QS <G <E <Z"); // a BEFORE STATEMENT trigger fails before the server reads
-        doubtful(">PBES <12G <E >S <Z");
-        doubtful(">PBES <12G >d <E >dc >S <Z"); // probably swallowed, but who knows
-        quiet(">Q <G >dSc <C <Z >Q <E <Z"); // it was read to its end
+    fn a_sync_sent_into_a_copy_that_fails_may_be_answered() {
+        for unsure in [
+            ">Q <G >dS <E <Z",
+            ">QdS <G <E <Z",
+            ">QS <G <E <Z", // a BEFORE STATEMENT trigger fails before the server reads
+            ">PBES <12G >d <E >dc >S <Z",
+        ] {
+            assert!(run(unsure).is_unsure(), "{unsure}");
+        }
+        for sure in [
+            ">Q <G >dSc <C <Z >Q <E <Z", // it was read to its end
+            ">QdcS <G <E <Z <Z",
+            ">PBE >dcS <12G <E <Z",
+        ] {
+            assert!(!run(sure).is_unsure(), "{sure}");
+        }
     }
 
     #[test]

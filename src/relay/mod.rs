@@ -277,6 +277,11 @@ impl Relay {
         self.is_quiet() && !self.expect.in_doubt() && !self.seen.leaves_something()
     }
 
+    /// Whether the server may say ReadyForQuery once more although it owes nothing.
+    pub fn is_unsure(&self) -> bool {
+        self.expect.is_unsure()
+    }
+
     /// Whether the server works on something that a cancel could end.
     pub fn is_busy(&self) -> bool {
         self.expect.is_owed()
