@@ -27,7 +27,10 @@ enum State {
     /// The password in clear is to come.
     Password { stored: Option<Stored> },
     /// The password is being derived, to be compared with the verifier.
-    Comparing { verifier: ScramVerifier },
+    Comparing {
+        verifier: ScramVerifier,
+        job: KeyDerivation,
+    },
     /// The answer to the salt is to come; `expected` is `None` for those who cannot succeed.
     Md5 {
         expected: Option<Zeroizing<Vec<u8>>>,
@@ -243,7 +246,10 @@ impl Verify {
                         return Ok(Progress::Derive(
                             Verify {
                                 user,
-                                state: State::Comparing { verifier },
+                                state: State::Comparing {
+                                    verifier,
+                                    job: job.clone(),
+                                },
                             },
                             job,
                         ));
@@ -273,10 +279,11 @@ impl Verify {
         let Verify { user, state } = self;
         let keys = Keys::new(salted);
         match state {
-            State::Comparing { verifier } if same(&keys.stored_key, &verifier.stored_key) => {
+            State::Comparing { verifier, job } if same(&keys.stored_key, &verifier.stored_key) => {
+                ring.remember(&job, keys);
                 Ok(Progress::Done)
             }
-            State::Comparing { .. } => Err(failed(&user)),
+            State::Comparing { .. } => Err(failed(&user)), // not remembered: guesses would push the others out
             State::Preparing { job, nonce } => {
                 let verifier = Verifier {
                     scram: verifier(&job, &keys),
