@@ -71,7 +71,8 @@ pub const RETRY_MAX_MS: u64 = 500;
 pub const REFILL_PAUSE_MS: u64 = 1_000;
 /// What a client may have sent ahead of its login.
 pub const AHEAD_MAX: usize = 70_000;
-/// Client connections beyond the configured maximum that are let in to be told so.
+/// Client connections beyond the configured maximum that are let in to be told so; as many again may linger while they are
+/// told at once, more are closed without a word.
 pub const OVER_LIMIT_MAX: usize = 128;
 /// Largest command for the console.
 pub const CONSOLE_COMMAND_MAX: usize = 16 * 1024;

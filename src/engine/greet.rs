@@ -43,9 +43,13 @@ impl Engine {
                         .clients
                         .insert(Client::new(Link::new(stream), id, self.now));
                     self.arm_client(key);
-                    if self.clients.len()
-                        > self.config.server.max_client_connections + limits::OVER_LIMIT_MAX
-                    {
+                    let over = self
+                        .clients
+                        .len()
+                        .saturating_sub(self.config.server.max_client_connections);
+                    if over > 2 * limits::OVER_LIMIT_MAX {
+                        self.close_client(key, "far too many clients", host);
+                    } else if over > limits::OVER_LIMIT_MAX {
                         self.refuse(key, self.too_many_clients(), host);
                     }
                 }
@@ -421,6 +425,13 @@ impl Engine {
         else {
             return;
         };
+        // Those who were already here when the stop began: a session that begins now would only be cut off.
+        if self
+            .stop
+            .is_some_and(|stop| stop.how != Shutdown::WaitForClients || stop.told)
+        {
+            return self.refuse(key, super::shutting_down(), host);
+        }
         let (place, name) = (session.place, printable(session.database.as_bytes()));
         match place {
             Place::Console => self.enter_console(key, host),

@@ -712,6 +712,32 @@ mod tests {
         scene.ready(client);
     }
 
+    /// Found by reading: who proved himself after SIGINT was still given a session.
+    #[test]
+    fn who_logs_in_while_the_servers_are_waited_for_is_told_to_go() {
+        let mut scene = Scene::new();
+        let auth = "auth: {type: password, users: {me: secret}}\n";
+        scene.reload(&dsn("me", "").replace("auth: {type: trust}\n", auth));
+        let client = scene.client();
+        scene.turn(vec![Event::Shutdown(Shutdown::WaitForServers)]);
+        client.borrow_mut().input.extend(b"p\0\0\0\x0bsecret\0");
+        scene.ready(&client);
+        let output = String::from_utf8_lossy(&client.borrow().output).into_owned();
+        assert!(output.contains("57P01"), "{output:?}");
+        assert!(scene.world.servers.is_empty());
+    }
+
+    /// Found by reading: whoever came beyond the maximum was told so and lingered, however many they were.
+    #[test]
+    fn a_flood_of_clients_that_only_connect_is_bounded() {
+        let mut scene = Scene::new();
+        scene.reload(&dsn("me", "").replace("auth:", "server: {max_client_connections: 1}\nauth:"));
+        for _ in 0..400 {
+            scene.connect();
+        }
+        assert_eq!(scene.engine.client_count(), 1 + 2 * limits::OVER_LIMIT_MAX);
+    }
+
     /// Found by reading: who waited while a reload changed the pool's user was logged in as the old one, with the new one's
     /// password.
     #[test]

@@ -179,6 +179,16 @@ impl Scene {
         requests.len()
     }
 
+    /// A client that says nothing.
+    pub(super) fn connect(&mut self) {
+        self.arrive(&Shared::default());
+    }
+
+    fn arrive(&mut self, pipe: &Shared) {
+        self.world.arriving.push_back(pipe.clone());
+        self.turn(vec![Event::Incoming(ListenerId(0))]);
+    }
+
     fn client_of(&mut self, database: &str) -> Shared {
         let mut packet = Vec::new();
         frontend::startup(
@@ -192,8 +202,7 @@ impl Scene {
             input: packet.into(),
             ..Pipe::default()
         }));
-        self.world.arriving.push_back(pipe.clone());
-        self.turn(vec![Event::Incoming(ListenerId(0))]);
+        self.arrive(&pipe);
         self.ready(&pipe);
         if let Some(server) = self.world.servers.last().cloned() {
             self.ready(&server);
