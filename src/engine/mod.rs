@@ -712,6 +712,28 @@ mod tests {
         scene.ready(client);
     }
 
+    /// Found by reading: one client with a startup parameter that the server refuses, and from then on the pool tried to keep
+    /// ready what could not be had: an attempt a second, and no idle server for anybody.
+    #[test]
+    fn what_the_server_refuses_is_not_kept_ready() {
+        let mut scene = Scene::new();
+        scene.reload(&dsn("me", ", max_connections: 1, min_idle_connections: 1"));
+        assert_eq!(users(&mut scene), ["me"]);
+        let key = scene.engine.pools.keys()[0];
+        let pool = scene.engine.pools.get_mut(key).expect("the pool");
+        let good = pool.last_asked().expect("the DSN's own").clone();
+        let mut bad = (*good).clone();
+        bad.parameters = vec![(b"nonsense".to_vec(), b"1".to_vec())];
+        let bad = pool.ask(bad);
+        assert_eq!(pool.last_asked(), Some(&bad));
+        let refusal = Refusal::fatal(b"42704", "unrecognized", Blame::Client);
+        scene
+            .engine
+            .dial_failed(key, &bad, refusal, &mut scene.world);
+        let pool = scene.engine.pools.get(key).expect("the pool");
+        assert_eq!(pool.last_asked(), Some(&good));
+    }
+
     /// Found by reading: who proved himself after SIGINT was still given a session.
     #[test]
     fn who_logs_in_while_the_servers_are_waited_for_is_told_to_go() {

@@ -380,6 +380,7 @@ impl Engine {
             }
             return;
         }
+        pool.refused(kind);
         for waiter in pool.dequeue_kind(kind) {
             self.refuse(waiter.client, refusal.clone(), host);
         }

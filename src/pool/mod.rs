@@ -172,6 +172,21 @@ impl Pool {
         }
     }
 
+    /// The server refuses this kind for good: servers are kept ready of the one that was asked for before it and has worked.
+    pub fn refused(&mut self, kind: &Rc<Kind>) {
+        if self.last_asked.as_ref() != Some(kind) {
+            return;
+        }
+        let others = self
+            .kinds
+            .iter()
+            .filter(|(other, state)| *other != kind && state.welcome.is_some());
+        if let Some((other, _)) = others.max_by_key(|(_, state)| state.asked) {
+            self.last_asked = Some(other.clone());
+            self.drop_kind_if_unused(kind);
+        }
+    }
+
     /// The servers are elsewhere now, or the roles other ones: what was learnt of them is forgotten.
     pub fn moved(&mut self) {
         self.failure = None;
