@@ -259,6 +259,12 @@ pub(super) struct Place {
 
 impl Place {
     fn entry(&self, name: &str, index: usize) -> Place {
+        // A connection string that lost its key.
+        let name = if name.contains("://") {
+            "(not shown)"
+        } else {
+            name
+        };
         let name = name.escape_debug();
         let key = if self.key.is_empty() {
             name.to_string()

@@ -358,13 +358,13 @@ impl Engine {
         server.retire_at = retire_at(now, pool.config.max_lifetime, host);
         log::debug!(
             "pool {}: new server connection, process {}",
-            pool.name,
+            pool.label(),
             server.pid
         );
         pool.learn(&server.kind, &server.vars);
         pool.dial_ended(&server.kind);
         if pool.failure.take().is_some() {
-            log::info!("pool {}: the server can be reached again", pool.name);
+            log::info!("pool {}: the server can be reached again", pool.label());
         }
         pool.stats.total.connects += 1;
         self.put_idle(key);
@@ -394,7 +394,7 @@ impl Engine {
             log::log!(
                 level,
                 "pool {}: cannot log in to a server: {} [{}]{hint}",
-                pool.name,
+                pool.label(),
                 refusal.text(),
                 refusal.code()
             );
@@ -541,7 +541,7 @@ impl Engine {
         if pool.cancels >= limits::CANCELS_MAX {
             log::warn!(
                 "pool {}: a cancel request was dropped, {} are under way",
-                pool.name,
+                pool.label(),
                 pool.cancels
             );
             return false;
@@ -654,6 +654,11 @@ impl Engine {
             pool.config.reset_query.as_deref(),
             &mut out,
         ) {
+            None if relay.is_unsure() => self.close_server(
+                key,
+                "client left a COPY that failed, and no reset query tells what is answered",
+                host,
+            ),
             None => self.put_idle(key),
             Some(reset) => {
                 if let Some(link) = server.link.as_mut() {
@@ -663,7 +668,6 @@ impl Engine {
                 self.list(Who::Server(key));
             }
         }
-        let _ = host;
     }
 }
 

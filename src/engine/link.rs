@@ -120,6 +120,11 @@ impl Link {
         self.carry.len() >= crate::wire::frame::HEADER_LEN
     }
 
+    /// What was read and not decided yet.
+    pub fn carry(&self) -> &[u8] {
+        &self.carry
+    }
+
     /// Moves the carry into the start of `buffer` without reading.
     pub fn take_carry(&mut self, buffer: &mut [u8]) -> usize {
         let count = self.carry.len();

@@ -380,6 +380,7 @@ impl Engine {
             }
             return;
         }
+        pool.refused(kind);
         for waiter in pool.dequeue_kind(kind) {
             self.refuse(waiter.client, refusal.clone(), host);
         }
@@ -421,9 +422,8 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
         .iter()
         .map(|(name, value)| (text(name), text(value)))
         .collect();
-    let given: BTreeMap<Vec<u8>, &Vec<u8>> = session
-        .parameters
-        .iter()
+    let given: BTreeMap<Vec<u8>, &[u8]> = session
+        .parameters()
         .map(|(name, value)| (parameter_name(name), value))
         .collect();
     for (name, value) in given {
@@ -434,7 +434,7 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
             }
             (_, b"replication") if is_false(value) => {}
             _ => {
-                parameters.insert(name, value.clone());
+                parameters.insert(name, value.to_vec());
             }
         }
     }

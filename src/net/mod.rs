@@ -266,6 +266,10 @@ fn reload(origin: &Origin, old: &Config) -> Option<Config> {
                     "server.listen_addr and server.user take a restart: the old ones stay in force";
                 new.warnings.push(text.to_owned());
             }
+            if new.auth.mock_secret != old.auth.mock_secret {
+                let text = "auth.mock_secret takes a restart: the old one stays in force";
+                new.warnings.push(text.to_owned());
+            }
             crate::log::set_level(origin.level.unwrap_or(new.server.log_level));
             new.warnings
                 .iter()

@@ -15,6 +15,7 @@ use crate::config::PoolConfig;
 use crate::limits;
 use crate::relay::Vars;
 use crate::stats::Stats;
+use crate::wire::frame::printable;
 use crate::wire::refusal::Refusal;
 
 /// A role and the startup parameters of a session: what a server must have been started with to serve it.
@@ -147,6 +148,11 @@ impl Pool {
         }
     }
 
+    /// Its name, fit for a log line: under `"*"` it is whatever a client has asked for.
+    pub fn label(&self) -> String {
+        printable(self.name.as_bytes())
+    }
+
     /// Makes the pool keep idle servers ready before anybody has asked, if it is known as whom.
     pub fn expect_base_kind(&mut self) {
         let backend = &self.config.backend;
@@ -163,6 +169,41 @@ impl Pool {
                 parameters,
             };
             self.ask(kind);
+        }
+    }
+
+    /// The server refuses this kind for good: servers are kept ready of the one that was asked for before it and has worked.
+    pub fn refused(&mut self, kind: &Rc<Kind>) {
+        if self.last_asked.as_ref() != Some(kind) {
+            return;
+        }
+        let others = self
+            .kinds
+            .iter()
+            .filter(|(other, state)| *other != kind && state.welcome.is_some());
+        if let Some((other, _)) = others.max_by_key(|(_, state)| state.asked) {
+            self.last_asked = Some(other.clone());
+            self.drop_kind_if_unused(kind);
+        }
+    }
+
+    /// The servers are elsewhere now, or the roles other ones: what was learnt of them is forgotten.
+    pub fn moved(&mut self) {
+        self.failure = None;
+        self.last_asked = None;
+        self.kinds.retain(|_, state| {
+            state.welcome = None;
+            !state.idle.is_empty() || state.coming > 0
+        });
+        self.expect_base_kind();
+    }
+
+    /// A waiting client wants a server of this kind from now on.
+    pub fn wait_for(&mut self, client: ClientKey, kind: &Rc<Kind>) {
+        for waiter in &mut self.waiters {
+            if waiter.client == client {
+                waiter.kind = kind.clone();
+            }
         }
     }
 

@@ -697,6 +697,40 @@ fn a_copy_that_fails_early_does_not_cost_the_pool_its_server() {
     is_clean(&mut scene.login());
 }
 
+/// Found by reading: a Sync sent into a COPY is swallowed, but answered where the COPY fails before it is read. A client that
+/// leaves on the first ReadyForQuery leaves the second one to the reset.
+#[test]
+fn a_sync_behind_a_copy_that_fails_confuses_no_reset_and_no_next_client() {
+    let cluster = Cluster::shared();
+    let scene = Scene::new(cluster, "fault_copy_sync", "  max_connections: 1\n");
+    let mut client = scene.login();
+    client.run(
+        "CREATE TABLE never (n int); \
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END'; \
+         CREATE TRIGGER refuse BEFORE INSERT ON never FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+    );
+    client.terminate();
+    let copy = [
+        wire::message(b'Q', &terminated("COPY never FROM STDIN")),
+        wire::sync(),
+    ]
+    .concat();
+    for round in 0..60 {
+        let mut client = scene.login();
+        client.send(&copy);
+        assert_eq!(kinds(&client.read_until(b'Z')), "GEZ");
+        if round == 0 {
+            assert_eq!(
+                kinds(&client.read_until(b'Z')),
+                "Z",
+                "this is what PostgreSQL does"
+            );
+        }
+        client.terminate();
+        is_clean(&mut scene.login());
+    }
+}
+
 /// B28: nobody may stop reading because he cannot write, if the other end does the same.
 #[test]
 fn queries_and_results_stream_past_each_other() {

@@ -84,9 +84,14 @@ fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr
 
 /// What `HOST:PORT` stands for. `*` and no host at all: every address, of both families; `localhost`: both loopbacks.
 fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let shown = if text.contains("://") {
+        "a text".to_owned() // a connection string, with its password
+    } else {
+        format!("{text:?}")
+    };
     let wrong = || {
         format!(
-            "found {text:?}, expected an address and a port: 0.0.0.0:6432, [::1]:6432, localhost:6432, *:6432"
+            "found {shown}, expected an address and a port: 0.0.0.0:6432, [::1]:6432, localhost:6432, *:6432"
         )
     };
     if let Ok(ip) = text.parse::<IpAddr>() {

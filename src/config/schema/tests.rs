@@ -895,6 +895,12 @@ fn errors_hold_no_secret() {
         "auth: {mock_secret: '${hunter2-}'}",
         "pool: {dsn: !tag hunter2}",
         "pool: {dsn: 'hunter2",
+        "databases: {'postgres://u:hunter2@h/d': x}",
+        "databases: {'postgres://u:hunter2@h/d': {mode: x}}",
+        "pool: {dsn: 'postgres://h/d', 'postgres://u:hunter2@h/d': 1, 'postgres://u:hunter2@h/d': 1}",
+        "server: {listen_addr: 'postgres://u:hunter2@h/d'}",
+        "pool: {dsn: 'postgres://h/d', max_idle_time: 'postgres://u:hunter2@h/d'}",
+        "pool: {dsn: 'postgres://u:x/?sslmode=hunter2@h/d'}",
         "hunter2",
     ] {
         let errors = errors(text)
