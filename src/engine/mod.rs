@@ -270,9 +270,10 @@ impl Engine {
         };
         let moved = pool.config.backend != new.backend;
         pool.config = new.clone();
+        pool.forgive();
         pool.from_fallback &= !config.databases.contains_key(&pool.name);
         if moved {
-            pool.failure = None;
+            (pool.failure, pool.refused) = (None, None);
             let servers: Vec<ServerKey> = self
                 .servers
                 .iter()
