@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -60,7 +60,10 @@ fn main() -> ExitCode {
 }
 
 fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
-    let given = given.into_iter().flat_map(config_option).collect();
+    let given: Vec<OsString> = given.into_iter().flat_map(config_option).collect();
+    if let Some(word) = given.iter().find(|word| !are_short_options(word)) {
+        return Err(unknown_option(word));
+    }
     let mut given = pico_args::Arguments::from_vec(given);
     if given.contains(["-h", "--help"]) {
         return Ok(Asked::Help);
@@ -85,7 +88,7 @@ fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
         .iter()
         .find(|word| word.to_string_lossy().starts_with('-'))
     {
-        return Err(format!("unknown option \"{}\"", option.to_string_lossy()));
+        return Err(unknown_option(option));
     }
     if rest.len() + usize::from(named.is_some()) > 1 {
         return Err("more than one configuration file was given".to_owned());
@@ -96,10 +99,27 @@ fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
     Ok(Asked::Run(arguments))
 }
 
-/// Go's flag package taught people `-config`, which pico-args would take for six short options; and of values that need not
-/// be UTF-8, as names of files, it does not know the form with `=`.
+fn unknown_option(word: &OsStr) -> String {
+    format!("unknown option \"{}\"", word.to_string_lossy())
+}
+
+/// Whether a word with one dash, if it is one, is made of options that there are: pico-args picks those that it knows out of
+/// any word, and `-chek` would be a call for help.
+fn are_short_options(word: &OsStr) -> bool {
+    match word.as_bytes() {
+        [b'-', b'-' | b'u', ..] => true,
+        [b'-', letters @ ..] => letters.iter().all(|letter| b"vqVh".contains(letter)),
+        _ => true,
+    }
+}
+
+/// Go's flag package taught people `-config` and `-check`, which pico-args would take for so many short options; and of
+/// values that need not be UTF-8, as names of files, it does not know the form with `=`.
 fn config_option(word: OsString) -> Vec<OsString> {
     let bytes = word.as_bytes();
+    if let b"-check" | b"-help" | b"-version" = bytes {
+        return vec![OsString::from_vec([b"-", bytes].concat())];
+    }
     let option = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-"));
     match option.and_then(|option| option.strip_prefix(b"config")) {
         Some(b"") => vec!["--config".into()],
@@ -169,7 +189,13 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         std::process::id()
     );
     let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
-    let origin = net::Origin { path, level };
+    let origin = net::Origin {
+        path,
+        level,
+        listen: config.server.listen.clone(),
+        user: config.server.user.clone(),
+        user_is_given: arguments.user.is_some(),
+    };
     let result = net::run(config, origin, listeners)
         .map_err(|error| format!("the loop has failed: {error}"));
     log::info!("stopped");

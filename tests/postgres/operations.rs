@@ -51,7 +51,7 @@ fn the_command_line_is_what_the_help_says() {
     let good = place.write("good.yaml", &format!("pool: {{dsn: \"{dsn}\"}}\n"));
     let good = good.to_str().expect("a path");
 
-    for help in ["--help", "-h"] {
+    for help in ["--help", "-h", "-help"] {
         let output = aether(&place, &[help]);
         assert!(output.status.success());
         for word in ["--check", "--config", "--version", "SIGHUP"] {
@@ -64,8 +64,10 @@ fn the_command_line_is_what_the_help_says() {
 
     let by_equals = format!("--config={good}");
     let single = format!("-config={good}");
-    let ways: [&[&str]; 6] = [
+    let ways: [&[&str]; 8] = [
         &["--check", good],
+        &["-check", good],
+        &["-v", "-check", "-config", good],
         &["--check", "--config", good],
         &["--check", "-config", good],
         &["-config", good, "--check"],
@@ -90,8 +92,12 @@ fn the_command_line_is_what_the_help_says() {
     place.write("aether.yaml", &format!("pool: {{dsn: \"{dsn}\"}}\n"));
     assert!(said(&aether(&place, &["--check"])).contains("marker"));
 
-    let wrong: [(&[&str], &str); 4] = [
+    // `-check` was taken for -c -h -e -c -k: help, and status 0 for a file that nobody had looked at.
+    let wrong: [(&[&str], &str); 7] = [
         (&["--chekc"], "unknown option \"--chekc\""),
+        (&["-chek", good], "unknown option \"-chek\""),
+        (&["-Vx"], "unknown option \"-Vx\""),
+        (&["-check", "no-such-file.yaml"], "no-such-file.yaml"),
         (&[good, good], "more than one configuration file"),
         (
             &["--config", good, good],
@@ -103,7 +109,8 @@ fn the_command_line_is_what_the_help_says() {
         let output = aether(&place, way);
         assert_eq!(output.status.code(), Some(1), "{way:?}");
         assert!(said(&output).contains(why), "{way:?}: {}", said(&output));
-        assert!(said(&output).contains("--help"), "{way:?}");
+        let with_help = said(&output).contains("--help") || way.contains(&"no-such-file.yaml");
+        assert!(with_help, "{way:?}");
     }
 }
 
@@ -191,7 +198,27 @@ fn a_reload_changes_the_log_level_and_says_what_takes_a_restart() {
     pooler.rewrite_config(&yaml(&dsn, ", log_level: info", "").replace("{port}", "1"));
     pooler.signal(Signal::SIGHUP);
     pooler.wait_for_log("the configuration was reloaded");
-    pooler.wait_for_log("server.listen_addr and server.user take a restart");
+    let bound = pooler.port();
+    pooler.wait_for_log(&format!(
+        "server.listen_addr: 127.0.0.1:1 takes a restart; 127.0.0.1:{bound} stays in force"
+    ));
+    // It was compared with the file that was read last: the second time nothing was said, and going back was a change.
+    let reload = |text: &str| {
+        let before = pooler.log().matches("was reloaded").count();
+        pooler.rewrite_config(text);
+        pooler.signal(Signal::SIGHUP);
+        wait_until("it is reloaded", || {
+            pooler.log().matches("was reloaded").count() > before
+        });
+    };
+    let warnings = || pooler.log().matches("takes a restart").count();
+    reload(&yaml(&dsn, ", log_level: info", "").replace("{port}", "1"));
+    assert_eq!(warnings(), 2, "it is still so");
+    reload(&yaml(&dsn, ", log_level: info", ""));
+    assert_eq!(warnings(), 2, "that is what is in force");
+    reload(&yaml(&dsn, ", log_level: info, user: somebody", ""));
+    pooler.wait_for_log("server.user: \"somebody\" takes a restart; ");
+    assert_eq!(warnings(), 3, "and the address is as it was");
     let client = Wire::login(pooler.port(), "username", PASSWORD, "database");
     client.terminate();
     pooler.wait_for_log("closing because: client close request");
