@@ -95,7 +95,8 @@ fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
     }
     arguments.config = named
         .or_else(|| rest.pop().map(PathBuf::from))
-        .unwrap_or_else(default_config);
+        .or_else(default_config)
+        .ok_or("no configuration: neither ./aether.yaml nor /etc/aether/aether.yaml is there; name a file")?;
     Ok(Asked::Run(arguments))
 }
 
@@ -132,13 +133,11 @@ fn to_path(text: &OsStr) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-fn default_config() -> PathBuf {
-    let here = Path::new("aether.yaml");
-    if here.exists() {
-        here.to_owned()
-    } else {
-        PathBuf::from("/etc/aether/aether.yaml")
-    }
+fn default_config() -> Option<PathBuf> {
+    ["aether.yaml", "/etc/aether/aether.yaml"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.exists())
 }
 
 fn start(arguments: &Arguments) -> ExitCode {
@@ -151,9 +150,12 @@ fn start(arguments: &Arguments) -> ExitCode {
     };
     if arguments.check {
         print!("{}", config::effective(&config));
+        let user = arguments.user.as_deref().or(config.server.user.as_deref());
+        let user = user.and_then(|name| known_user(name).err());
         config
             .warnings
             .iter()
+            .chain(&user)
             .for_each(|warning| eprintln!("aether: warning: {warning}"));
         return ExitCode::SUCCESS;
     }
@@ -169,7 +171,13 @@ fn start(arguments: &Arguments) -> ExitCode {
 fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     net::block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
     let listeners = net::listen(&config.server.listen)?;
-    become_user(arguments.user.as_deref().or(config.server.user.as_deref()))?;
+    let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
+    let user = arguments.user.clone().or(config.server.user.clone());
+    let was_root = geteuid().is_root();
+    become_user(user.as_deref())?;
+    if let Some(user) = user.filter(|_| was_root) {
+        config.warnings.extend(unreadable(&path, &user));
+    }
     let level = level(arguments);
     let flush = lines::start(level.unwrap_or(config.server.log_level))
         .map_err(|error| format!("cannot start the log: {error}"))?;
@@ -188,7 +196,6 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         env!("CARGO_PKG_VERSION"),
         std::process::id()
     );
-    let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
     let origin = net::Origin {
         path,
         level,
@@ -213,6 +220,25 @@ fn level(arguments: &Arguments) -> Option<LevelFilter> {
     }
 }
 
+/// A user of this machine who may serve.
+fn known_user(name: &str) -> Result<User, String> {
+    let user = User::from_name(name).map_err(|error| error.desc().to_owned())?;
+    let user = user.ok_or_else(|| format!("there is no user \"{name}\" on this machine"))?;
+    if user.uid.is_root() {
+        return Err(format!("refuses to run as root, and \"{name}\" is root"));
+    }
+    Ok(user)
+}
+
+/// What root could read and its successor cannot: that would come to light at the first reload.
+fn unreadable(path: &Path, user: &str) -> Vec<String> {
+    let errors = config::load(path).err().unwrap_or_default();
+    let text = |error| {
+        format!("a reload would fail: user \"{user}\" cannot read what root could: {error}")
+    };
+    errors.iter().map(text).collect()
+}
+
 /// Gives root away for good.
 fn become_user(name: Option<&str>) -> Result<(), String> {
     if !geteuid().is_root() {
@@ -228,11 +254,7 @@ fn become_user(name: Option<&str>) -> Result<(), String> {
     let name = name.ok_or(
         "refuses to run as root: say with server.user, or with --user, which user to become",
     )?;
-    let user = User::from_name(name).map_err(|error| error.desc().to_owned())?;
-    let user = user.ok_or_else(|| format!("there is no user \"{name}\" on this machine"))?;
-    if user.uid.is_root() {
-        return Err(format!("refuses to run as root, and \"{name}\" is root"));
-    }
+    let user = known_user(name)?;
     let given_away = setgroups(&[user.gid])
         .and_then(|()| setgid(user.gid))
         .and_then(|()| setuid(user.uid));
