@@ -67,8 +67,10 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 pub const RETRY_FIRST_MS: u64 = 50;
 /// Longest pause between attempts to reach a server: service resumes within this time of the server's return.
 pub const RETRY_MAX_MS: u64 = 500;
-/// Pause before idle connections are made again after one could not be made.
+/// Pause before idle connections are made again after one could not be made; it doubles with each login that is refused.
 pub const REFILL_PAUSE_MS: u64 = 1_000;
+/// Longest pause before idle connections are tried again whose login the server refuses.
+pub const REFILL_PAUSE_MAX_MS: u64 = 60_000;
 /// What a client may have sent ahead of its login.
 pub const AHEAD_MAX: usize = 70_000;
 /// Client connections beyond the configured maximum that are let in to be told so; as many again may linger while they are

@@ -363,7 +363,7 @@ impl Engine {
         );
         pool.learn(&server.kind, &server.vars);
         pool.dial_ended(&server.kind);
-        if pool.failure.take().is_some() {
+        if pool.login_succeeded(&server.kind) {
             log::info!("pool {}: the server can be reached again", pool.label());
         }
         pool.stats.total.connects += 1;
@@ -378,13 +378,12 @@ impl Engine {
         let (pool_key, kind) = (server.pool, server.kind.clone());
         if let Some(pool) = self.pools.get(pool_key) {
             let again = pool
-                .failure
-                .as_ref()
-                .is_some_and(|failure| failure.refusal.message == refusal.message);
-            let level = if again {
-                log::Level::Debug
+                .last_error()
+                .is_some_and(|last| last.message == refusal.message);
+            let (level, again) = if again {
+                (log::Level::Debug, " again")
             } else {
-                log::Level::Warn
+                (log::Level::Warn, "")
             };
             let hint = refusal
                 .hint
@@ -393,7 +392,7 @@ impl Engine {
                 .unwrap_or_default();
             log::log!(
                 level,
-                "pool {}: cannot log in to a server: {} [{}]{hint}",
+                "pool {}: cannot log in to a server{again}: {} [{}]{hint}",
                 pool.label(),
                 refusal.text(),
                 refusal.code()

@@ -161,7 +161,9 @@ impl Link {
             }
             Taken::Closed(why) => {
                 self.readable = false;
-                Input::Closed(why)
+                // The kernel says an error once, and to a write it was said already: "connection refused", for one.
+                let said = self.broken.clone().filter(|_| why == Why::Eof);
+                Input::Closed(said.unwrap_or(why))
             }
         }
     }

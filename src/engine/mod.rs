@@ -41,6 +41,7 @@ pub use wheel::Wheel;
 
 use crate::auth::KeyRing;
 use crate::config::Config;
+use crate::config::units::show_duration;
 use crate::limits;
 use crate::pool::Pool;
 use crate::pool::cancel::CancelKeys;
@@ -270,6 +271,7 @@ impl Engine {
         };
         let moved = pool.config.backend != new.backend;
         pool.config = new.clone();
+        pool.forgive();
         pool.from_fallback &= !config.databases.contains_key(&pool.name);
         if moved {
             pool.moved();
@@ -434,15 +436,12 @@ impl Engine {
     }
 
     fn begin_stop(&mut self, how: Shutdown, host: &mut dyn Host) {
-        let how = if self.stop.is_some() {
-            Shutdown::Immediate
-        } else {
-            how
-        };
-        log::info!("stopping: {how:?}");
+        let again = self.stop.is_some();
+        let how = if again { Shutdown::Immediate } else { how };
+        let limit = self.config.server.shutdown_timeout;
+        self.announce_stop(how, again, limit);
         host.stop_listening();
         self.incoming.clear();
-        let limit = self.config.server.shutdown_timeout;
         let deadline = (!limit.is_zero()).then(|| self.now.plus(limit));
         if let Some(deadline) = deadline {
             self.wheel.insert(deadline, Timer::Stop);
@@ -463,6 +462,24 @@ impl Engine {
             }
         }
         self.unsettled.extend(self.pools.keys());
+    }
+
+    fn announce_stop(&self, how: Shutdown, again: bool, limit: Duration) {
+        let clients = self.clients.len();
+        if again {
+            return log::info!("second signal: ending at once, clients left: {clients}");
+        }
+        if how == Shutdown::Immediate {
+            return log::info!("stopping at once, clients left: {clients}");
+        }
+        let in_use = |(_, server): &(ServerKey, &Server)| server.state.client().is_some();
+        let servers = self.servers.iter().filter(in_use).count();
+        let until = if limit.is_zero() {
+            "there is no limit (shutdown_timeout: 0)".to_owned()
+        } else {
+            format!("those left after {} are closed", show_duration(limit))
+        };
+        log::info!("stopping: clients left: {clients}, servers in use: {servers}; {until}");
     }
 
     fn stop_is_complete(&mut self, host: &mut dyn Host) -> bool {

@@ -140,9 +140,12 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn new() -> Scene {
+        Scene::with(CONFIG, World::default())
+    }
+
+    pub(super) fn with(config: &str, mut world: World) -> Scene {
         let config =
-            schema::read(CONFIG, Path::new("aether.yaml"), &Nothing).expect("a configuration");
-        let mut world = World::default();
+            schema::read(config, Path::new("aether.yaml"), &Nothing).expect("a configuration");
         let mut engine = Engine::new(Rc::new(config), Tick(0), &mut world);
         engine.contain(true);
         Scene {
@@ -208,6 +211,12 @@ impl Scene {
             self.ready(&server);
         }
         pipe
+    }
+
+    /// Time goes by in silence.
+    pub(super) fn wait(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+        self.turn(Vec::new());
     }
 
     pub(super) fn turn(&mut self, mut events: Vec<Event>) {

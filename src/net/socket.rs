@@ -76,6 +76,8 @@ impl Stream for Socket {
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected => Given::Blocked,
                     io::ErrorKind::Interrupted => continue,
+                    // Of how the peer closed it, this says nothing.
+                    io::ErrorKind::BrokenPipe => Given::Closed(Why::Eof),
                     _ => Given::Closed(Why::Error(describe(&error))),
                 },
             };

@@ -79,6 +79,17 @@ fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr
     }
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|address| seen.insert(*address));
+    for part in all.iter().filter(|at| !at.ip().is_unspecified()) {
+        let same = |at: &&SocketAddr| {
+            at.ip().is_unspecified() && at.port() == part.port() && at.is_ipv4() == part.is_ipv4()
+        };
+        if let Some(whole) = all.iter().find(same) {
+            problems.add(
+                &field.place,
+                format!("{part} is part of {whole}; keep one of the two"),
+            );
+        }
+    }
     all
 }
 
