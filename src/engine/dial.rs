@@ -360,13 +360,13 @@ impl Engine {
         server.retire_at = retire_at(now, pool.config.max_lifetime, host);
         log::debug!(
             "pool {}: new server connection, process {}",
-            pool.name,
+            pool.label(),
             server.pid
         );
         pool.learn(&server.kind, &server.vars);
         pool.dial_ended(&server.kind);
-        if pool.failure.take().is_some() {
-            log::info!("pool {}: the server can be reached again", pool.name);
+        if pool.login_succeeded(&server.kind) {
+            log::info!("pool {}: the server can be reached again", pool.label());
         }
         pool.stats.total.connects += 1;
         self.put_idle(key);
@@ -380,13 +380,12 @@ impl Engine {
         let (pool_key, kind) = (server.pool, server.kind.clone());
         if let Some(pool) = self.pools.get(pool_key) {
             let again = pool
-                .failure
-                .as_ref()
-                .is_some_and(|failure| failure.refusal.message == refusal.message);
-            let level = if again {
-                log::Level::Debug
+                .last_error()
+                .is_some_and(|last| last.message == refusal.message);
+            let (level, again) = if again {
+                (log::Level::Debug, " again")
             } else {
-                log::Level::Warn
+                (log::Level::Warn, "")
             };
             let hint = refusal
                 .hint
@@ -395,8 +394,8 @@ impl Engine {
                 .unwrap_or_default();
             log::log!(
                 level,
-                "pool {}: cannot log in to a server: {} [{}]{hint}",
-                pool.name,
+                "pool {}: cannot log in to a server{again}: {} [{}]{hint}",
+                pool.label(),
                 refusal.text(),
                 refusal.code()
             );
@@ -543,7 +542,7 @@ impl Engine {
         if pool.cancels >= limits::CANCELS_MAX {
             log::warn!(
                 "pool {}: a cancel request was dropped, {} are under way",
-                pool.name,
+                pool.label(),
                 pool.cancels
             );
             return false;
@@ -651,12 +650,18 @@ impl Engine {
             return self.put_idle(key);
         }
         let query = if server.shared {
-            relay.seen().changes_role().then_some(RESET_ROLE)
+            let reset = relay.seen().changes_role() || relay.is_unsure();
+            reset.then_some(RESET_ROLE)
         } else {
             pool.config.reset_query.as_deref()
         };
         let mut out = Vec::new();
         match crate::reset::Reset::release(relay.status(), query, &mut out) {
+            None if relay.is_unsure() => self.close_server(
+                key,
+                "client left a COPY that failed, and no reset query tells what is answered",
+                host,
+            ),
             None => self.put_idle(key),
             Some(reset) => {
                 if let Some(link) = server.link.as_mut() {
@@ -667,7 +672,6 @@ impl Engine {
                 self.list(Who::Server(key));
             }
         }
-        let _ = host;
     }
 }
 

@@ -7,10 +7,11 @@ use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, Link, Server, ServerKey, Tick, Who, Why,
 };
 use crate::config::PoolMode;
-use crate::relay::prepared::{Library, With};
+use crate::relay::prepared::{Library, Slot, With};
 use crate::relay::{Relay, Then};
 use crate::stats::Counters;
 use crate::wire::backend::TransactionStatus;
+use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
 
 /// What came of running a pair.
@@ -123,6 +124,7 @@ impl Pair<'_> {
         if half_closed || matches!(self.client.state, ClientState::Departing(_)) {
             pass_the_end_on(self.server);
         }
+        self.probe();
         self.verdict(half_closed)
     }
 
@@ -243,6 +245,19 @@ impl Pair<'_> {
                 link.keep(rest);
                 Ok(())
             }
+        }
+    }
+
+    /// Before a server is given back: is it certain that it has said everything?
+    fn probe(&mut self) {
+        if self.client.mode() != PoolMode::Session
+            && let Some(sql) = self.server.relay.probe()
+            && let Some(link) = self.server.link.as_mut()
+        {
+            let mut out = Vec::new();
+            frontend::query(&mut out, sql);
+            link.send(&out);
+            self.server.statements.slot = Slot::Empty; // a simple query ends it
         }
     }
 

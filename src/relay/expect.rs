@@ -58,7 +58,7 @@ struct Owed {
 
 impl Owed {
     /// Whether it leaves open which named statements there are.
-    fn is_unsure(&self) -> bool {
+    fn leaves_names_open(&self) -> bool {
         self.undo.iter().any(Undo::is_named)
     }
 }
@@ -92,13 +92,20 @@ pub struct Expect {
     /// After an error: what the client sends is ignored by the server until a Sync.
     skipping: bool,
     copy: Copy,
+    /// A Sync was taken for swallowed by the copy in progress. Should the copy fail, nobody can tell whether it was: what the
+    /// server had not read by then, it answers.
+    swallowed: bool,
+    /// Such a copy has failed: one more ReadyForQuery may come than is expected.
+    unsure: bool,
+    /// A query of our own is under way that finds out; its CommandComplete has not come.
+    probing: bool,
     /// Extended-protocol messages were sent after the last Sync.
     batch: bool,
     doubt: bool,
     /// Requests in the queue that ReadyForQuery will answer.
     readies: usize,
     /// Requests that leave open which named statements there are: before the last Sync, and after it.
-    unsure: (usize, usize),
+    open_names: (usize, usize),
     /// To be taken back, in this order.
     undone: Vec<Undo>,
     /// A request of our own has failed that must not fail.
@@ -149,7 +156,7 @@ impl Expect {
     /// Adds what has to be taken back if the message noted last comes to nothing.
     pub fn undo(&mut self, undo: Undo) {
         if let Some(last) = self.queue.back_mut() {
-            self.unsure.1 += usize::from(undo.is_named() && !last.is_unsure());
+            self.open_names.1 += usize::from(undo.is_named() && !last.leaves_names_open());
             last.undo.push(undo);
         }
     }
@@ -182,11 +189,12 @@ impl Expect {
 
     fn sync(&mut self) -> bool {
         if self.copy == Copy::In {
-            return false; // swallowed
+            self.swallowed = true;
+            return false;
         }
         self.skipping = false;
         self.batch = false;
-        self.unsure = (self.unsure.0 + self.unsure.1, 0);
+        self.open_names = (self.open_names.0 + self.open_names.1, 0);
         self.owe(Kind::Sync, Owner::Client)
     }
 
@@ -211,6 +219,8 @@ impl Expect {
         match (tag, front) {
             (b'N' | b'A', _) => return Goes::Down,
             (b'S', _) => {}
+            // The answer to a Sync that was taken for swallowed: it comes before that to the question which clears it up.
+            (b'Z', Some(Query)) if self.probing => return Goes::Down,
             (b'Z', Some(Query | FunctionCall | Sync)) => {
                 self.copy = Copy::None;
                 self.pop();
@@ -230,10 +240,10 @@ impl Expect {
             | (b'T' | b'n', Some(Describe)) => self.pop(),
             (b's' | b'I', Some(Execute)) => self.pop(),
             (b'C', Some(Execute)) => {
-                self.copy = Copy::None;
+                self.copied();
                 self.pop();
             }
-            (b'C', Some(Query)) => self.copy = Copy::None,
+            (b'C', Some(Query)) => self.copied(),
             (b'T' | b'D' | b'I', Some(Query))
             | (b'D', Some(Execute))
             | (b't', Some(Describe))
@@ -252,6 +262,19 @@ impl Expect {
         }
     }
 
+    /// Notes a Query of our own which finds out whether one more ReadyForQuery comes than is expected.
+    pub fn probed_by_us(&mut self) {
+        self.owe(Kind::Query, Owner::Ours);
+        (self.probing, self.unsure) = (true, false);
+    }
+
+    /// A command is complete: of a copy, that all of it was read, Syncs included.
+    fn copied(&mut self) {
+        self.probing = false;
+        self.copy = Copy::None;
+        self.swallowed = false;
+    }
+
     /// The server begins to take data: what the client has sent ahead is either part of it or swallowed.
     fn copy_in(&mut self) {
         let end = self
@@ -260,12 +283,12 @@ impl Expect {
             .position(|owed| owed.kind == Kind::CopyEnd);
         self.copy = if end.is_some() { Copy::None } else { Copy::In };
         let ahead = 1..end.map_or(self.queue.len(), |at| at + 1);
-        let swallowed: Vec<Kind> = self.queue.drain(ahead).map(|owed| owed.kind).collect();
-        if swallowed
-            .iter()
-            .any(|kind| !matches!(kind, Kind::Sync | Kind::CopyEnd))
-        {
-            self.doubt = true;
+        for owed in self.queue.drain(ahead) {
+            match owed.kind {
+                Kind::Sync => self.swallowed = true,
+                Kind::CopyEnd => {}
+                _ => self.doubt = true,
+            }
         }
         self.recount();
         let front = self.queue.front().map(|owed| owed.kind);
@@ -276,6 +299,7 @@ impl Expect {
 
     fn failed(&mut self, front: Kind, owner: Owner) {
         self.copy = Copy::None;
+        self.unsure |= std::mem::take(&mut self.swallowed);
         let mut undone: Vec<(Undo, bool)> = Vec::new();
         if is_ready(front) {
             self.broken |= owner == Owner::Ours;
@@ -309,9 +333,13 @@ impl Expect {
     fn recount(&mut self) {
         let last_sync = self.queue.iter().rposition(|owed| owed.kind == Kind::Sync);
         let before = self.queue.iter().take(last_sync.unwrap_or(0));
-        self.unsure.0 = before.filter(|owed| owed.is_unsure()).count();
-        let all = self.queue.iter().filter(|owed| owed.is_unsure()).count();
-        self.unsure.1 = all - self.unsure.0;
+        self.open_names.0 = before.filter(|owed| owed.leaves_names_open()).count();
+        let all = self
+            .queue
+            .iter()
+            .filter(|owed| owed.leaves_names_open())
+            .count();
+        self.open_names.1 = all - self.open_names.0;
         self.readies = self.queue.iter().filter(|owed| is_ready(owed.kind)).count();
     }
 
@@ -331,13 +359,13 @@ impl Expect {
             return;
         };
         self.readies -= usize::from(is_ready(owed.kind));
-        if owed.is_unsure() {
-            let unsure = if self.unsure.0 > 0 {
-                &mut self.unsure.0
+        if owed.leaves_names_open() {
+            let open = if self.open_names.0 > 0 {
+                &mut self.open_names.0
             } else {
-                &mut self.unsure.1
+                &mut self.open_names.1
             };
-            *unsure = unsure.saturating_sub(1);
+            *open = open.saturating_sub(1);
         }
     }
 
@@ -378,7 +406,7 @@ impl Expect {
 
     /// Whether it is open what is prepared where: an earlier batch that changes it is not answered.
     pub fn statements_are_open(&self) -> bool {
-        self.unsure.0 > 0
+        self.open_names.0 > 0
     }
 
     /// Whether the server ignores what is sent until a Sync.
@@ -409,6 +437,11 @@ impl Expect {
     /// Whether something came that could not be explained.
     pub fn in_doubt(&self) -> bool {
         self.doubt
+    }
+
+    /// Whether ReadyForQuery may come although nothing is owed: the reset tells, by the CommandComplete that comes before its own.
+    pub fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     /// Whether nothing is owed and nothing is open: no batch without Sync, no copy.
@@ -544,6 +577,28 @@ mod tests {
         open(">PBES <12G >dc");
         open(">PBES <12G >dc <C");
         doubtful(">PBESPBES <12G");
+    }
+
+    /// Found by reading: a Sync behind bad data is not swallowed but answered, after the error and the ReadyForQuery of the
+    /// COPY. Between the two the queue was taken for quiet; a client that left just then left the second ReadyForQuery to the
+    /// reset, and the reset's own last answer to the next client.
+    #[test]
+    fn a_sync_sent_into_a_copy_that_fails_may_be_answered() {
+        for unsure in [
+            ">Q <G >dS <E <Z",
+            ">QdS <G <E <Z",
+            ">QS <G <E <Z", // a BEFORE STATEMENT trigger fails before the server reads
+            ">PBES <12G >d <E >dc >S <Z",
+        ] {
+            assert!(run(unsure).is_unsure(), "{unsure}");
+        }
+        for sure in [
+            ">Q <G >dSc <C <Z >Q <E <Z", // it was read to its end
+            ">QdcS <G <E <Z <Z",
+            ">PBE >dcS <12G <E <Z",
+        ] {
+            assert!(!run(sure).is_unsure(), "{sure}");
+        }
     }
 
     #[test]

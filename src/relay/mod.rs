@@ -161,6 +161,10 @@ impl Relay {
     fn begin_up(&mut self, header: Header) {
         self.touched = true;
         self.expect.sent(header.tag);
+        // A Flush is not answered, but an error is one that has a body: nobody waits for it.
+        if header.tag == b'H' && header.body_len() > 0 {
+            self.expect.doubt();
+        }
         if header.tag == b'P' {
             self.seen.insert(Seen::PREPARED);
         }
@@ -318,6 +322,15 @@ impl Relay {
         }
     }
 
+    /// A query whose answer shows that nothing more comes for the client, after a copy has failed in a way that leaves this open.
+    pub fn probe(&mut self) -> Option<&'static [u8]> {
+        if !self.is_over() || !self.expect.is_unsure() {
+            return None;
+        }
+        self.expect.probed_by_us();
+        Some(b"SELECT")
+    }
+
     /// Notes a query of our own that goes to the server before anything of the client's.
     pub fn sent_by_us(&mut self) {
         self.expect.sent_by_us(b'Q');
@@ -437,6 +450,11 @@ impl Relay {
     /// Whether the server may be used by another client once it has been reset.
     pub fn is_reusable(&self) -> bool {
         self.is_quiet() && !self.expect.in_doubt() && !self.seen.leaves_something()
+    }
+
+    /// Whether the server may say ReadyForQuery once more although it owes nothing.
+    pub fn is_unsure(&self) -> bool {
+        self.expect.is_unsure()
     }
 
     /// Whether the server works on something that a cancel could end.
@@ -689,6 +707,18 @@ mod tests {
         relay.up(&bytes);
         down(&mut relay, &answer(b'Z', b"I"));
         assert!(relay.is_quiet() && !relay.is_reusable());
+    }
+
+    /// PostgreSQL answers a Flush with a body by an error, and skips everything up to the next Sync, a reset query too.
+    #[test]
+    fn a_flush_that_will_be_refused_costs_the_server() {
+        for (flush, reusable) in [(&b"H\0\0\0\x04"[..], true), (b"H\0\0\0\x05x", false)] {
+            let mut relay = Relay::default();
+            relay.up(&[b"Q\0\0\0\x05\0", flush].concat());
+            down(&mut relay, &answer(b'Z', b"I"));
+            assert!(relay.is_quiet());
+            assert_eq!(relay.is_reusable(), reusable);
+        }
     }
 
     #[test]

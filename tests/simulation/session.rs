@@ -611,7 +611,13 @@ impl Session {
                 self.settings = self.defaults.clone();
                 "RESET"
             }
-            ["RESET", "ROLE"] => "RESET",
+            ["SELECT"] => {
+                if described {
+                    description(out);
+                }
+                "SELECT 1"
+            }
+            ["RESET", "SESSION", "AUTHORIZATION"] | ["RESET", "ROLE"] => "RESET",
             ["BEGIN"] => {
                 if self.status == Status::Block {
                     notice(out, "there is already a transaction in progress", None);

@@ -62,7 +62,8 @@ const MODES: [(&str, PoolMode); 3] = [
 /// A pool while it is put together.
 #[derive(Clone)]
 pub(super) struct Draft {
-    place: Place,
+    /// Where it is written.
+    pub(super) place: Place,
     pub(super) pool: PoolConfig,
     /// Whether some `dsn` or `backend` was given, here or by the parent.
     has_backend: bool,
@@ -259,7 +260,7 @@ impl Draft {
     /// As the pool that clients reach under `name`; `None`: under any name.
     pub(super) fn serving(mut self, name: Option<&str>, problems: &mut Problems) -> Draft {
         if !self.has_backend {
-            problems.add(
+            problems.add_missing(
                 &self.place,
                 "nothing says where the server is; write dsn or backend, here or in pool",
             );
@@ -283,7 +284,7 @@ impl Draft {
         }
         if !self.has_backend {
             if alone {
-                problems.add(
+                problems.add_missing(
                     &self.place,
                     "nothing says where the server is; write pool.dsn, pool.backend or databases",
                 );
