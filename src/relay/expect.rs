@@ -391,7 +391,7 @@ impl Expect {
 
     /// Whether the next answer is to a request of our own.
     pub fn is_ours(&self) -> bool {
-        self.queue.front().is_some_and(|owed| owed.owner.is_us())
+        !self.probing && self.queue.front().is_some_and(|owed| owed.owner.is_us())
     }
 
     /// What has to be taken back since the last call.

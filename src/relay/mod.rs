@@ -73,6 +73,10 @@ pub struct Relay {
     unnamed_is_sure: bool,
     /// The client's unnamed statement deallocates this one; with it, the portal that it is bound to.
     deallocates: Option<(Rc<Named>, Option<Vec<u8>>)>,
+    /// A statement was bound in the open batch that may end prepared statements.
+    discarding: bool,
+    /// It was run, and Flush sent behind it: its answer decides what becomes of what comes next.
+    flushed: bool,
     /// The last query may have changed what is prepared; nothing is sent before its answer.
     barrier: bool,
     /// Type letter of the last message that the server began.
@@ -114,6 +118,8 @@ impl Default for Relay {
             stalled: false,
             unnamed_is_sure: false,
             deallocates: None,
+            discarding: false,
+            flushed: false,
             barrier: false,
             last_answer: 0,
             last_error: None,
@@ -462,6 +468,10 @@ impl Relay {
         self.expect.is_owed()
     }
 
+    fn waits_for_discard(&self) -> bool {
+        self.flushed && self.expect.owed() > 0 && !self.expect.is_copying_in()
+    }
+
     /// Whether it works on something of the client's, not of ours.
     pub fn can_be_cancelled(&self) -> bool {
         self.expect.is_owed() && !self.expect.is_ours()
@@ -469,8 +479,8 @@ impl Relay {
 
     /// Whether the client may be read, as far as the number of owed answers goes.
     pub fn has_room(&self) -> bool {
-        let waits = self.stalled && self.expect.status_is_open();
-        !waits && !self.expect.is_full()
+        let waits = self.expect.status_is_open() || self.waits_for_discard();
+        !(self.stalled && waits) && !self.expect.is_full()
     }
 
     /// Whether an error message can be put between what the server sent and what follows: the last message is whole, and it

@@ -10,7 +10,7 @@ use std::rc::{Rc, Weak};
 
 use ring::digest::{SHA256, digest};
 
-use super::words::{Seen, Words};
+use super::words::{Seen, Words, first_word};
 use crate::limits;
 
 /// What the names that Aether gives to statements on servers begin with.
@@ -24,6 +24,8 @@ pub struct Statement {
     /// The count of parameter types and the types, as they stand in the message.
     types: Box<[u8]>,
     seen: Seen,
+    /// It is DEALLOCATE or DISCARD: it may end prepared statements.
+    discards: bool,
     /// What all statements take.
     bytes: Rc<Cell<usize>>,
 }
@@ -43,6 +45,11 @@ impl Statement {
     /// The words of its text that matter.
     pub fn seen(&self) -> Seen {
         self.seen
+    }
+
+    /// Whether it may end prepared statements.
+    pub fn discards(&self) -> bool {
+        self.discards
     }
 
     /// The text, without its NUL.
@@ -114,6 +121,7 @@ impl Library {
             text: text.into(),
             types: types.into(),
             seen,
+            discards: discards(text),
             bytes: self.bytes.clone(),
         }))
     }
@@ -341,6 +349,12 @@ impl With<'_> {
             Undo::Slot(before) => self.server.slot = before,
         }
     }
+}
+
+/// Whether a query is DEALLOCATE or DISCARD.
+pub fn discards(text: &[u8]) -> bool {
+    let word = first_word(text);
+    word.eq_ignore_ascii_case(b"deallocate") || word.eq_ignore_ascii_case(b"discard")
 }
 
 /// The name of a statement on servers.

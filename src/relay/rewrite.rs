@@ -5,7 +5,8 @@
 
 use std::rc::Rc;
 
-use super::prepared::{Named, PREFIX, Slot, Statement, Undo, Unnamed, With, server_name};
+use super::prepared::{Named, PREFIX, Slot, Statement, Undo, Unnamed, With, discards, server_name};
+use super::words::first_word;
 use super::{Body, Passage, Relay, Then, allowed, bad_length};
 use crate::limits;
 use crate::wire::frame::{HEADER_LEN, Header, cstr, message, take_cstr};
@@ -123,10 +124,15 @@ impl Relay {
         if self.barrier && self.expect.status_is_open() {
             return Ok(Begun::Wait);
         }
+        if self.waits_for_discard() {
+            return Ok(Begun::Wait);
+        }
+        self.flushed = false;
         self.barrier = false;
         if header.tag == b'S' {
             self.deallocates = None;
             self.unnamed_is_sure = false;
+            self.discarding = false;
         }
         let passes = self.expect.is_skipping() || self.expect.is_copying_in();
         let needed = match header.tag {
@@ -134,7 +140,7 @@ impl Relay {
             b'P' | b'C' => header.message_len(),
             b'D' if rest.get(HEADER_LEN) == Some(&b'S') => header.message_len(),
             b'D' => header.message_len().min(HEADER_LEN + 1),
-            b'E' if self.deallocates.is_some() => header.message_len(),
+            b'E' if self.deallocates.is_some() || self.discarding => header.message_len(),
             b'Q' => header
                 .message_len()
                 .min(HEADER_LEN + limits::KEYWORD_WITHIN),
@@ -155,7 +161,7 @@ impl Relay {
             b'B' => self.bind(header, rest, at, with, edit),
             b'D' => self.describe(header, body, at, with, edit),
             b'C' => self.close(header, body, at, with, edit),
-            b'E' => Ok(self.execute(header, body, with)),
+            b'E' => Ok(self.execute(header, body, at, with, edit)),
             b'Q' => self.query(header, rest, at, with, edit),
             _ => Ok(self.passes(header)),
         }
@@ -285,14 +291,28 @@ impl Relay {
         begun
     }
 
-    fn execute(&mut self, header: Header, body: &[u8], with: &mut With<'_>) -> Begun {
-        let begun = self.passes(header);
+    fn execute(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        at: usize,
+        with: &mut With<'_>,
+        edit: &mut Edit<'_>,
+    ) -> Begun {
+        self.begin_up(header);
         let portal = take_cstr(body).map(|(portal, _)| portal);
         let runs = |(_, bound): &mut (_, Option<Vec<u8>>)| bound.as_deref() == portal;
         if let Some((named, _)) = self.deallocates.take_if(runs) {
             self.deallocate(&named, with);
         }
-        begun
+        if !self.discarding {
+            return Begun::Bytes(HEADER_LEN);
+        }
+        // What comes behind it depends on what it does: its answer is fetched first.
+        self.up.left = 0;
+        self.flushed = true;
+        edit.insert(at + header.message_len(), |out| message(out, b'H', |_| {}));
+        Begun::Bytes(header.message_len())
     }
 
     /// Notes which portal runs the client's unnamed statement, if that is a DEALLOCATE.
@@ -449,6 +469,9 @@ impl Relay {
                 return Ok(Begun::Wait);
             }
             self.note_portal(portal, true);
+            if let Unnamed::Kept(statement) = &with.client.unnamed {
+                self.discarding |= statement.discards();
+            }
             return Ok(self.passes(header));
         }
         if self.expect.statements_are_open() {
@@ -469,6 +492,7 @@ impl Relay {
         });
         self.begin_up(header);
         self.expect.named(&named);
+        self.discarding |= named.statement.discards();
         self.up = Body {
             left: header.message_len() - skipped,
             text: false,
@@ -636,9 +660,7 @@ impl Relay {
                 return Ok(begun);
             }
         }
-        self.barrier = [&b"deallocate"[..], b"discard"]
-            .iter()
-            .any(|which| word.eq_ignore_ascii_case(which));
+        self.barrier = discards(word);
         let begun = self.passes(header);
         self.end_unnamed(with);
         Ok(begun)
@@ -712,30 +734,6 @@ fn too_many(names: usize) -> Refusal {
     .hint("Close statements that are no longer needed, or prepare fewer different texts. Names that begin with \"aether_\" are the pooler's own.")
 }
 
-/// The first word of a query, comments and blanks before it left out.
-fn first_word(text: &[u8]) -> &[u8] {
-    let mut rest = text;
-    loop {
-        rest = rest.trim_ascii_start();
-        if let Some(comment) = rest.strip_prefix(b"--") {
-            let end = comment.iter().position(|&byte| byte == b'\n');
-            rest = end.and_then(|end| comment.get(end..)).unwrap_or_default();
-        } else if let Some(comment) = rest.strip_prefix(b"/*") {
-            let end = comment.windows(2).position(|two| two == b"*/");
-            rest = end
-                .and_then(|end| comment.get(end + 2..))
-                .unwrap_or_default();
-        } else {
-            break;
-        }
-    }
-    let end = rest
-        .iter()
-        .position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
-        .unwrap_or(rest.len());
-    rest.get(..end).unwrap_or_default()
-}
-
 /// The name in `DEALLOCATE [PREPARE] name`, if that is all there is and it is not `ALL`.
 fn deallocated(body: &[u8]) -> Option<Vec<u8>> {
     let text = body.strip_suffix(b"\0").unwrap_or(body);
@@ -762,20 +760,6 @@ fn deallocated(body: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_word_is_found_behind_comments() {
-        for (text, word) in [
-            (&b"select 1"[..], &b"select"[..]),
-            (b"  /* x */ -- y\n\tDeAllocate all", b"DeAllocate"),
-            (b"/* open", b""),
-            (b"-- open", b""),
-            (b"", b""),
-            (b"(select)", b""),
-        ] {
-            assert_eq!(first_word(text), word);
-        }
-    }
 
     #[test]
     fn what_deallocate_speaks_of() {

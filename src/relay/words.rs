@@ -150,6 +150,30 @@ impl Words {
     }
 }
 
+/// The first word of a query, comments and blanks before it left out.
+pub fn first_word(text: &[u8]) -> &[u8] {
+    let mut rest = text;
+    loop {
+        rest = rest.trim_ascii_start();
+        if let Some(comment) = rest.strip_prefix(b"--") {
+            let end = comment.iter().position(|&byte| byte == b'\n');
+            rest = end.and_then(|end| comment.get(end..)).unwrap_or_default();
+        } else if let Some(comment) = rest.strip_prefix(b"/*") {
+            let end = comment.windows(2).position(|two| two == b"*/");
+            rest = end
+                .and_then(|end| comment.get(end + 2..))
+                .unwrap_or_default();
+        } else {
+            break;
+        }
+    }
+    let end = rest
+        .iter()
+        .position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
+        .unwrap_or(rest.len());
+    rest.get(..end).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,5 +231,19 @@ mod tests {
             seen("select offset, upload, loads, settings, _load from t where temps = 1"),
             ""
         );
+    }
+
+    #[test]
+    fn the_first_word_is_found_behind_comments() {
+        for (text, word) in [
+            (&b"select 1"[..], &b"select"[..]),
+            (b"  /* x */ -- y\n\tDeAllocate all", b"DeAllocate"),
+            (b"/* open", b""),
+            (b"-- open", b""),
+            (b"", b""),
+            (b"(select)", b""),
+        ] {
+            assert_eq!(first_word(text), word);
+        }
     }
 }
