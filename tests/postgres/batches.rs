@@ -13,6 +13,9 @@ mod script;
 mod shrink;
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use author::{Author, Classes};
@@ -485,4 +488,63 @@ fn the_reply_stream_is_that_of_a_direct_connection_with_ddl_in_it() {
         tables: false,
     };
     compare(Mode::Session, classes, strictness, batches);
+}
+
+/// The comparison itself, tried on a relay that now and then makes one byte wrong.
+#[test]
+fn a_wrong_byte_is_found_and_what_brings_it_about_is_made_small() {
+    let classes = Classes::of(Mode::Session);
+    let bench = &mut Bench::new(classes, strictness(Mode::Session));
+    let relay = wrong_relay(bench.cluster.port());
+    let mut fails = |scripts: &[Script]| {
+        let direct = bench.record_direct(scripts, 0).ok()?;
+        bench.difference(relay, scripts, &direct, 0)
+    };
+    let found = (0..20).find_map(|seed| {
+        let all = scripts(seed, 3, classes);
+        let failure = fails(&all)?;
+        Some((all, failure))
+    });
+    let (all, failure) = found.expect("a script with the tag that is made wrong");
+    assert!(all.iter().map(Script::messages).sum::<usize>() > 100);
+    let (small, failure) = shrink::shrink(all, failure, fails);
+    assert_eq!(small.len(), 1, "clients");
+    assert!(small[0].messages() <= 3, "{}", small[0]);
+    let (direct, wrong) = failure.split_once("through Aether").expect("two streams");
+    assert!(
+        direct.contains("SELECT 3\\x00") && wrong.contains("SELECT 4\\x00"),
+        "{failure}"
+    );
+}
+
+/// A relay to a PostgreSQL which says "SELECT 4" for "SELECT 3".
+fn wrong_relay(port: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let own = listener.local_addr().expect("bound").port();
+    let copy = |mut from: TcpStream, mut to: TcpStream| {
+        let mut buffer = vec![0; 1 << 20];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let bytes = &mut buffer[..count];
+            let tag = b"SELECT 3\0";
+            if let Some(at) = bytes.windows(tag.len()).position(|window| window == tag) {
+                bytes[at + 7] = b'4';
+            }
+            if to.write_all(bytes).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = TcpStream::connect(("127.0.0.1", port)).expect("PostgreSQL listens");
+            let (from, to) = (
+                client.try_clone().expect("a handle"),
+                server.try_clone().expect("a handle"),
+            );
+            thread::spawn(move || copy(from, to));
+            thread::spawn(move || copy(server, client));
+        }
+    });
+    own
 }

@@ -214,7 +214,7 @@ impl<'w> Session<'w> {
         kill: Option<Kill>,
         written: &mut Vec<(String, Written)>,
     ) -> Result<(), Stop> {
-        let queries: usize = steps.iter().map(|step| step.tags.len()).sum();
+        let queries: usize = steps.iter().map(Step::queries).sum();
         self.world
             .asked
             .fetch_add(queries as u64, Ordering::Relaxed);

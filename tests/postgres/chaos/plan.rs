@@ -57,6 +57,15 @@ impl Step {
         }
     }
 
+    /// How many statements of it have a tag.
+    pub fn queries(&self) -> usize {
+        if self.tags.is_empty() {
+            0
+        } else {
+            self.kinds.matches('C').count()
+        }
+    }
+
     fn simple(role: Role, sql: &str, kinds: &str) -> Step {
         Step::new(role, message(b'Q', &terminated(sql)), kinds)
     }
