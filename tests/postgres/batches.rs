@@ -25,8 +25,8 @@ use script::{Script, shown};
 use crate::modes::{Mode, modes, number};
 use crate::random::Random;
 use crate::support::cluster::{self, PASSWORD};
-use crate::support::scene::{tcp, yaml};
-use crate::support::{Cluster, Message, PATIENCE, Pooler, Wire};
+use crate::support::scene::{self, tcp, yaml};
+use crate::support::{Cluster, Message, PATIENCE, Pooler, Scene, Wire, wait_for};
 
 /// Batches of a script.
 const LENGTH: usize = 20;
@@ -77,9 +77,9 @@ impl Setting {
         settings
     }
 
-    fn start(&self, bench: &Bench) -> Pooler {
+    fn start(&self, bench: &Bench) -> Stage {
         let mut keys = format!(
-            "  mode: {}\n  max_connections: {}\n",
+            "  mode: {}\n  max_connections: {}\n  abandoned_query_timeout: 1s\n",
             self.mode.word(),
             self.servers
         );
@@ -89,7 +89,15 @@ impl Setting {
         if self.late {
             keys.push_str("  server_assignment: first_query\n");
         }
-        Pooler::start(&yaml(&tcp(&bench.cluster, &bench.database), "", &keys))
+        let scene = Scene {
+            pooler: Pooler::start(&yaml(&tcp(&bench.cluster, &bench.database), "", &keys)),
+            database: bench.database.clone(),
+        };
+        Stage {
+            scene,
+            seen: 0,
+            leaves: false,
+        }
     }
 }
 
@@ -210,7 +218,20 @@ impl Bench {
         }
     }
 
-    /// What Aether makes different, if anything. `direct`: what PostgreSQL answers.
+    /// What is wrong with Aether, if anything.
+    fn failure(
+        &mut self,
+        stage: &mut Stage,
+        scripts: &[Script],
+        direct: &[Vec<Reply>],
+        seed: u64,
+    ) -> Option<String> {
+        let port = stage.scene.pooler.port();
+        self.difference(port, scripts, direct, seed)
+            .or_else(|| stage.unrest(scripts))
+    }
+
+    /// What is different from what PostgreSQL answers, if anything.
     fn difference(
         &mut self,
         port: u16,
@@ -249,6 +270,59 @@ impl Bench {
             });
             format!("{trouble:?}\n{}", came.collect::<String>())
         })
+    }
+}
+
+/// An Aether in use.
+struct Stage {
+    scene: Scene,
+    /// How much of its log has been looked at.
+    seen: usize,
+    /// Whether the scripts played last may leave something behind: its log comes a little late.
+    leaves: bool,
+}
+
+impl Stage {
+    /// What is wrong with it when the clients that play these scripts have said goodbye with nothing owed to them, if anything: the
+    /// streams may be right and its books wrong.
+    fn unrest(&mut self, scripts: &[Script]) -> Option<String> {
+        let mut console = self.scene.console();
+        let columns = [
+            "cl_active",
+            "cl_waiting",
+            "sv_active",
+            "sv_being_canceled",
+            "sv_tested",
+            "sv_login",
+        ];
+        let mut pools = Vec::new();
+        let rests = wait_for(PATIENCE / 2, || {
+            pools = scene::show(&mut console, "POOLS");
+            let number = |column: &&str| scene::pool(&pools, &self.scene.database, column);
+            columns.iter().map(number).sum::<u64>() == 0
+        });
+        console.terminate();
+        if !rests {
+            return Some(format!("it does not come to rest: {pools:?}"));
+        }
+        let mut wrong = vec![
+            "in the middle",
+            "abandoned_query",
+            "broke the protocol",
+            "internal error",
+        ];
+        let leaves = scripts.iter().any(Script::leaves_something);
+        if !leaves && !self.leaves {
+            wrong.push("client left something behind");
+        }
+        self.leaves = leaves;
+        let log = self.scene.pooler.log();
+        let new = log.get(self.seen..).unwrap_or_default();
+        self.seen = log.len();
+        let line = new
+            .lines()
+            .find(|line| wrong.iter().any(|words| line.contains(words)));
+        line.map(|line| format!("every client had said goodbye, yet: {line}"))
     }
 }
 
@@ -384,8 +458,8 @@ fn scripts(seed: u64, clients: usize, classes: Classes) -> Vec<Script> {
 fn report(bench: &mut Bench, setting: Setting, seed: u64, all: Vec<Script>, failure: &str) -> ! {
     let mut fails = |scripts: &[Script]| {
         let direct = bench.record_direct(scripts, seed).ok()?;
-        let pooler = setting.start(bench);
-        (0..2).find_map(|_| bench.difference(pooler.port(), scripts, &direct, seed))
+        let mut stage = setting.start(bench);
+        (0..2).find_map(|_| bench.failure(&mut stage, scripts, &direct, seed))
     };
     let word = setting.mode.word();
     println!("AETHER_MODES={word} AETHER_BATCH_SEED={seed} fails ({setting:?}):\n{failure}");
@@ -411,7 +485,7 @@ fn compare(mode: Mode, classes: Classes, strictness: Strictness, batches: u64) -
     let bench = &mut Bench::new(classes, strictness);
     let settings = Setting::of(mode);
     let begin = Instant::now();
-    let mut poolers: BTreeMap<usize, Pooler> = BTreeMap::new();
+    let mut stages: BTreeMap<usize, Stage> = BTreeMap::new();
     let mut figures = Figures::default();
     let mut seed = number("AETHER_BATCH_SEED")
         .or(number("AETHER_BATCH_FIRST"))
@@ -421,12 +495,9 @@ fn compare(mode: Mode, classes: Classes, strictness: Strictness, batches: u64) -
         let setting = settings[at];
         // Caches are cold now and then.
         if figures.rounds.is_multiple_of(100) {
-            poolers.clear();
+            stages.clear();
         }
-        let port = poolers
-            .entry(at)
-            .or_insert_with(|| setting.start(bench))
-            .port();
+        let stage = stages.entry(at).or_insert_with(|| setting.start(bench));
         let scripts = scripts(seed, setting.clients, classes);
         let direct = bench
             .record_direct(&scripts, seed)
@@ -441,8 +512,8 @@ fn compare(mode: Mode, classes: Classes, strictness: Strictness, batches: u64) -
                 )
             });
         figures.count(&scripts, &direct);
-        if let Some(failure) = bench.difference(port, &scripts, &direct, seed) {
-            poolers.clear();
+        if let Some(failure) = bench.failure(stage, &scripts, &direct, seed) {
+            stages.clear();
             report(bench, setting, seed, scripts, &failure);
         }
         seed += 1;

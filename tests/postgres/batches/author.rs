@@ -897,10 +897,12 @@ impl<'a> Author<'a> {
             Act::Execute(name.to_string(), 0),
         ];
         // Read, and forgotten, by the server.
-        match self.random.below(4) {
+        match self.random.below(6) {
             0 => batch.push(Act::Sync),
             1 => batch.push(Act::Flush),
             2 => batch.extend([Act::Sync, Act::Wait]),
+            3 => batch.extend([Act::Flush, Act::Wait, Act::Sync]),
+            4 => batch.extend([Act::Flush, Act::Wait, Act::Flush, Act::Sync, Act::Sync]),
             _ => {}
         }
         batch.extend(self.data(csv));

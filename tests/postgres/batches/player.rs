@@ -289,9 +289,13 @@ impl<'a> Player<'a> {
         }
     }
 
+    /// Whether data comes next, but for what means nothing in front of it.
     fn next_is_copy(&self) -> bool {
-        let next = self.acts.get(self.next).and_then(|(_, act)| Owed::by(act));
-        next.is_some_and(Owed::is_copy)
+        let mut coming = self.acts[self.next..].iter().map(|(_, act)| act);
+        coming
+            .find(|act| !matches!(act, Act::Sync | Act::Flush | Act::Wait))
+            .and_then(|act| Owed::by(act))
+            .is_some_and(Owed::is_copy)
     }
 
     fn end(&mut self) {

@@ -61,6 +61,17 @@ impl Script {
     }
 }
 
+impl Script {
+    /// Whether it may leave in the server what no reset removes.
+    pub fn leaves_something(&self) -> bool {
+        let temporary = |sql: &str| sql.contains("TEMP");
+        self.batches.iter().flatten().any(|act| match act {
+            Act::Query(sql) | Act::Parse { sql, .. } => temporary(sql),
+            _ => false,
+        })
+    }
+}
+
 impl Act {
     /// The bytes; none for a pause.
     pub fn encode(&self) -> Vec<u8> {
