@@ -544,11 +544,24 @@ fn visit(
         }
         let steps = planner.transaction(&mut session.known);
         let random = &mut planner.random;
-        let sleeps = steps.iter().any(|step| step.sleeps);
-        if random.chance(if sleeps { 50 } else { 2 }) {
+        let sleep = steps
+            .iter()
+            .map(|step| step.sleep)
+            .find(|sleep| !sleep.is_zero());
+        let mut aimed = false;
+        if random.chance(if sleep.is_some() { 60 } else { 2 }) {
+            // At any moment, or just when the query ends and its server may go to somebody else.
+            let mut after = random.between(0, 25_000);
+            if let Some(sleep) = sleep
+                && random.chance(50)
+            {
+                aimed = true;
+                let end = u64::try_from(sleep.as_micros()).expect("short");
+                after = (end + random.between(0, 1_500)).saturating_sub(1_000);
+            }
             for _ in 0..1 + random.below(2) {
                 let order = Order {
-                    after: Duration::from_micros(random.between(0, 25_000)),
+                    after: Duration::from_micros(after),
                     pid: session.wire.pid,
                     key: session.wire.key.clone(),
                     times: session.cancels.clone(),
@@ -565,6 +578,9 @@ fn visit(
         };
         let at_once = random.chance(35);
         session.run(&steps, at_once, kill, written)?;
+        if aimed && session.world.mode == Mode::Session {
+            break;
+        }
         if planner.random.chance(10) {
             thread::sleep(Duration::from_micros(planner.random.between(0, 2_000)));
         }

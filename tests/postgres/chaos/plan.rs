@@ -1,5 +1,8 @@
 //! What a client of the chaos asks: transactions of steps, every answer of which is known beforehand, to the byte.
 
+use std::fmt;
+use std::time::Duration;
+
 use crate::modes::Mode;
 use crate::random::Random;
 use crate::support::wire::{self, message, terminated};
@@ -16,7 +19,7 @@ pub enum Role {
 }
 
 /// Messages up to and with one that ReadyForQuery answers.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Step {
     pub role: Role,
     pub bytes: Vec<u8>,
@@ -36,8 +39,25 @@ pub struct Step {
     pub parses: Option<(usize, String)>,
     /// The value that it gives to application_name.
     pub sets: Option<String>,
-    /// Whether it takes some milliseconds.
-    pub sleeps: bool,
+    /// How long it sleeps.
+    pub sleep: Duration,
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Step {
+            role,
+            bytes,
+            kinds,
+            error,
+            ..
+        } = self;
+        let bytes = bytes.escape_ascii();
+        write!(
+            f,
+            "{role:?} \"{bytes}\" (which gives {kinds}, error {error:?})"
+        )
+    }
 }
 
 impl Step {
@@ -53,7 +73,7 @@ impl Step {
             error: None,
             parses: None,
             sets: None,
-            sleeps: false,
+            sleep: Duration::ZERO,
         }
     }
 
@@ -231,7 +251,8 @@ impl Planner {
                 step
             }
             76..79 => {
-                let seconds = 0.002 + self.random.below(180) as f64 / 10_000.0;
+                let sleep = Duration::from_micros(self.random.between(2_000, 20_000));
+                let seconds = sleep.as_secs_f64();
                 let mut step = if self.random.chance(50) {
                     Step::simple(
                         role,
@@ -242,7 +263,7 @@ impl Planner {
                     self.prepared(role, 2, &[&tag, &seconds.to_string()], "DC", known)
                 };
                 step.rows = vec![row(&[&tag, ""])];
-                step.sleeps = true;
+                step.sleep = sleep;
                 step
             }
             79..83 => {
