@@ -436,7 +436,7 @@ impl Figures {
             "34000", "08P01", "57014", "22P04", "42883", "22021", "22P03",
         ];
         if classes.blocks {
-            codes.extend(["25P02", "25006", "3B001", "55000", "25001"]);
+            codes.extend(["25P02", "25006", "3B001", "25001"]);
         }
         codes.retain(|code| !self.errors.contains_key(*code));
         assert!(

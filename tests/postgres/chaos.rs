@@ -7,7 +7,7 @@
 mod plan;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -80,6 +80,14 @@ enum Written {
     Perhaps,
 }
 
+/// A row that a client has asked for.
+struct Row {
+    tag: String,
+    written: Written,
+    /// How its transaction went, unless all went well.
+    story: Arc<str>,
+}
+
 /// Why a session does not go on.
 #[derive(Debug)]
 enum Stop {
@@ -122,6 +130,8 @@ struct Session<'w> {
     client: usize,
     wire: Wire,
     cancels: CancelTimes,
+    /// Whether a cancel has been ordered, which may come at any time.
+    may_cancel: bool,
     known: Known,
 }
 
@@ -135,6 +145,7 @@ impl<'w> Session<'w> {
             client,
             wire,
             cancels: CancelTimes::default(),
+            may_cancel: false,
             known: Known::default(),
         };
         session
@@ -160,23 +171,23 @@ impl<'w> Session<'w> {
         violation(self.client, text)
     }
 
-    /// The next message. The end of the connection without a word may be only where a server was terminated in the middle of one.
-    fn read(&mut self) -> Result<Message, Stop> {
+    /// The next message, or `None` at the end of the connection, however it ends.
+    fn read_on(&mut self) -> Result<Option<Message>, Stop> {
         match self.wire.try_read_message() {
-            Ok(Some(message)) => Ok(message),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-                ) =>
-            {
-                Err(self.violation(&format!("nothing came for {PATIENCE:?}")))
+            Ok(message) => Ok(message),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(self.violation(&format!("nothing came for {PATIENCE:?}, not even the end")))
             }
-            Ok(None) | Err(_) => {
-                self.world.counts.add("cut off");
-                Err(Stop::Over)
-            }
+            Err(_) => Ok(None),
         }
+    }
+
+    /// The next message. There must be one, unless a server was terminated in the middle of it.
+    fn read(&mut self) -> Result<Message, Stop> {
+        self.read_on()?.ok_or_else(|| {
+            self.world.counts.add("cut off");
+            Stop::Over
+        })
     }
 
     /// An error that ends the session.
@@ -188,12 +199,10 @@ impl<'w> Session<'w> {
             "57014" if self.may_be_cancelled(begin) => "57014 in the queue",
             _ => return self.violation(&format!("{error:?}")),
         };
-        match self.wire.try_read_message() {
+        match self.read_on() {
             Ok(Some(message)) => return self.violation(&format!("{message:?} behind {error:?}")),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                return self.violation(&format!("open {PATIENCE:?} after FATAL {what}"));
-            }
-            Ok(None) | Err(_) => {}
+            Ok(None) => {}
+            Err(stop) => return stop,
         }
         self.world.counts.add(what);
         Stop::Over
@@ -212,7 +221,7 @@ impl<'w> Session<'w> {
         steps: &[Step],
         at_once: bool,
         kill: Option<Kill>,
-        written: &mut Vec<(String, Written)>,
+        written: &mut Vec<Row>,
     ) -> Result<(), Stop> {
         let queries: usize = steps.iter().map(Step::queries).sum();
         self.world
@@ -221,7 +230,19 @@ impl<'w> Session<'w> {
         self.world.counts.add("transactions");
         let mut outcomes = Outcomes::new(steps);
         let result = self.exchange(steps, at_once, kill, &mut outcomes);
-        outcomes.settle(steps, written);
+        let story = match (
+            &result,
+            outcomes
+                .answers
+                .iter()
+                .all(|answer| *answer == Some(Answer::Done)),
+        ) {
+            (Ok(()), true) => Arc::from(""),
+            _ => Arc::from(format!(
+                "{kill:?}, at once {at_once}, {outcomes:?}: {steps:?}"
+            )),
+        };
+        outcomes.settle(steps, self.may_cancel, &story, written);
         result
     }
 
@@ -255,7 +276,7 @@ impl<'w> Session<'w> {
                 let mut end = 0;
                 for (at, step) in burst.iter().enumerate() {
                     end += step.bytes.len();
-                    outcomes.sent[number * size + at] = end <= bytes_left;
+                    outcomes.sent[number * size + at] = end - step.after_commit() <= bytes_left;
                 }
                 // Nobody may listen any more; then the reason is to be read.
                 let _ = self.wire.stream.write_all(part);
@@ -329,7 +350,9 @@ impl<'w> Session<'w> {
                         }
                         return Err(stop);
                     }
-                    if error.is_some() || !step.kinds.starts_with(&kinds(&messages)) {
+                    let so_far = kinds(&messages);
+                    let committed = step.role == Role::Commit && so_far.contains('C');
+                    if error.is_some() || committed || !step.kinds.starts_with(&so_far) {
                         return Err(
                             self.violation(&format!("{told:?} behind {messages:?} for {step:?}"))
                         );
@@ -356,8 +379,11 @@ impl<'w> Session<'w> {
             (Role::Alone, _) | (Role::Commit | Role::Rollback, false) => Block::None,
             (Role::Begin, true) => Block::Missing,
             (Role::Inside, true) if *block != Block::Missing => Block::Failed,
+            // Before it was done, or in doing it.
+            (Role::Commit | Role::Rollback, true) if status == b'E' => Block::Failed,
+            (Role::Commit | Role::Rollback, true) => Block::None,
             (Role::Begin, false) => Block::Open,
-            (Role::Inside | Role::Commit | Role::Rollback, _) => *block,
+            (Role::Inside, _) => *block,
         };
         let must = match *block {
             Block::None | Block::Missing => b'I',
@@ -426,7 +452,7 @@ impl<'w> Session<'w> {
             Exit::HalfClose => {
                 self.world.counts.add("killed by FIN");
                 let _ = self.wire.stream.shutdown(Shutdown::Write);
-                while let Ok(Some(message)) = self.wire.try_read_message() {
+                while let Some(message) = self.read_on()? {
                     for tag in tags_in(&message.body) {
                         if !steps.iter().any(|step| step.tags.contains(&tag)) {
                             return Err(self.violation(&format!(
@@ -471,6 +497,7 @@ enum Answer {
 }
 
 /// What is known of the steps of a transaction.
+#[derive(Debug)]
 struct Outcomes {
     sent: Vec<bool>,
     answers: Vec<Option<Answer>>,
@@ -484,8 +511,8 @@ impl Outcomes {
         }
     }
 
-    /// What has become of the rows.
-    fn settle(&self, steps: &[Step], written: &mut Vec<(String, Written)>) {
+    /// What has become of the rows. `may_cancel`: whether a step may have failed without our having heard of it.
+    fn settle(&self, steps: &[Step], may_cancel: bool, story: &Arc<str>, rows: &mut Vec<Row>) {
         let refused = self.answers.contains(&Some(Answer::Refused));
         let fate = |at: usize| match self.answers[at] {
             Some(Answer::Done) => Written::Once,
@@ -493,28 +520,29 @@ impl Outcomes {
             None if refused || !self.sent[at] => Written::Never,
             None => Written::Perhaps,
         };
-        let begun = steps[0].role != Role::Begin || self.answers[0] != Some(Answer::Failed);
+        // Where BEGIN fails, what was sent behind it is on its own.
+        let alone = steps[0].role == Role::Begin && self.answers[0] == Some(Answer::Failed);
+        let perhaps_alone = steps[0].role == Role::Begin && self.answers[0].is_none() && may_cancel;
         let end = steps.len() - 1;
         for (at, step) in steps.iter().enumerate() {
-            let fate = match step.role {
-                Role::Inside if !begun => fate(at),
+            let written = match step.role {
+                Role::Inside if alone || perhaps_alone => fate(at),
                 Role::Inside if fate(at) == Written::Never => Written::Never,
                 Role::Inside if steps[end].role == Role::Rollback => Written::Never,
                 Role::Inside => fate(end),
                 _ => fate(at),
             };
-            written.extend(step.writes.iter().map(|tag| (tag.clone(), fate)));
+            rows.extend(step.writes.iter().map(|tag| Row {
+                tag: tag.clone(),
+                written,
+                story: story.clone(),
+            }));
         }
     }
 }
 
 /// A client's life: sessions, until enough has been asked. Gives what became of its rows.
-fn live(
-    world: &World,
-    client: usize,
-    seed: u64,
-    orders: &mpsc::Sender<Order>,
-) -> Vec<(String, Written)> {
+fn live(world: &World, client: usize, seed: u64, orders: &mpsc::Sender<Order>) -> Vec<Row> {
     let mut planner = Planner::new(client, seed, world.mode);
     let mut written = Vec::new();
     while !world.is_over() {
@@ -531,7 +559,7 @@ fn visit(
     session: &mut Session<'_>,
     planner: &mut Planner,
     orders: &mpsc::Sender<Order>,
-    written: &mut Vec<(String, Written)>,
+    written: &mut Vec<Row>,
 ) -> Result<(), Stop> {
     // In session mode servers are shared in time only.
     let most = match session.world.mode {
@@ -559,6 +587,7 @@ fn visit(
                 let end = u64::try_from(sleep.as_micros()).expect("short");
                 after = (end + random.between(0, 1_500)).saturating_sub(1_000);
             }
+            session.may_cancel = true;
             for _ in 0..1 + random.below(2) {
                 let order = Order {
                     after: Duration::from_micros(after),
@@ -587,12 +616,12 @@ fn visit(
     }
     // Not `Wire::terminate`: a server that is terminated now may cut us off.
     let _ = session.wire.stream.write_all(&wire::message(b'X', &[]));
-    match session.wire.try_read_message() {
-        Ok(Some(message)) => match message.error() {
-            Some(error) => Err(session.fatal(&error, Instant::now())),
-            None => Err(session.violation(&format!("{message:?} after Terminate"))),
-        },
-        _ => Ok(()),
+    let Some(message) = session.read_on()? else {
+        return Ok(());
+    };
+    match message.error() {
+        Some(error) => Err(session.fatal(&error, Instant::now())),
+        None => Err(session.violation(&format!("{message:?} after Terminate"))),
     }
 }
 
@@ -618,7 +647,7 @@ fn cancel(world: &World, orders: &mpsc::Receiver<Order>) {
             let answer = stream.read(&mut [0; 64]);
             match answer {
                 Ok(0) => Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(()),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(()),
                 Ok(_) => Err(std::io::Error::other("an answer to a cancel request")),
                 Err(error) => Err(error),
             }
@@ -668,7 +697,7 @@ fn hog(world: &World, client: usize, seed: u64) {
 }
 
 /// The table against what the clients know.
-fn check_rows(world: &World, cluster: &Cluster, written: &[(String, Written)]) {
+fn check_rows(world: &World, cluster: &Cluster, written: &[Row]) {
     let mut direct = Wire::login(cluster.port(), "postgres", "", &world.database);
     let answer = direct.run("SELECT tag, count(*) FROM chaos GROUP BY tag");
     let mut rows: HashMap<String, String> = answer
@@ -680,18 +709,26 @@ fn check_rows(world: &World, cluster: &Cluster, written: &[(String, Written)]) {
         })
         .collect();
     let mut seen = HashSet::new();
-    for (tag, fate) in written {
+    for Row {
+        tag,
+        written,
+        story,
+    } in written
+    {
         assert!(
             seen.insert(tag),
             "{tag} was written twice by the test itself"
         );
         let count = rows.remove(tag);
-        let right = match fate {
+        let right = match written {
             Written::Once => count.as_deref() == Some("1"),
             Written::Never => count.is_none(),
             Written::Perhaps => count.as_deref().is_none_or(|count| count == "1"),
         };
-        assert!(right, "{tag} must be there {fate:?}, and is {count:?}");
+        assert!(
+            right,
+            "{tag} must be there {written:?}, and is {count:?}: {story}"
+        );
     }
     assert!(rows.is_empty(), "rows that nobody wrote: {rows:?}");
 }
@@ -720,7 +757,7 @@ fn chaos(mode: Mode) {
     };
     let seed = number("AETHER_CHAOS_SEED").unwrap_or(0);
     let begin = Instant::now();
-    let written: Vec<(String, Written)> = thread::scope(|threads| {
+    let written: Vec<Row> = thread::scope(|threads| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
                 let (orders, inbox) = mpsc::channel();
@@ -742,7 +779,7 @@ fn chaos(mode: Mode) {
     let rate = asked as f64 / time.as_secs_f64();
     let certain = written
         .iter()
-        .filter(|(_, fate)| *fate == Written::Once)
+        .filter(|row| row.written == Written::Once)
         .count();
     println!(
         "{}: {asked} queries in {time:.1?}, {rate:.0}/s; {certain} rows committed; {:?}",

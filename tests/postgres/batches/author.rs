@@ -14,6 +14,8 @@ pub struct Classes {
     pub blocks: bool,
     /// SET of parameters that PostgreSQL reports.
     pub reported: bool,
+    /// RESET of them: to what the client gave at startup.
+    pub resets: bool,
     /// DEALLOCATE of one name.
     pub deallocate: bool,
     /// DEALLOCATE ALL.
@@ -35,6 +37,7 @@ impl Classes {
         Classes {
             blocks: mode != Mode::Statement,
             reported: true,
+            resets: true,
             deallocate: true,
             deallocate_all: true,
             discard_all: true,
@@ -127,6 +130,8 @@ const OWN: &[Template] = &[
     ),
     ("DELETE FROM {t} WHERE id = $1 RETURNING v", &[Id]),
     ("INSERT INTO {t}_late VALUES ($1)", &[Few]),
+    // Not in a block, not behind anything else in a pipeline.
+    ("VACUUM {t}", &[]),
 ];
 
 /// Those that fail in Parse.
@@ -143,19 +148,22 @@ const WRONG: &[Template] = &[
 const REPORTED: &[&str] = &[
     "SET DateStyle = 'German'",
     "SET DateStyle = 'ISO, MDY'",
-    "RESET DateStyle",
     "SET TimeZone = 'Asia/Tokyo'",
     "SET LOCAL TimeZone = 'UTC'",
-    "RESET TimeZone",
     "SET application_name = 'by SET'",
-    "RESET application_name",
     "SET IntervalStyle = 'iso_8601'",
-    "SET IntervalStyle TO DEFAULT",
     "SET client_encoding = 'LATIN1'",
-    "RESET client_encoding",
     "SET DateStyle = 'nonsense'",
     "SELECT set_config('IntervalStyle', 'sql_standard', false)",
     "SELECT timestamptz '2001-02-03 04:05+00', interval '1 day 2 hours', chr(233)",
+];
+
+const RESETS: &[&str] = &[
+    "RESET DateStyle",
+    "RESET TimeZone",
+    "RESET application_name",
+    "SET IntervalStyle TO DEFAULT",
+    "RESET client_encoding",
 ];
 
 const SESSION: &[&str] = &[
@@ -1038,7 +1046,8 @@ impl<'a> Author<'a> {
     fn special(&mut self) -> Vec<Batch> {
         let name = self.random.pick(&["a", "b", "c", "\"d\"", "q1"]);
         let sql = match self.random.below(14) {
-            0..4 if self.classes.reported => self.random.pick(REPORTED).to_string(),
+            0..3 if self.classes.reported => self.random.pick(REPORTED).to_string(),
+            3 if self.classes.resets => self.random.pick(RESETS).to_string(),
             4 if self.classes.deallocate => {
                 let word = self
                     .random

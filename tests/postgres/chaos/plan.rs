@@ -86,6 +86,15 @@ impl Step {
         }
     }
 
+    /// The length of what comes when a COMMIT has been done already: its Sync.
+    pub fn after_commit(&self) -> usize {
+        if self.role == Role::Commit && self.bytes.starts_with(b"P") {
+            wire::sync().len()
+        } else {
+            0
+        }
+    }
+
     fn simple(role: Role, sql: &str, kinds: &str) -> Step {
         Step::new(role, message(b'Q', &terminated(sql)), kinds)
     }
