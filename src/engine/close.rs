@@ -359,7 +359,7 @@ impl Engine {
                 let pool = self
                     .pools
                     .get(server.pool)
-                    .map(|pool| pool.name.as_str())
+                    .map(crate::pool::Pool::label)
                     .unwrap_or_default();
                 log::info!(
                     "server {} of pool {pool}: closing because: {reason} (age {age}s)",

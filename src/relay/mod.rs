@@ -132,6 +132,10 @@ impl Relay {
     fn begin_up(&mut self, header: Header) {
         self.touched = true;
         self.expect.sent(header.tag);
+        // A Flush is not answered, but an error is one that has a body: nobody waits for it.
+        if header.tag == b'H' && header.body_len() > 0 {
+            self.expect.doubt();
+        }
         if header.tag == b'P' {
             self.seen.insert(Seen::PREPARED);
         }
@@ -201,20 +205,21 @@ impl Relay {
             Ok(Some(header)) => header,
         };
         let seen = match header.tag {
-            b'Z' => match rest.get(HEADER_LEN) {
-                None => return Ok(0),
-                Some(&status) => {
-                    let status =
-                        TransactionStatus::from_byte(status).filter(|_| header.length == 5);
-                    self.ready(status.ok_or_else(|| {
-                        server_broke(BadLength {
-                            tag: b'Z',
-                            length: header.length,
-                        })
-                    })?);
-                    1
+            b'Z' => {
+                let broke = BadLength {
+                    tag: b'Z',
+                    length: header.length,
+                };
+                match rest.get(HEADER_LEN) {
+                    _ if header.length != 5 => return Err(server_broke(broke)),
+                    None => return Ok(0),
+                    Some(&status) => {
+                        let status = TransactionStatus::from_byte(status);
+                        self.ready(status.ok_or_else(|| server_broke(broke))?);
+                        1
+                    }
                 }
-            },
+            }
             b'S' if header.body_len() <= limits::PARAMETER_STATUS_MAX => {
                 match rest.get(HEADER_LEN..header.message_len()) {
                     None => return Ok(0),
@@ -271,6 +276,11 @@ impl Relay {
     /// Whether the server may be used by another client once it has been reset.
     pub fn is_reusable(&self) -> bool {
         self.is_quiet() && !self.expect.in_doubt() && !self.seen.leaves_something()
+    }
+
+    /// Whether the server may say ReadyForQuery once more although it owes nothing.
+    pub fn is_unsure(&self) -> bool {
+        self.expect.is_unsure()
     }
 
     /// Whether the server works on something that a cancel could end.
@@ -445,6 +455,7 @@ mod tests {
     fn a_server_that_makes_no_sense_is_refused() {
         for bytes in [
             &b"Z\0\0\0\x05x"[..],
+            b"Z\0\0\0\x04",
             b"Z\0\0\0\x06II",
             b"D\0\0\0\x01",
             b"D\x7f\xff\xff\xff",
@@ -483,6 +494,18 @@ mod tests {
         relay.up(&bytes);
         down(&mut relay, &answer(b'Z', b"I"));
         assert!(relay.is_quiet() && !relay.is_reusable());
+    }
+
+    /// PostgreSQL answers a Flush with a body by an error, and skips everything up to the next Sync, a reset query too.
+    #[test]
+    fn a_flush_that_will_be_refused_costs_the_server() {
+        for (flush, reusable) in [(&b"H\0\0\0\x04"[..], true), (b"H\0\0\0\x05x", false)] {
+            let mut relay = Relay::default();
+            relay.up(&[b"Q\0\0\0\x05\0", flush].concat());
+            down(&mut relay, &answer(b'Z', b"I"));
+            assert!(relay.is_quiet());
+            assert_eq!(relay.is_reusable(), reusable);
+        }
     }
 
     #[test]
