@@ -3,7 +3,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code)]
+#[path = "../simulation/random.rs"]
+mod random;
+
+mod modes;
+
+mod batches;
 mod cancels;
+mod chaos;
 mod faults;
 mod hostile_server;
 mod isolation;
