@@ -57,7 +57,7 @@ check('a row of 1 MB each way', () => connected(async (sql) => {
 check('many rows, at once and by a cursor', () => connected(async (sql) => {
   const rows = await sql`SELECT i FROM generate_series(1, ${50_000}::int) i`
   assert.equal(rows.length, 50_000)
-  // A portal ends with its transaction, and the driver needs none for its cursor where the session is one server's.
+  // A portal ends with its transaction: a cursor wants one.
   const sum = async (sql) => {
     let sum = 0
     for await (const part of sql`SELECT i FROM generate_series(1, 1000) i`.cursor(70)) sum += part.reduce((n, row) => n + row.i, 0)
