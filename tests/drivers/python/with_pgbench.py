@@ -43,8 +43,14 @@ CROWD = kit.SERVERS - 2 if SESSION else CLIENTS
 
 @check("initialises its tables")
 def _():
-    # All steps; the last ones are one statement each, and data come by COPY. The steps begin a transaction of their own.
-    pgbench("-i", "-s", 1, "-q", "-I", "dtgvp" if BLOCKS else "dtvp")
+    pgbench("-i", "-q", "-I", "dt")
+    if BLOCKS:
+        # Data come by COPY, in a transaction.
+        pgbench("-i", "-q", "-I", "g")
+    else:
+        execute("INSERT INTO pgbench_branches (bid, bbalance) VALUES (1, 0)")
+        execute("INSERT INTO pgbench_accounts (aid, bid, abalance) SELECT i, 1, 0 FROM generate_series(1, 100000) i")
+    pgbench("-i", "-q", "-I", "vp")
     execute("DROP TABLE IF EXISTS pgbench_pids, pgbench_tags")
     execute("CREATE TABLE pgbench_pids (protocol text, client int, pid int, UNIQUE (protocol, client, pid))")
     execute("CREATE TABLE pgbench_tags (protocol text, client int, n bigint)")

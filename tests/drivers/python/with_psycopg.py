@@ -5,6 +5,7 @@ import time
 
 import psycopg
 from psycopg import sql
+from psycopg.types.enum import EnumInfo, register_enum
 from psycopg.types.json import Jsonb
 
 import kit
@@ -100,22 +101,19 @@ def _():
         assert len(rows) == 50_000 and all(row == (i, "x" * (i % 50)) for i, row in enumerate(rows, 1))
 
 
-@check("a type that the driver looks up")
-def _():
-    from psycopg.types.enum import EnumInfo, register_enum
-
-    with connect(autocommit=True) as conn:
-        conn.execute("DROP TYPE IF EXISTS psycopg_mood")
-        conn.execute("CREATE TYPE psycopg_mood AS ENUM ('sad', 'happy')")
-        info = EnumInfo.fetch(conn, "psycopg_mood")
-        register_enum(info, conn)
-        assert one(conn, "SELECT %s", info.enum.happy) == (info.enum.happy,)
-        conn.execute("DROP TYPE psycopg_mood")
-
-
 # ---- transactions ---------------------------------------------------------------------------------------------------
 
 if BLOCKS:
+
+    @check("a type that the driver looks up, in a transaction of its own")
+    def _():
+        with connect(autocommit=True) as conn:
+            conn.execute("DROP TYPE IF EXISTS psycopg_mood")
+            conn.execute("CREATE TYPE psycopg_mood AS ENUM ('sad', 'happy')")
+            info = EnumInfo.fetch(conn, "psycopg_mood")
+            register_enum(info, conn)
+            assert one(conn, "SELECT %s", info.enum.happy) == (info.enum.happy,)
+            conn.execute("DROP TYPE psycopg_mood")
 
     @check("commit, and another connection sees it")
     def _():

@@ -14,8 +14,10 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 import kit
 from kit import BLOCKS, CLIENTS, DOCUMENT, MEGABYTE, REFUSED, check, fails
 
-# Statement mode has no transaction blocks, and SQLAlchemy opens one unless it is told not to.
+# Statement mode has no transaction blocks, and SQLAlchemy opens one unless it is told not to; over psycopg also to look for
+# the type hstore.
 ISOLATION = {} if BLOCKS else {"isolation_level": "AUTOCOMMIT"}
+NO_LOOKUP = {} if BLOCKS else {"use_native_hstore": False}
 
 
 def url(driver, **more):
@@ -55,7 +57,7 @@ VALUES = dict(
     kind="poet", born=datetime.datetime(2024, 2, 29, 12, 30, 15, 123456, datetime.timezone.utc), wage=decimal.Decimal("12345678901234567890.0123456789"),
     height=0.1, photo=bytes(range(256)), tags=["a", None, 'q"u,o{te'], scores=[1, None, -3], extra=DOCUMENT, key=uuid.UUID(int=7))
 
-engine = sa.create_engine(url("psycopg"), **ISOLATION)
+engine = sa.create_engine(url("psycopg"), **ISOLATION, **NO_LOOKUP)
 # The default pool keeps five connections and has ten more at times: with both engines' that would be all servers and more.
 async_engine = create_async_engine(url("asyncpg"), pool_size=4, max_overflow=0, **ISOLATION)
 
@@ -194,7 +196,7 @@ def _():
 
 @check("psycopg: many threads share an engine's pool, with pre-ping")
 def _():
-    shared = sa.create_engine(url("psycopg"), pool_pre_ping=True, pool_size=6, max_overflow=2, **ISOLATION)
+    shared = sa.create_engine(url("psycopg"), pool_pre_ping=True, pool_size=6, max_overflow=2, **ISOLATION, **NO_LOOKUP)
     pids, lock = set(), threading.Lock()
 
     def work(i):
@@ -264,6 +266,24 @@ if BLOCKS:
             await s.flush()
             await s.rollback()
             assert (await s.scalars(sa.select(Author.name).where(Author.name.in_(["async kept", "async lost"])))).all() == ["async kept"]
+
+    @check("asyncpg: one prepared statement goes from server to server")
+    async def _():
+        alone = create_async_engine(url("asyncpg"), poolclass=sa.NullPool)
+        mine = await (await alone.connect()).execution_options(isolation_level="AUTOCOMMIT")
+        holders = [await alone.connect() for _ in range(4)]
+        where = sa.select(sa.func.pg_backend_pid(), sa.literal("prepared"))
+        pids = set()
+        for conn in holders:
+            await conn.execute(sa.text("SELECT 1"))
+        for conn in holders:
+            # In transaction mode all servers are held but the one that this rollback lets go.
+            await conn.rollback()
+            pids.add((await mine.execute(where)).one()[0])
+            await conn.execute(sa.text("SELECT 1"))
+        for conn in [mine, *holders]:
+            await conn.close()
+        kit.saw(pids)
 
     @check("asyncpg: a streamed result")
     async def _():
