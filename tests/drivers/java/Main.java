@@ -144,14 +144,18 @@ public class Main {
         return DriverManager.getConnection("jdbc:postgresql://" + HOST + ":" + PORT + "/" + database, properties);
     }
 
-    static List<Connection> several(int count, String... more) throws SQLException {
-        List<Connection> all = new ArrayList<>();
-        for (int i = 0; i < count; i++) all.add(connect(more));
-        return all;
+    interface Work {
+        void on(List<Connection> connections) throws Exception;
     }
 
-    static void close(List<Connection> connections) throws SQLException {
-        for (Connection connection : connections) connection.close();
+    static void several(int count, String[] more, Work work) throws Exception {
+        List<Connection> all = new ArrayList<>();
+        try {
+            for (int i = 0; i < count; i++) all.add(connect(more));
+            work.on(all);
+        } finally {
+            for (Connection connection : all) connection.close();
+        }
     }
 
     static void execute(Connection conn, String sql) throws SQLException {
@@ -409,23 +413,22 @@ public class Main {
             }
         });
         check("one prepared statement goes from server to server", () -> {
-            Connection mine = connect("prepareThreshold", "1");
-            List<Connection> holders = several(4);
-            for (Connection conn : holders) {
-                conn.setAutoCommit(false);
-                one(conn, "SELECT 1");
-            }
             Set<Integer> pids = new HashSet<>();
-            try (PreparedStatement statement = mine.prepareStatement("SELECT pg_backend_pid() + 0 * ?::int")) {
-                for (Connection conn : holders) {
-                    // In transaction mode all servers are held but the one that this rollback lets go.
-                    conn.rollback();
-                    pids.add((Integer) one(statement, 1).get(0));
-                    one(conn, "SELECT 1");
-                }
+            try (Connection mine = connect("prepareThreshold", "1");
+                PreparedStatement statement = mine.prepareStatement("SELECT pg_backend_pid() + 0 * ?::int")) {
+                several(4, new String[] {}, holders -> {
+                    for (Connection conn : holders) {
+                        conn.setAutoCommit(false);
+                        one(conn, "SELECT 1");
+                    }
+                    for (Connection conn : holders) {
+                        // In transaction mode all servers are held but the one that this rollback lets go.
+                        conn.rollback();
+                        pids.add((Integer) one(statement, 1).get(0));
+                        one(conn, "SELECT 1");
+                    }
+                });
             }
-            mine.close();
-            close(holders);
             saw(pids);
         });
     }
@@ -433,12 +436,12 @@ public class Main {
     static void statements() {
         for (String threshold : List.of("5", "1")) {
             check("prepareThreshold=" + threshold + ": statements over interleaved connections", () -> {
-                List<Connection> conns = several(4, "prepareThreshold", threshold);
-                for (int i = 0; i < 300; i++) {
-                    // Closed each time: the driver finds it in its cache again.
-                    same(List.of(i + 1, "t" + i), one(conns.get(i % 4), "SELECT ?::int + 1, ?::text", i, "t" + i));
-                }
-                close(conns);
+                several(4, new String[] {"prepareThreshold", threshold}, conns -> {
+                    for (int i = 0; i < 300; i++) {
+                        // Closed each time: the driver finds it in its cache again.
+                        same(List.of(i + 1, "t" + i), one(conns.get(i % 4), "SELECT ?::int + 1, ?::text", i, "t" + i));
+                    }
+                });
             });
         }
         check("more statements than the driver and the pooler keep", () -> {
@@ -612,7 +615,7 @@ public class Main {
         });
         check("cancel from another thread", () -> {
             try (Connection conn = connect(); Connection other = connect(); Statement statement = conn.createStatement()) {
-                String active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT ''jdbc cancel%' AND state = 'active'";
+                String active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT ''jdbc cancel%' AND wait_event = 'PgSleep'";
                 together(List.of(
                     () -> {
                         same("57014", fails(() -> statement.execute("SELECT 'jdbc cancel', pg_sleep(30)")).getSQLState());
@@ -705,9 +708,9 @@ public class Main {
                 same(((PGConnection) other).getBackendPID(), notes[0].getPID());
             }
             // As many as there are servers, so that the one with the search_path is among them.
-            List<Connection> conns = several(SERVERS);
-            for (Connection conn : conns) same(List.of("\"$user\", public"), one(conn, "SHOW search_path"));
-            close(conns);
+            several(SERVERS, new String[] {}, conns -> {
+                for (Connection conn : conns) same(List.of("\"$user\", public"), one(conn, "SHOW search_path"));
+            });
         });
     }
 }

@@ -19,6 +19,16 @@ async function connected(work, more = {}) {
   }
 }
 
+async function several(count, work) {
+  const clients = Array.from({ length: count }, () => new pg.Client(where))
+  try {
+    for (const client of clients) await client.connect()
+    return await work(clients)
+  } finally {
+    await Promise.all(clients.map((client) => client.end()))
+  }
+}
+
 async function one(client, text, values) {
   return (await client.query({ text, values, rowMode: 'array' })).rows[0]
 }
@@ -98,12 +108,7 @@ if (BLOCKS) {
     assert.deepEqual((await client.query("SELECT n FROM node_things WHERE owner = 'save' ORDER BY n")).rows, [{ n: 1 }, { n: 2 }])
   }))
 
-  check('one named statement goes from server to server', async () => {
-    const [mine, ...holders] = await times(5, async () => {
-      const client = new pg.Client(where)
-      await client.connect()
-      return client
-    })
+  check('one named statement goes from server to server', () => several(5, async ([mine, ...holders]) => {
     const pids = new Set()
     for (const client of holders) await client.query('BEGIN')
     for (const client of holders) {
@@ -112,9 +117,8 @@ if (BLOCKS) {
       pids.add((await mine.query({ name: 'where am I', text: 'SELECT pg_backend_pid() AS pid' })).rows[0].pid)
       await client.query('BEGIN')
     }
-    for (const client of [mine, ...holders]) await client.end()
     kit.saw(pids)
-  })
+  }))
 } else {
   check('a transaction block is refused', () => connected(async (client) => {
     client.on('error', () => {})
@@ -122,20 +126,14 @@ if (BLOCKS) {
   }))
 }
 
-check('named statements over interleaved clients', async () => {
-  const clients = await times(4, async () => {
-    const client = new pg.Client(where)
-    await client.connect()
-    return client
-  })
+check('named statements over interleaved clients', () => several(4, async (clients) => {
   for (let i = 0; i < 300; i++) {
     // The same name for different texts in different clients.
     const client = clients[i % 4]
     const { rows } = await client.query({ name: 'same', text: `SELECT $1::int + ${i % 4} AS n, $2::text AS t`, values: [i, `t${i}`] })
     assert.deepEqual(rows, [{ n: i + (i % 4), t: `t${i}` }])
   }
-  for (const client of clients) await client.end()
-})
+}))
 
 check('more named statements than the pooler keeps', () => connected(async (client) => {
   for (let turn = 0; turn < 2; turn++) {
@@ -230,7 +228,7 @@ check('notices', () => connected(async (client) => {
 }))
 
 check('cancel by pg_cancel_backend and by a request of its own', () => connected((client) => connected(async (other) => {
-  const active = async () => (await one(other, "SELECT max(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT ''node%' AND state = 'active'"))[0]
+  const active = async () => (await one(other, "SELECT max(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT ''node%' AND wait_event = 'PgSleep'"))[0]
   const running = async () => {
     for (;;) {
       const pid = await active()
@@ -301,16 +299,10 @@ if (SESSION) {
     assert.deepEqual([payload, processId], ['hello', client.processID])
   }))
 
-  check('what a session left is gone for the next', async () => {
-    // As many as there are servers, so that the one of the check above is among them.
-    const clients = await times(SERVERS, async () => {
-      const client = new pg.Client(where)
-      await client.connect()
-      return client
-    })
+  // As many as there are servers, so that the one of the check above is among them.
+  check('what a session left is gone for the next', () => several(SERVERS, async (clients) => {
     for (const client of clients) assert.deepEqual(await one(client, 'SHOW search_path'), ['"$user", public'])
-    for (const client of clients) await client.end()
-  })
+  }))
 }
 
 check('a clean close', async () => {

@@ -20,6 +20,16 @@ async function connected(work, more = {}) {
 }
 const single = { max: 1 }
 
+// Several pools of one connection each.
+async function several(count, work) {
+  const clients = Array.from({ length: count }, () => postgres({ ...where, ...quiet, ...single }))
+  try {
+    return await work(clients)
+  } finally {
+    await Promise.all(clients.map((sql) => sql.end({ timeout: 5 })))
+  }
+}
+
 check('connects by SCRAM, and makes its tables', () => connected(async (sql) => {
   assert.deepEqual([...await sql`SELECT current_user::text, current_database()::text`.values()], [[where.user, where.database]])
   await sql`DROP TABLE IF EXISTS postgresjs_things, postgresjs_copies`
@@ -118,8 +128,7 @@ if (BLOCKS) {
     assert.deepEqual([a.n, b.t, count], [1, 'x', 1])
   }))
 
-  check('one prepared statement goes from server to server', async () => {
-    const [mine, ...holders] = Array.from({ length: 5 }, () => postgres({ ...where, ...quiet, max: 1 }))
+  check('one prepared statement goes from server to server', () => several(5, async ([mine, ...holders]) => {
     const reserved = await Promise.all(holders.map((sql) => sql.reserve()))
     const pids = new Set()
     await mine`SELECT 1`
@@ -134,23 +143,20 @@ if (BLOCKS) {
       await sql`ROLLBACK`
       sql.release()
     }
-    await Promise.all([mine, ...holders].map((sql) => sql.end({ timeout: 5 })))
     kit.saw(pids)
-  })
+  }))
 } else {
   check('a transaction block is refused', () => connected(async (sql) => {
     assert.match((await fails(sql.begin((t) => t`SELECT 1`))).message, new RegExp(REFUSED))
   }, single))
 }
 
-check('the same statements over interleaved connections', async () => {
-  const clients = Array.from({ length: 4 }, () => postgres({ ...where, ...quiet, max: 1 }))
+check('the same statements over interleaved connections', () => several(4, async (clients) => {
   for (let i = 0; i < 300; i++) {
     const [row] = await clients[i % 4]`SELECT ${i}::int + 1 AS n, ${`t${i}`}::text AS t`
     assert.deepEqual({ ...row }, { n: i + 1, t: `t${i}` })
   }
-  for (const sql of clients) await sql.end({ timeout: 5 })
-})
+}))
 
 check('more statements than the pooler keeps', () => connected(async (sql) => {
   for (let turn = 0; turn < 2; turn++) {
@@ -220,7 +226,7 @@ check('notices', async () => {
 check('cancel', () => connected((sql) => connected(async (other) => {
   const query = sql`SELECT 'postgresjs cancel', pg_sleep(${30})`
   const failed = fails(query.execute())
-  while ((await other`SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT ''postgresjs cancel%' AND state = 'active'`).length === 0) await kit.sleep(20)
+  while ((await other`SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT ''postgresjs cancel%' AND wait_event = 'PgSleep'`).length === 0) await kit.sleep(20)
   query.cancel()
   assert.equal((await failed).code, '57014')
   assert.equal((await sql`SELECT 1 AS n`)[0].n, 1)
@@ -271,9 +277,9 @@ if (SESSION) {
       assert.equal((await sql`SHOW search_path`)[0].search_path, 'pg_catalog')
     }, single)
     // As many as there are servers, so that the one of that session is among them.
-    const clients = Array.from({ length: SERVERS }, () => postgres({ ...where, ...quiet, max: 1 }))
-    for (const sql of clients) assert.equal((await sql`SHOW search_path`)[0].search_path, '"$user", public')
-    for (const sql of clients) await sql.end({ timeout: 5 })
+    await several(SERVERS, async (clients) => {
+      for (const sql of clients) assert.equal((await sql`SHOW search_path`)[0].search_path, '"$user", public')
+    })
   })
 }
 

@@ -1,6 +1,7 @@
 """asyncpg: its statement cache on, pool, cursors, COPY of records, executemany, timeouts."""
 
 import asyncio
+import contextlib
 import json
 import random
 
@@ -12,18 +13,19 @@ from kit import BLOCKS, CLIENTS, DOCUMENT, MEGABYTE, REFUSED, SERVERS, SESSION, 
 WHERE = dict(host=kit.HOST, port=kit.PORT, user=kit.USER, password=kit.PASSWORD, database=kit.DATABASE)
 
 
-class connect:
-    """A connection for the length of a block."""
+@contextlib.asynccontextmanager
+async def connect(**more):
+    conn = await asyncpg.connect(**{**WHERE, **more})
+    try:
+        yield conn
+    finally:
+        await conn.close(timeout=10)
 
-    def __init__(self, **more):
-        self.more = more
 
-    async def __aenter__(self):
-        self.conn = await asyncpg.connect(**{**WHERE, **self.more})
-        return self.conn
-
-    async def __aexit__(self, *_):
-        await self.conn.close(timeout=10)
+@contextlib.asynccontextmanager
+async def several(count):
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(connect()) for _ in range(count)]
 
 
 async def afails(kind, awaitable):
@@ -162,18 +164,16 @@ if BLOCKS:
 
     @check("one prepared statement goes from server to server")
     async def _():
-        mine, *holders = [await asyncpg.connect(**WHERE) for _ in range(5)]
-        statement = await mine.prepare("SELECT pg_backend_pid()")
-        for conn in holders:
-            await conn.execute("BEGIN; SELECT 1")
-        pids = set()
-        for conn in holders:
-            # In transaction mode all servers are held but the one that this rollback lets go.
-            await conn.execute("ROLLBACK")
-            pids.add(await statement.fetchval())
-            await conn.execute("BEGIN; SELECT 1")
-        for conn in [mine, *holders]:
-            await conn.close()
+        async with several(5) as (mine, *holders):
+            statement = await mine.prepare("SELECT pg_backend_pid()")
+            for conn in holders:
+                await conn.execute("BEGIN; SELECT 1")
+            pids = set()
+            for conn in holders:
+                # In transaction mode all servers are held but the one that this rollback lets go.
+                await conn.execute("ROLLBACK")
+                pids.add(await statement.fetchval())
+                await conn.execute("BEGIN; SELECT 1")
         kit.saw(pids)
 
 else:
@@ -186,13 +186,11 @@ else:
 
 @check("cached statements over interleaved connections")
 async def _():
-    conns = [await asyncpg.connect(**WHERE) for _ in range(4)]
-    for i in range(300):
-        conn = conns[i % 4]
-        assert tuple(await conn.fetchrow("SELECT $1::int + 1, $2::text", i, f"t{i}")) == (i + 1, f"t{i}")
-        assert tuple(await conn.fetchrow("SELECT $1::text, $2::int * 2", f"u{i}", i)) == (f"u{i}", i * 2)
-    for conn in conns:
-        await conn.close()
+    async with several(4) as conns:
+        for i in range(300):
+            conn = conns[i % 4]
+            assert tuple(await conn.fetchrow("SELECT $1::int + 1, $2::text", i, f"t{i}")) == (i + 1, f"t{i}")
+            assert tuple(await conn.fetchrow("SELECT $1::text, $2::int * 2", f"u{i}", i)) == (f"u{i}", i * 2)
 
 
 @check("more statements than the driver and the pooler keep")
@@ -297,7 +295,7 @@ async def _():
 async def _():
     async with connect() as conn, connect() as other:
         task = asyncio.ensure_future(conn.fetchval("SELECT 'asyncpg cancel', pg_sleep(30)"))
-        active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE $1 AND state = 'active'"
+        active = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE $1 AND wait_event = 'PgSleep'"
         while await other.fetchval(active, "SELECT 'asyncpg cancel'%") == 0:
             await asyncio.sleep(0.02)
         task.cancel()
@@ -354,11 +352,9 @@ if SESSION:
             assert await asyncio.wait_for(got, 20) == (other.get_server_pid(), "asyncpg_news", "hello")
             await conn.remove_listener("asyncpg_news", lambda *_: None)
         # As many as there are servers, so that the one with the search_path is among them.
-        conns = [await asyncpg.connect(**WHERE) for _ in range(SERVERS)]
-        for conn in conns:
-            assert await conn.fetchval("SHOW search_path") == '"$user", public'
-        for conn in conns:
-            await conn.close()
+        async with several(SERVERS) as conns:
+            for conn in conns:
+                assert await conn.fetchval("SHOW search_path") == '"$user", public'
 
 
 @check("a startup setting is the session's default")

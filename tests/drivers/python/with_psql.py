@@ -159,7 +159,7 @@ def _():
     process = start("-v", "ON_ERROR_STOP=0")
     process.stdin.write("SELECT 'psql cancel', pg_sleep(30);\nSELECT 'after';\n")
     process.stdin.flush()
-    running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT ''psql cancel''%' AND state = 'active'"
+    running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT ''psql cancel''%' AND wait_event = 'PgSleep'"
     while psql(running)[0] != "1":
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)

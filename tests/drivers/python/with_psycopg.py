@@ -1,5 +1,6 @@
 """psycopg 3: plain, server-side binding and prepared statements, pipelines, COPY, cursors, threads."""
 
+import contextlib
 import random
 import time
 
@@ -16,6 +17,12 @@ def connect(**more):
     # Statement mode has no transaction blocks, and psycopg opens one unless it is told not to.
     where = dict(host=kit.HOST, port=kit.PORT, user=kit.USER, password=kit.PASSWORD, dbname=kit.DATABASE, autocommit=not BLOCKS)
     return psycopg.connect(**{**where, **more})
+
+
+@contextlib.contextmanager
+def several(count, **more):
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(connect(**more)) for _ in range(count)]
 
 
 def one(conn, query, *args, **more):
@@ -199,13 +206,11 @@ else:
 
 @check("prepared from the first execution, over interleaved connections")
 def _():
-    conns = [connect(prepare_threshold=1, autocommit=True) for _ in range(4)]
-    for i in range(200):
-        conn = conns[i % 4]
-        assert one(conn, "SELECT %s::int + 1, %s::text", i, f"t{i}") == (i + 1, f"t{i}")
-        assert one(conn, "SELECT %s::text, %s::int * 2", f"u{i}", i) == (f"u{i}", i * 2)
-    for conn in conns:
-        conn.close()
+    with several(4, prepare_threshold=1, autocommit=True) as conns:
+        for i in range(200):
+            conn = conns[i % 4]
+            assert one(conn, "SELECT %s::int + 1, %s::text", i, f"t{i}") == (i + 1, f"t{i}")
+            assert one(conn, "SELECT %s::text, %s::int * 2", f"u{i}", i) == (f"u{i}", i * 2)
 
 
 @check("the default threshold of five")
@@ -245,18 +250,15 @@ if BLOCKS:
 
     @check("one prepared statement goes from server to server")
     def _():
-        mine = connect(prepare_threshold=0, autocommit=True)
-        holders = [connect() for _ in range(4)]
-        for conn in holders:
-            conn.execute("SELECT 1")
-        pids = set()
-        for conn in holders:
-            # In transaction mode all servers are held but the one that this rollback lets go.
-            conn.rollback()
-            pids.add(one(mine, "SELECT pg_backend_pid(), %s::int", 1)[0])
-            conn.execute("SELECT 1")
-        for conn in [mine, *holders]:
-            conn.close()
+        with connect(prepare_threshold=0, autocommit=True) as mine, several(4) as holders:
+            for conn in holders:
+                conn.execute("SELECT 1")
+            pids = set()
+            for conn in holders:
+                # In transaction mode all servers are held but the one that this rollback lets go.
+                conn.rollback()
+                pids.add(one(mine, "SELECT pg_backend_pid(), %s::int", 1)[0])
+                conn.execute("SELECT 1")
         kit.saw(pids)
 
 
@@ -407,7 +409,7 @@ def _():
                 error = fails(psycopg.errors.QueryCanceled, lambda: conn.execute("SELECT 'psycopg cancel', pg_sleep(30)"))
                 assert error.sqlstate == "57014"
             else:
-                while one(other, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND state = 'active'", "SELECT 'psycopg cancel'%") == (0,):
+                while one(other, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND wait_event = 'PgSleep'", "SELECT 'psycopg cancel'%") == (0,):
                     time.sleep(0.02)
                 conn.cancel_safe()
 
@@ -483,13 +485,11 @@ if SESSION:
     @check("what a session left is gone for the next")
     def _():
         # As many as there are servers, so that the one of the check above is among them.
-        conns = [connect(autocommit=True) for _ in range(SERVERS)]
-        for conn in conns:
-            assert one(conn, "SHOW search_path") == ('"$user", public',)
-            assert one(conn, "SELECT to_regclass('pg_temp.psycopg_temp')") == (None,)
-        assert one(conns[0], "SELECT pg_try_advisory_lock(42)") == (True,)
-        for conn in conns:
-            conn.close()
+        with several(SERVERS, autocommit=True) as conns:
+            for conn in conns:
+                assert one(conn, "SHOW search_path") == ('"$user", public',)
+                assert one(conn, "SELECT to_regclass('pg_temp.psycopg_temp')") == (None,)
+            assert one(conns[0], "SELECT pg_try_advisory_lock(42)") == (True,)
 
 
 @check("a clean close")

@@ -265,7 +265,7 @@ def _():
         if i == 0:
             assert fails(psycopg2.errors.QueryCanceled, lambda: run(conn, "SELECT 'psycopg2 cancel', pg_sleep(30)")).pgcode == "57014"
         else:
-            while one(other, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND state = 'active'", "SELECT 'psycopg2 cancel'%") == (0,):
+            while one(other, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND wait_event = 'PgSleep'", "SELECT 'psycopg2 cancel'%") == (0,):
                 time.sleep(0.02)
             conn.cancel()
 

@@ -1,6 +1,7 @@
 """SQLAlchemy 2: Core and ORM over psycopg, and over asyncpg by asyncio; its pools, pre-ping, savepoints, bulk inserts."""
 
 import asyncio
+import contextlib
 import datetime
 import decimal
 import threading
@@ -270,19 +271,18 @@ if BLOCKS:
     @check("asyncpg: one prepared statement goes from server to server")
     async def _():
         alone = create_async_engine(url("asyncpg"), poolclass=sa.NullPool)
-        mine = await (await alone.connect()).execution_options(isolation_level="AUTOCOMMIT")
-        holders = [await alone.connect() for _ in range(4)]
         where = sa.select(sa.func.pg_backend_pid(), sa.literal("prepared"))
         pids = set()
-        for conn in holders:
-            await conn.execute(sa.text("SELECT 1"))
-        for conn in holders:
-            # In transaction mode all servers are held but the one that this rollback lets go.
-            await conn.rollback()
-            pids.add((await mine.execute(where)).one()[0])
-            await conn.execute(sa.text("SELECT 1"))
-        for conn in [mine, *holders]:
-            await conn.close()
+        async with contextlib.AsyncExitStack() as stack:
+            mine, *holders = [await stack.enter_async_context(alone.connect()) for _ in range(5)]
+            await mine.execution_options(isolation_level="AUTOCOMMIT")
+            for conn in holders:
+                await conn.execute(sa.text("SELECT 1"))
+            for conn in holders:
+                # In transaction mode all servers are held but the one that this rollback lets go.
+                await conn.rollback()
+                pids.add((await mine.execute(where)).one()[0])
+                await conn.execute(sa.text("SELECT 1"))
         kit.saw(pids)
 
     @check("asyncpg: a streamed result")

@@ -722,7 +722,7 @@ async fn errors(kit: &Kit) {
             let result = conn.query("SELECT 'tokio cancel', pg_sleep(30)", &[]).await;
             (code(result), conn)
         });
-        let active = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT ''tokio cancel%' AND state = 'active'";
+        let active = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT ''tokio cancel%' AND wait_event = 'PgSleep'";
         while other.query(active, &[]).await?.is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
