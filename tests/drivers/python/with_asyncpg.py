@@ -166,6 +166,8 @@ if BLOCKS:
     async def _():
         async with several(5) as (mine, *holders):
             statement = await mine.prepare("SELECT pg_backend_pid()")
+            # The driver sends no Sync behind a prepare: that comes, and the server goes, with an execution.
+            await statement.fetchval()
             for conn in holders:
                 await conn.execute("BEGIN; SELECT 1")
             pids = set()

@@ -39,6 +39,9 @@ def execute(query):
 
 # In session mode each client has a server for as long as it goes on, so that not all can go at a time.
 CROWD = kit.SERVERS - 2 if SESSION else CLIENTS
+# A thread for each: pgbench's threads stand still while one of their clients prepares a statement, also for those that have
+# a server in a transaction and would have to give it back first.
+CLIENTS_AND_THREADS = "-c", CROWD, "-j", CROWD
 
 
 @check("initialises its tables")
@@ -63,7 +66,7 @@ for protocol in "simple", "extended", "prepared":
         @check(f"{protocol}: TPC-B, and the books balance")
         def _(protocol=protocol):
             before = rows("SELECT count(*) FROM pgbench_history")[0][0]
-            out = pgbench("-n", "-M", protocol, "-c", CROWD, "-j", 2, "-t", 60)
+            out = pgbench("-n", "-M", protocol, *CLIENTS_AND_THREADS, "-t", 60)
             assert f"actually processed: {CROWD * 60}/{CROWD * 60}" in out, out
             assert rows("SELECT count(*) FROM pgbench_history")[0][0] == before + CROWD * 60
             sums = rows(
@@ -77,7 +80,7 @@ for protocol in "simple", "extended", "prepared":
         def _(protocol=protocol):
             out = script(
                 "\\set n random(1, 100000)\n\\startpipeline\nBEGIN;\nSELECT :n AS a;\nSELECT abalance FROM pgbench_accounts WHERE aid = :n;\nCOMMIT;\n\\endpipeline\n",
-                protocol, "-c", CROWD, "-t", 40)
+                protocol, *CLIENTS_AND_THREADS, "-t", 40)
             assert f"actually processed: {CROWD * 40}/{CROWD * 40}" in out, out
 
     @check(f"{protocol}: single statements, each client counts its own")
@@ -89,7 +92,7 @@ for protocol in "simple", "extended", "prepared":
             f"SELECT count(*) AS seen FROM pgbench_tags WHERE protocol = '{protocol}' AND client = :client_id AND n = :r \\gset\n"
             "SELECT :r / least(:seen, 1);\n"
             f"INSERT INTO pgbench_pids SELECT '{protocol}', :client_id, pg_backend_pid() FROM pg_sleep(0.0005 * (:r % 5)) ON CONFLICT DO NOTHING;\n",
-            protocol, "-c", CROWD, "-j", 2, "-t", kit.ROUNDS)
+            protocol, *CLIENTS_AND_THREADS, "-t", kit.ROUNDS)
         assert f"actually processed: {CROWD * kit.ROUNDS}/{CROWD * kit.ROUNDS}" in out, out
         counted = rows(f"SELECT count(*), count(DISTINCT client) FROM pgbench_tags WHERE protocol = '{protocol}'")
         assert counted == [(CROWD * kit.ROUNDS, CROWD)], counted
@@ -113,7 +116,7 @@ for protocol in "simple", "extended", "prepared":
 
 @check("select only, built in")
 def _():
-    out = pgbench("-n", "-M", "prepared", "-S", "-c", CROWD, "-j", 2, "-t", 300)
+    out = pgbench("-n", "-M", "prepared", "-S", *CLIENTS_AND_THREADS, "-t", 300)
     assert f"actually processed: {CROWD * 300}/{CROWD * 300}" in out, out
 
 

@@ -462,9 +462,10 @@ async fn transactions(kit: &Kit) {
                 pids.insert(mine.query_one(&statement, &[]).await?.get(0));
                 conn.batch_execute("BEGIN").await?;
             }
+            // These first: the Close that a dropped statement sends may wait for a server.
+            close_all(holders).await?;
             drop(statement);
             mine.close().await?;
-            close_all(holders).await?;
             k.saw(&pids);
             Ok(())
         },
