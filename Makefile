@@ -16,7 +16,7 @@ test:
 	@scripts/test
 
 build:
-	cargo build --release --bin aether
+	@scripts/build
 
 static:
 	@scripts/static

@@ -101,11 +101,24 @@ need_postgres() {
     export PGBIN
 }
 
+# Everything that is made goes under target/.
+need_target() {
+    if ! mkdir -p "$TARGET" 2>/dev/null || ! [ -w "$TARGET" ]; then
+        die "cannot write to $TARGET: take a copy of the checkout of your own, or set CARGO_TARGET_DIR"
+    fi
+}
+
 # Rust's linker is the C compiler's; rustup does not bring one.
 need_rust() {
+    local wanted have
+    need_target
     # A login shell has this on its path already; sudo and CI may not.
     command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
     command -v cargo >/dev/null || die "there is no cargo: install Rust from https://rustup.rs"
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$ROOT/Cargo.toml")
+    have=$(cd "$ROOT" && cargo --version | awk '{ print $2 }')
+    printf '%s\n' "$wanted" "${have%%-*}" | sort -VC \
+        || die "Rust $have is too old, Aether needs $wanted or newer: run 'rustup update', or install Rust from https://rustup.rs"
     command -v cc >/dev/null || install_packages gcc libc6-dev
 }
 

@@ -5,7 +5,7 @@
 
 /// Largest startup packet, length word included (PostgreSQL: `MAX_STARTUP_PACKET_LENGTH` plus the length word).
 pub const STARTUP_PACKET_MAX: usize = 10_004;
-/// Largest password or SASL message of a client, length word included. PostgreSQL's own limit is 65,535.
+/// Largest password in clear of a client, length word included. PostgreSQL's own limit is 65,535.
 pub const PASSWORD_MESSAGE_MAX: usize = 65_535;
 /// Largest SASL message that SCRAM needs. Nothing that libpq or any driver sends comes near.
 pub const SASL_MESSAGE_MAX: usize = 1_024;
@@ -21,6 +21,8 @@ pub const LOGIN_MESSAGE_MAX: usize = 30_000;
 pub const LOGIN_NOTICES_MAX: usize = 8 * 1024;
 /// Largest ParameterStatus that is looked at; a larger one passes, and its server is not used again.
 pub const PARAMETER_STATUS_MAX: usize = 16 * 1024;
+/// The SQLSTATE of a server's error is looked for in so many bytes from its start; PostgreSQL puts it within the first thirty.
+pub const ERROR_CODE_WITHIN: usize = 128;
 /// Most parameters remembered per server. PostgreSQL reports some fifteen.
 pub const PARAMETERS_MAX: usize = 256;
 /// One read, and the size of the loop's one buffer beside the carry.
@@ -65,11 +67,14 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 pub const RETRY_FIRST_MS: u64 = 50;
 /// Longest pause between attempts to reach a server: service resumes within this time of the server's return.
 pub const RETRY_MAX_MS: u64 = 500;
-/// Pause before idle connections are made again after one could not be made.
+/// Pause before idle connections are made again after one could not be made; it doubles with each login that is refused.
 pub const REFILL_PAUSE_MS: u64 = 1_000;
+/// Longest pause before idle connections are tried again whose login the server refuses.
+pub const REFILL_PAUSE_MAX_MS: u64 = 60_000;
 /// What a client may have sent ahead of its login.
 pub const AHEAD_MAX: usize = 70_000;
-/// Client connections beyond the configured maximum that are let in to be told so.
+/// Client connections beyond the configured maximum that are let in to be told so; as many again may linger while they are
+/// told at once, more are closed without a word.
 pub const OVER_LIMIT_MAX: usize = 128;
 /// Largest command for the console.
 pub const CONSOLE_COMMAND_MAX: usize = 16 * 1024;

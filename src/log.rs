@@ -6,9 +6,13 @@ use std::io::{self, Write};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
 
-use simplelog::{ConfigBuilder, LevelFilter, WriteLogger};
+use simplelog::{ConfigBuilder, FormatItem, LevelFilter, WriteLogger, format_description};
 
 use crate::limits;
+
+/// RFC 3339 with milliseconds, in UTC: every line begins at the same width.
+const TIME: &[FormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Starts logging to standard error. To be called once.
 ///
@@ -26,17 +30,18 @@ pub fn start(level: LevelFilter) -> io::Result<Flush> {
             drop(done);
         })?;
     let config = ConfigBuilder::new()
-        .set_time_format_rfc3339()
+        .set_time_format_custom(TIME)
         .set_thread_level(LevelFilter::Off)
         .set_target_level(LevelFilter::Off)
         .set_location_level(LevelFilter::Off)
+        .add_filter_ignore_str("mio")
         .build();
     let flush = Flush {
         to: to.clone(),
         is_done,
     };
     let _ = WriteLogger::init(
-        level,
+        LevelFilter::Trace,
         config,
         Lines {
             to,
@@ -44,7 +49,13 @@ pub fn start(level: LevelFilter) -> io::Result<Flush> {
             dropped: 0,
         },
     );
+    set_level(level);
     Ok(flush)
+}
+
+/// From now on, lines less severe than this are not written.
+pub fn set_level(level: LevelFilter) {
+    log::set_max_level(level);
 }
 
 /// What goes to the thread.
@@ -123,6 +134,20 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A trailing zero was left away, so lines began at one of nine widths.
+    #[test]
+    fn every_line_begins_at_the_same_width() {
+        let shown = |nanosecond| {
+            time::OffsetDateTime::UNIX_EPOCH
+                .replace_nanosecond(nanosecond)
+                .expect("a time")
+                .format(TIME)
+                .expect("it is complete")
+        };
+        assert_eq!(shown(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(shown(36_464_240), "1970-01-01T00:00:00.036Z");
+    }
 
     /// R3: a log sink that is not read must not hold up the loop.
     #[test]

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -60,7 +60,10 @@ fn main() -> ExitCode {
 }
 
 fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
-    let given = given.into_iter().flat_map(config_option).collect();
+    let given: Vec<OsString> = given.into_iter().flat_map(config_option).collect();
+    if let Some(word) = given.iter().find(|word| !are_short_options(word)) {
+        return Err(unknown_option(word));
+    }
     let mut given = pico_args::Arguments::from_vec(given);
     if given.contains(["-h", "--help"]) {
         return Ok(Asked::Help);
@@ -85,21 +88,39 @@ fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
         .iter()
         .find(|word| word.to_string_lossy().starts_with('-'))
     {
-        return Err(format!("unknown option \"{}\"", option.to_string_lossy()));
+        return Err(unknown_option(option));
     }
     if rest.len() + usize::from(named.is_some()) > 1 {
         return Err("more than one configuration file was given".to_owned());
     }
     arguments.config = named
         .or_else(|| rest.pop().map(PathBuf::from))
-        .unwrap_or_else(default_config);
+        .or_else(default_config)
+        .ok_or("no configuration: neither ./aether.yaml nor /etc/aether/aether.yaml is there; name a file")?;
     Ok(Asked::Run(arguments))
 }
 
-/// Go's flag package taught people `-config`, which pico-args would take for six short options; and of values that need not
-/// be UTF-8, as names of files, it does not know the form with `=`.
+fn unknown_option(word: &OsStr) -> String {
+    format!("unknown option \"{}\"", word.to_string_lossy())
+}
+
+/// Whether a word with one dash, if it is one, is made of options that there are: pico-args picks those that it knows out of
+/// any word, and `-chek` would be a call for help.
+fn are_short_options(word: &OsStr) -> bool {
+    match word.as_bytes() {
+        [b'-', b'-' | b'u', ..] => true,
+        [b'-', letters @ ..] => letters.iter().all(|letter| b"vqVh".contains(letter)),
+        _ => true,
+    }
+}
+
+/// Go's flag package taught people `-config` and `-check`, which pico-args would take for so many short options; and of
+/// values that need not be UTF-8, as names of files, it does not know the form with `=`.
 fn config_option(word: OsString) -> Vec<OsString> {
     let bytes = word.as_bytes();
+    if let b"-check" | b"-help" | b"-version" = bytes {
+        return vec![OsString::from_vec([b"-", bytes].concat())];
+    }
     let option = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-"));
     match option.and_then(|option| option.strip_prefix(b"config")) {
         Some(b"") => vec!["--config".into()],
@@ -112,13 +133,11 @@ fn to_path(text: &OsStr) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-fn default_config() -> PathBuf {
-    let here = Path::new("aether.yaml");
-    if here.exists() {
-        here.to_owned()
-    } else {
-        PathBuf::from("/etc/aether/aether.yaml")
-    }
+fn default_config() -> Option<PathBuf> {
+    ["aether.yaml", "/etc/aether/aether.yaml"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.exists())
 }
 
 fn start(arguments: &Arguments) -> ExitCode {
@@ -131,9 +150,12 @@ fn start(arguments: &Arguments) -> ExitCode {
     };
     if arguments.check {
         print!("{}", config::effective(&config));
+        let user = arguments.user.as_deref().or(config.server.user.as_deref());
+        let user = user.and_then(|name| known_user(name).err());
         config
             .warnings
             .iter()
+            .chain(&user)
             .for_each(|warning| eprintln!("aether: warning: {warning}"));
         return ExitCode::SUCCESS;
     }
@@ -149,8 +171,15 @@ fn start(arguments: &Arguments) -> ExitCode {
 fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     net::block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
     let listeners = net::listen(&config.server.listen)?;
-    become_user(arguments.user.as_deref().or(config.server.user.as_deref()))?;
-    let flush = lines::start(level(&config, arguments))
+    let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
+    let user = arguments.user.clone().or(config.server.user.clone());
+    let was_root = geteuid().is_root();
+    become_user(user.as_deref())?;
+    if let Some(user) = user.filter(|_| was_root) {
+        config.warnings.extend(unreadable(&path, &user));
+    }
+    let level = level(arguments);
+    let flush = lines::start(level.unwrap_or(config.server.log_level))
         .map_err(|error| format!("cannot start the log: {error}"))?;
     net::fit_descriptors(&mut config);
     config
@@ -167,21 +196,48 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         env!("CARGO_PKG_VERSION"),
         std::process::id()
     );
-    let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
-    let result =
-        net::run(config, path, listeners).map_err(|error| format!("the loop has failed: {error}"));
+    let origin = net::Origin {
+        path,
+        level,
+        listen: config.server.listen.clone(),
+        user: config.server.user.clone(),
+        user_is_given: arguments.user.is_some(),
+        mock_secret: config.auth.mock_secret.clone(),
+    };
+    let result = net::run(config, origin, listeners)
+        .map_err(|error| format!("the loop has failed: {error}"));
     log::info!("stopped");
     flush.wait();
     result
 }
 
-fn level(config: &Config, arguments: &Arguments) -> LevelFilter {
+/// What the command line says of the log; it wins over the configuration.
+fn level(arguments: &Arguments) -> Option<LevelFilter> {
     match (arguments.quiet, arguments.verbose) {
-        (true, _) => LevelFilter::Warn,
-        (false, 0) => config.server.log_level,
-        (false, 1) => LevelFilter::Debug,
-        (false, _) => LevelFilter::Trace,
+        (true, _) => Some(LevelFilter::Warn),
+        (false, 0) => None,
+        (false, 1) => Some(LevelFilter::Debug),
+        (false, _) => Some(LevelFilter::Trace),
     }
+}
+
+/// A user of this machine who may serve.
+fn known_user(name: &str) -> Result<User, String> {
+    let user = User::from_name(name).map_err(|error| error.desc().to_owned())?;
+    let user = user.ok_or_else(|| format!("there is no user \"{name}\" on this machine"))?;
+    if user.uid.is_root() {
+        return Err(format!("refuses to run as root, and \"{name}\" is root"));
+    }
+    Ok(user)
+}
+
+/// What root could read and its successor cannot: that would come to light at the first reload.
+fn unreadable(path: &Path, user: &str) -> Vec<String> {
+    let errors = config::load(path).err().unwrap_or_default();
+    let text = |error| {
+        format!("a reload would fail: user \"{user}\" cannot read what root could: {error}")
+    };
+    errors.iter().map(text).collect()
 }
 
 /// Gives root away for good.
@@ -199,11 +255,7 @@ fn become_user(name: Option<&str>) -> Result<(), String> {
     let name = name.ok_or(
         "refuses to run as root: say with server.user, or with --user, which user to become",
     )?;
-    let user = User::from_name(name).map_err(|error| error.desc().to_owned())?;
-    let user = user.ok_or_else(|| format!("there is no user \"{name}\" on this machine"))?;
-    if user.uid.is_root() {
-        return Err(format!("refuses to run as root, and \"{name}\" is root"));
-    }
+    let user = known_user(name)?;
     let given_away = setgroups(&[user.gid])
         .and_then(|()| setgid(user.gid))
         .and_then(|()| setuid(user.uid));

@@ -15,6 +15,8 @@ const DISCARD_ALL: &str = "DISCARD ALL";
 pub struct Reset {
     /// ReadyForQuery messages still to come.
     ready: usize,
+    /// The query in progress has said what it did. A ReadyForQuery without that is the answer to something else.
+    complete: bool,
 }
 
 /// What an answer leads to.
@@ -49,13 +51,19 @@ impl Reset {
                 ready += 1;
             }
         }
-        (ready > 0).then_some(Reset { ready })
+        (ready > 0).then_some(Reset {
+            ready,
+            complete: false,
+        })
     }
 
     /// Appends the check query.
     pub fn check(check_query: &str, out: &mut Vec<u8>) -> Reset {
         frontend::query(out, check_query.as_bytes());
-        Reset { ready: 1 }
+        Reset {
+            ready: 1,
+            complete: false,
+        }
     }
 
     /// Looks at one message. ParameterStatus, notices and notifications mean nothing here.
@@ -63,7 +71,11 @@ impl Reset {
         match tag {
             b'Z' => self.ready(body),
             b'E' => Outcome::Unfit(Refusal::read(body, Blame::Server).text()),
-            b'C' | b'T' | b'D' | b'I' | b'S' | b'N' | b'A' => Outcome::More,
+            b'C' | b'I' => {
+                self.complete = true;
+                Outcome::More
+            }
+            b'T' | b'D' | b'S' | b'N' | b'A' => Outcome::More,
             other => Outcome::Unfit(format!(
                 "an unexpected message of type \"{}\"",
                 printable(&[other])
@@ -72,6 +84,11 @@ impl Reset {
     }
 
     fn ready(&mut self, body: &[u8]) -> Outcome {
+        if !std::mem::take(&mut self.complete) {
+            return Outcome::Unfit(
+                "it was ready for a query before it had answered one".to_owned(),
+            );
+        }
         self.ready -= 1;
         match (self.ready, body) {
             (0, b"I") => Outcome::Done,
@@ -106,6 +123,19 @@ mod tests {
             assert_eq!(reset.step(tag, body), Outcome::More);
         }
         assert_eq!(reset.step(b'Z', b"I"), Outcome::Done);
+    }
+
+    /// Found by reading: the answer to a Sync that a failed COPY had not swallowed was taken for the reset's, and the reset's
+    /// own last answer came to the next client.
+    #[test]
+    fn an_answer_to_what_the_client_has_left_behind_is_not_the_resets() {
+        let mut reset = Reset::release(
+            TransactionStatus::Idle,
+            Some("DISCARD ALL"),
+            &mut Vec::new(),
+        )
+        .expect("something to run");
+        assert!(matches!(reset.step(b'Z', b"I"), Outcome::Unfit(_)));
     }
 
     #[test]

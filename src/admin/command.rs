@@ -50,21 +50,27 @@ pub(super) fn parse(text: &str) -> Result<Option<Command>, Refusal> {
                 nearest(what, SHOW.iter().map(|(word, _)| *word)),
             )),
         },
+        [what] => {
+            let word = SHOW
+                .iter()
+                .map(|(word, _)| *word)
+                .find(|word| *word == what && what != "HELP");
+            Err(unknown(text, word))
+        }
         _ => Err(unknown(text, None)),
     }
 }
 
 fn unknown(text: &str, nearest: Option<&str>) -> Refusal {
     let text = printable(text.trim().as_bytes());
-    let hint = match nearest {
-        Some(word) => format!("Did you mean SHOW {word}? SHOW HELP lists all commands."),
-        None => "SHOW HELP lists all commands.".to_owned(),
-    };
-    Refusal::error(
+    let refusal = Refusal::error(
         b"42601",
         format!("invalid command '{text}', use SHOW HELP;"),
-    )
-    .hint(hint)
+    );
+    match nearest {
+        Some(word) => refusal.hint(format!("Did you mean SHOW {word}?")),
+        None => refusal,
+    }
 }
 
 #[cfg(test)]
@@ -82,6 +88,15 @@ mod tests {
     fn a_wrong_command_names_the_nearest() {
         let refusal = parse("show pool").expect_err("no such command");
         assert!(String::from_utf8_lossy(&refusal.hint.unwrap_or_default()).contains("SHOW POOLS"));
-        assert!(parse("select 1").is_err());
+        let refusal = parse("pools;").expect_err("no such command");
+        assert_eq!(
+            refusal.hint.as_deref(),
+            Some(&b"Did you mean SHOW POOLS?"[..])
+        );
+        for text in ["select 1", "help"] {
+            let refusal = parse(text).expect_err("no such command");
+            assert!(refusal.message.ends_with(b"use SHOW HELP;"));
+            assert_eq!(refusal.hint, None, "that is said already");
+        }
     }
 }

@@ -300,7 +300,7 @@ fn pool_row(pool: &Pool, user: &str, tally: &Tally) -> Row {
         number(pool.total()),
         number(pool.sessions_ended + tally.sessions),
         number(mean(counters.idle_us, counters.idle_ends)),
-        pool.failure.as_ref().map(|failure| failure.refusal.text()),
+        pool.last_error().map(|refusal| refusal.text()),
     ]
 }
 

@@ -401,3 +401,36 @@ fn a_secret_in_the_wrong_form_says_what_to_configure() {
         assert!(refusal.hint.is_some() && refusal.code() == "28P01");
     }
 }
+
+/// Found by reading: a SCRAM verifier that clear passwords are held against had its keys derived at every login.
+#[test]
+fn a_clear_password_is_derived_once_and_a_wrong_one_is_not_remembered() {
+    let (mut ring, mut random, mut out) = (ring(), random(), Vec::new());
+    let stored = scram_secret("secret");
+    let mut login = |password: &[u8]| {
+        let method = AuthMethod::Password;
+        let begun = Verify::begin(
+            method,
+            "me",
+            Some(&stored),
+            1,
+            &mut ring,
+            &mut random,
+            &mut out,
+        );
+        let Progress::Next(verify) = begun else {
+            panic!("asks for the password")
+        };
+        match verify.step(password, &mut ring, &mut out) {
+            Ok(Progress::Derive(verify, job)) => {
+                let done = verify.derived(&job.run(), &mut ring, &mut out);
+                (true, matches!(done, Ok(Progress::Done)))
+            }
+            other => (false, matches!(other, Ok(Progress::Done))),
+        }
+    };
+    assert_eq!(login(b"wrong\0"), (true, false));
+    assert_eq!(login(b"wrong\0"), (true, false));
+    assert_eq!(login(b"secret\0"), (true, true));
+    assert_eq!(login(b"secret\0"), (false, true));
+}

@@ -27,7 +27,10 @@ enum State {
     /// The password in clear is to come.
     Password { stored: Option<Stored> },
     /// The password is being derived, to be compared with the verifier.
-    Comparing { verifier: ScramVerifier },
+    Comparing {
+        verifier: ScramVerifier,
+        job: KeyDerivation,
+    },
     /// The answer to the salt is to come; `expected` is `None` for those who cannot succeed.
     Md5 {
         expected: Option<Zeroizing<Vec<u8>>>,
@@ -140,6 +143,15 @@ impl Verify {
         })
     }
 
+    /// Largest message that is waited for, length word included.
+    pub fn message_max(&self) -> usize {
+        match self.state {
+            State::Password { .. } => limits::PASSWORD_MESSAGE_MAX,
+            // A mechanism's name and a length come before the first message.
+            _ => limits::SASL_MESSAGE_MAX + 64,
+        }
+    }
+
     /// Looks at the body of one `p` message; answers are appended to `out`.
     ///
     /// # Errors
@@ -234,7 +246,10 @@ impl Verify {
                         return Ok(Progress::Derive(
                             Verify {
                                 user,
-                                state: State::Comparing { verifier },
+                                state: State::Comparing {
+                                    verifier,
+                                    job: job.clone(),
+                                },
                             },
                             job,
                         ));
@@ -264,10 +279,11 @@ impl Verify {
         let Verify { user, state } = self;
         let keys = Keys::new(salted);
         match state {
-            State::Comparing { verifier } if same(&keys.stored_key, &verifier.stored_key) => {
+            State::Comparing { verifier, job } if same(&keys.stored_key, &verifier.stored_key) => {
+                ring.remember(&job, keys);
                 Ok(Progress::Done)
             }
-            State::Comparing { .. } => Err(failed(&user)),
+            State::Comparing { .. } => Err(failed(&user)), // not remembered: guesses would push the others out
             State::Preparing { job, nonce } => {
                 let verifier = Verifier {
                     scram: verifier(&job, &keys),

@@ -172,17 +172,15 @@ impl Parameters {
         }
         let names = KEYS.iter().map(|(name, _)| *name);
         match nearest(key, names) {
-            Some(name) => format!(
-                "unknown parameter \"{}\"; did you mean \"{name}\"?",
-                shorten(key)
-            ),
+            Some(name) => format!("unknown parameter; did you mean \"{name}\"?"),
             None if key.starts_with("pass") => {
                 "an unknown parameter begins with pass; did you mean password=...?".to_owned()
             }
-            None => format!(
-                "unknown parameter \"{}\"; a setting of PostgreSQL goes into options=-c%20name%3Dvalue",
-                shorten(key)
-            ),
+            None => {
+                "unknown parameter; a setting of PostgreSQL goes into options=-c%20name%3Dvalue \
+                     (if it is part of a password, percent-encode '/', '?', '&' and '=' in it)"
+                    .to_owned()
+            }
         }
     }
 
@@ -251,6 +249,28 @@ const KEYS: [(&str, Fate); 56] = [
     ("oauth_client_secret", Fate::Refused("OAuth is not available")), ("oauth_scope", Fate::Refused("OAuth is not available")),
     ("oauth_ca_file", Fate::Refused("OAuth is not available")),
     ("ssl", Fate::Only(&[], "write sslmode=disable")),
+];
+
+/// Words of libpq that may be repeated where they are refused.
+const REFUSED_VALUES: [&str; 18] = [
+    "require",
+    "verify-ca",
+    "verify-full",
+    "direct",
+    "read-write",
+    "read-only",
+    "primary",
+    "standby",
+    "prefer-standby",
+    "random",
+    "true",
+    "on",
+    "yes",
+    "1",
+    "database",
+    "3.2",
+    "latest",
+    "false",
 ];
 
 /// Splits what follows `postgres://` as libpq does: the first `@` before the first `/` ends user and password.
@@ -434,9 +454,11 @@ fn judge(parameters: &Parameters) -> Result<Vec<String>, String> {
             Fate::Refused(why) => return Err(format!("\"{name}\" is not supported: {why}")),
             Fate::Only(accepted, _) if accepted.contains(&value) => {}
             Fate::Only(accepted, why) => {
-                let value = shorten(value);
+                // Behind an unencoded '/' or '?' any other text may be a piece of a password.
+                let shown = REFUSED_VALUES.iter().find(|known| **known == value);
                 return Err(format!(
-                    "{name}={value} is not supported: {why} (accepted: {})",
+                    "{name}={} is not supported: {why} (accepted: {})",
+                    shown.unwrap_or(&"(not shown)"),
                     accepted.join(", ")
                 ));
             }
@@ -514,10 +536,6 @@ fn startup(parameters: &Parameters, warnings: &mut Vec<String>) -> Vec<(String, 
     .into_iter()
     .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
     .collect()
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(60).collect()
 }
 
 #[cfg(test)]
@@ -687,7 +705,7 @@ mod tests {
             );
             assert!(error.contains("sslmode=disable on a trusted network"));
         }
-        assert!(error("postgres://h/d?sslmode=nonsense").contains("sslmode=nonsense"));
+        assert!(error("postgres://h/d?sslmode=nonsense").contains("sslmode=(not shown)"));
     }
 
     #[test]
@@ -748,6 +766,12 @@ mod tests {
     }
 
     #[test]
+    fn a_word_of_libpq_that_is_refused_is_repeated() {
+        assert!(error("postgres://h/d?sslmode=verify-full").starts_with("sslmode=verify-full is"));
+        assert!(error("postgres://h/d?replication=database").contains("replication=database is"));
+    }
+
+    #[test]
     fn an_unknown_key_is_told_its_nearest_name() {
         assert!(
             error("postgres://h/d?aplication_name=x")
@@ -800,6 +824,12 @@ mod tests {
             "host=h password='hunter2",
             "host=h password=a hunter2=x",
             "host=h password=a hunter2 user=x",
+            // Passwords x/?..., with '/' and '?' as they are.
+            "postgres://u:x/?sslmode=hunter2@h/d",
+            "postgres://u:x/?gssencmode=hunter2@h/d",
+            "postgres://u:x/?hunter2=y@h/d",
+            "postgres://u:x/?sslmodehunter2=y@h/d",
+            "postgres://u:x/?hunter2@h/d",
         ] {
             assert!(!error(text).contains("ter2"), "{text}: {}", error(text));
         }

@@ -15,7 +15,8 @@ use self::auth::Logins;
 use self::pool::Draft;
 use super::yaml::{ConfigError, Field, Outside, Place, Problems, Section, document};
 use super::{
-    AdminConfig, AuthConfig, AuthMethod, CONSOLE_NAMES, Config, NAME_MAX, PoolConfig, Stored,
+    AdminConfig, AuthConfig, AuthMethod, CONSOLE_NAMES, Config, NAME_MAX, PoolConfig,
+    ScramVerifier, Stored,
 };
 
 /// The sections.
@@ -216,11 +217,11 @@ fn warn_of_databases(databases: &BTreeMap<String, Draft>, problems: &mut Problem
         .into_iter()
         .filter(|name| databases.contains_key(*name))
         .collect();
+    let left = CONSOLE_NAMES.iter().find(|name| !hidden.contains(name));
     for name in &hidden {
-        let consequence = if hidden.len() == CONSOLE_NAMES.len() {
-            "cannot be reached"
-        } else {
-            "is only reached by its other name"
+        let consequence = match left {
+            None => "cannot be reached".to_owned(),
+            Some(other) => format!("is only reached as \"{other}\""),
         };
         let text = format!(
             "a database named \"{name}\" hides the console of that name, which {consequence}"
@@ -248,6 +249,9 @@ fn warn_of_secrets<'a>(
             (Stored::Scram(_), _) if own_roles => {
                 "is known by a SCRAM verifier only: Aether cannot log in to servers as this user where they ask for a \
                  password; store the password, or give the pool a user of its own"
+            }
+            (Stored::Plain(secret), _) if ScramVerifier::is_meant(secret.expose()) => {
+                "has a secret that begins like a SCRAM verifier and is none: it is taken for the password itself"
             }
             (Stored::Plain(secret), method)
                 if secret.expose().is_empty() && method != AuthMethod::Trust =>

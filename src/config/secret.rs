@@ -80,6 +80,11 @@ fn is_md5(text: &[u8]) -> bool {
 }
 
 impl ScramVerifier {
+    /// Whether a text begins as one does.
+    pub fn is_meant(text: &[u8]) -> bool {
+        text.starts_with(SCRAM_PREFIX)
+    }
+
     /// Reads `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`. `None` for anything else: at least one iteration, a
     /// salt that is not empty, keys of 32 bytes, strict base64.
     pub fn parse(text: &[u8]) -> Option<ScramVerifier> {

@@ -61,8 +61,8 @@ pub(super) enum Node {
     Null,
     Flag(bool),
     Count(u64),
-    /// A number that is negative, broken or huge.
-    OtherNumber,
+    /// A number that is negative, broken or huge, as text.
+    OtherNumber(String),
     Text(String),
     List(Vec<Node>),
     /// In the order of the file, duplicates included.
@@ -75,7 +75,7 @@ impl Node {
         match self {
             Node::Null => "nothing",
             Node::Flag(_) => "true or false",
-            Node::Count(_) | Node::OtherNumber => "a number",
+            Node::Count(_) | Node::OtherNumber(_) => "a number",
             Node::Text(_) => "a text",
             Node::List(_) => "a list",
             Node::Map(_) => "keys and values",
@@ -87,6 +87,7 @@ impl Node {
         match self {
             Node::Flag(flag) => flag.to_string(),
             Node::Count(count) => count.to_string(),
+            Node::OtherNumber(text) => text.clone(),
             Node::Text(text) if !text.contains("://") => {
                 format!("{:?}", text.chars().take(60).collect::<String>())
             }
@@ -106,8 +107,51 @@ pub(super) fn document(text: &str, file: &str) -> Result<Node, ConfigError> {
             file: file.to_owned(),
             line: error.location().map(|location| location.line()),
             key: String::new(),
-            text: format!("not valid YAML: {}", without_path(&error.to_string())),
+            text: format!(
+                "not valid YAML: {}",
+                usual_slip(text, &error)
+                    .map_or_else(|| without_path(&error.to_string()), str::to_owned)
+            ),
         })
+}
+
+/// What is usually behind an error of the YAML itself, in words that help more than the parser's. It stops at the line of the
+/// slip or at the next one.
+fn usual_slip(text: &str, error: &serde_yaml::Error) -> Option<&'static str> {
+    let line = error.location()?.line();
+    let mut lines = text
+        .lines()
+        .skip(line.saturating_sub(2))
+        .take(if line > 1 { 2 } else { 1 });
+    let indented_by_tab = |line: &str| {
+        line.chars()
+            .take_while(|c| c.is_whitespace())
+            .any(|c| c == '\t')
+    };
+    if lines.clone().any(indented_by_tab) {
+        return Some("a tab; indent with spaces");
+    }
+    lines
+        .any(|line| words(line).any(is_unquoted))
+        .then_some("a text that begins with *, [, @, % or ` means something else; put it in quotes")
+}
+
+/// The beginnings of keys and values in a line.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    let line = line.trim_start().trim_start_matches("- ");
+    let after = move |separator: &'static str| {
+        line.match_indices(separator)
+            .filter_map(move |(at, _)| line.get(at + separator.len()..))
+    };
+    std::iter::once(line)
+        .chain([": ", "{", ", "].into_iter().flat_map(after))
+        .map(str::trim_start)
+}
+
+/// Whether this cannot stand without quotes: an alias that is none, a reserved character, a list with something behind it.
+fn is_unquoted(word: &str) -> bool {
+    let address = word.starts_with('[') && word.contains("]:");
+    address || word.starts_with(['*', '@', '%', '`'])
 }
 
 /// serde_yaml puts the keys on the way in front of some errors, as they are: any bytes, perhaps a value that lost its key.
@@ -152,20 +196,20 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(u64::try_from(value).map_or(Node::OtherNumber, Node::Count))
+        Ok(u64::try_from(value).map_or_else(|_| Node::OtherNumber(value.to_string()), Node::Count))
     }
 
     // The default would put the number, perhaps a password, into the error.
-    fn visit_u128<E>(self, _: u128) -> Result<Node, E> {
-        Ok(Node::OtherNumber)
+    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
+        Ok(Node::OtherNumber(value.to_string()))
     }
 
-    fn visit_i128<E>(self, _: i128) -> Result<Node, E> {
-        Ok(Node::OtherNumber)
+    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
+        Ok(Node::OtherNumber(value.to_string()))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
-        Ok(Node::OtherNumber)
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::OtherNumber(format!("{value:?}")))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Node, E> {
@@ -259,6 +303,12 @@ pub(super) struct Place {
 
 impl Place {
     fn entry(&self, name: &str, index: usize) -> Place {
+        // A connection string that lost its key.
+        let name = if name.contains("://") {
+            "(not shown)"
+        } else {
+            name
+        };
         let name = name.escape_debug();
         let key = if self.key.is_empty() {
             name.to_string()
@@ -294,6 +344,8 @@ impl Place {
 #[derive(Default)]
 pub(super) struct Problems {
     found: Vec<(Place, String)>,
+    /// Some key is unknown: what seems to be missing may stand under it.
+    strangers: bool,
     pub(super) warnings: Vec<String>,
 }
 
@@ -317,6 +369,18 @@ impl Problems {
 
     pub(super) fn is_empty(&self) -> bool {
         self.found.is_empty()
+    }
+
+    /// How many errors there are so far.
+    pub(super) fn count(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Notes that something is missing, unless it probably stands under a wrong name, which is told already.
+    pub(super) fn add_missing(&mut self, place: &Place, text: &str) {
+        if !self.strangers {
+            self.add(place, text);
+        }
     }
 
     /// The errors, with their lines, in the order of the file.
@@ -407,6 +471,7 @@ impl<'a> Section<'a> {
             if known.contains(&key.as_str()) {
                 continue;
             }
+            problems.strangers = true;
             // Perhaps a value that lost its key.
             let hidden = key.contains(['@', ':']) || key.len() > 64;
             let place = self
@@ -492,7 +557,7 @@ impl<'a> Field<'a> {
                 None
             }
             Node::Text(text) => Some(text),
-            Node::Flag(_) | Node::Count(_) | Node::OtherNumber => {
+            Node::Flag(_) | Node::Count(_) | Node::OtherNumber(_) => {
                 problems.add(
                     &self.place,
                     format!(
@@ -551,7 +616,9 @@ impl<'a> Field<'a> {
         };
         let found = words.iter().find(|(word, _)| word == text);
         if found.is_none() {
-            self.wrong(&one_of(words), problems);
+            let meant = nearest(text, words.iter().map(|(word, _)| *word));
+            let advice = meant.map(|word| format!("; did you mean \"{word}\"?"));
+            self.wrong(&(one_of(words) + &advice.unwrap_or_default()), problems);
         }
         found.map(|(_, value)| *value)
     }
@@ -585,7 +652,7 @@ impl<'a> Field<'a> {
             Node::Count(count) => units::duration(&count.to_string()),
             other => Err(format!(
                 "found {}, expected {}",
-                other.kind(),
+                other.shown(),
                 units::DURATION_FORMS
             )),
         };

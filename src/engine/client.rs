@@ -12,6 +12,7 @@ use crate::limits;
 use crate::pool::Kind;
 use crate::pool::cancel::CancelKey;
 use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::take_cstr;
 
 /// A client.
 pub struct Client {
@@ -39,14 +40,28 @@ pub struct Session {
     pub application_name: String,
     /// Where it wants to go.
     pub(super) place: Place,
-    /// Startup parameters as given, without user and database.
-    pub(super) parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Startup parameters as given, without user and database: names and values, a zero byte behind each. In one piece, so that
+    /// thousands of them cost no more than the packet that brought them.
+    pub(super) parameters: Box<[u8]>,
     /// Minor version of the protocol.
     pub(super) minor: u32,
     /// What it may cancel itself with; from the welcome on.
     pub(super) cancel: Option<CancelKey>,
     /// What its servers must have been started with; once it is authenticated.
     pub(super) kind: Option<Rc<Kind>>,
+}
+
+impl Session {
+    /// Startup parameters as given, without user and database.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.parameters[..];
+        std::iter::from_fn(move || {
+            let (name, after) = take_cstr(rest)?;
+            let (value, after) = take_cstr(after)?;
+            rest = after;
+            Some((name, value))
+        })
+    }
 }
 
 /// Where a client wants to go.

@@ -290,13 +290,11 @@ impl Engine {
             "The server may have crashed or been restarted; connect again. \
                  A transaction that was being committed may or may not have been.",
         );
-        self.end_pair(
-            client,
-            key,
-            &refusal,
-            &format!("server conn crashed? {why}"),
-            host,
-        );
+        let reason = match server.relay.last_error() {
+            Some(code) => format!("server {why} after error {}", printable(&code)),
+            None => format!("server conn crashed? {why}"),
+        };
+        self.end_pair(client, key, &refusal, &reason, host);
     }
 
     /// A server broke the protocol: its connection is closed, and so is its client's.
@@ -361,7 +359,7 @@ impl Engine {
                 let pool = self
                     .pools
                     .get(server.pool)
-                    .map(|pool| pool.name.as_str())
+                    .map(crate::pool::Pool::label)
                     .unwrap_or_default();
                 log::info!(
                     "server {} of pool {pool}: closing because: {reason} (age {age}s)",

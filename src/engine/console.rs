@@ -60,13 +60,14 @@ impl Engine {
             return;
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        let input = if client.link.is_readable() {
+        // What is carried comes first: nothing tells of it again, and more would not fit behind it.
+        let carried = frame::whole(client.link.carry(), limits::CONSOLE_COMMAND_MAX);
+        let input = if !matches!(carried, Ok(None)) {
+            Input::Bytes(client.link.take_carry(&mut buffer))
+        } else if client.link.is_readable() {
             client.link.read(&mut buffer)
         } else {
-            match client.link.take_carry(&mut buffer) {
-                0 => Input::Nothing,
-                count => Input::Bytes(count),
-            }
+            Input::Nothing
         };
         match input {
             Input::Nothing => {}
@@ -94,7 +95,7 @@ impl Engine {
             let ClientState::Console(console) = &mut client.state else {
                 return;
             };
-            if console.command.is_some() {
+            if console.command.is_some() || !client.link.is_flushed() {
                 break;
             }
             match frame::whole(rest, limits::CONSOLE_COMMAND_MAX) {
@@ -313,5 +314,71 @@ impl Engine {
         } else {
             self.close_client(asker, "cancel request for an idle client", host);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Scene;
+    use super::*;
+    use crate::engine::{Event, Ready};
+
+    fn queries(count: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        (0..count).for_each(|_| frontend::query(&mut out, b"SHOW VERSION"));
+        out
+    }
+
+    /// Found by reading: a readable event that came for bytes already read made the next read find nothing, and the commands
+    /// that had come with them waited for the client to say something more.
+    #[test]
+    fn commands_sent_ahead_are_answered_although_a_read_finds_nothing() {
+        let mut scene = Scene::new();
+        let pipe = scene.console();
+        pipe.borrow_mut().input.extend(queries(3));
+        scene.ready(&pipe);
+        assert_eq!(scene.answer_console(), 1);
+        scene.ready(&pipe);
+        assert_eq!(scene.answer_console(), 1);
+        scene.ready(&pipe);
+        assert_eq!(scene.answer_console(), 1);
+    }
+
+    /// Found by reading: behind commands that waited for their turn more was read, without a limit, until it did not fit.
+    #[test]
+    fn a_flood_of_commands_is_answered_to_its_end_and_read_in_bounded_pieces() {
+        let mut scene = Scene::new();
+        scene.engine.contain(false);
+        let pipe = scene.console();
+        let many = 20_000;
+        pipe.borrow_mut().input.extend(queries(many));
+        let mut answered = 0;
+        for _ in 0..2 * many {
+            scene.ready(&pipe);
+            answered += scene.answer_console();
+        }
+        assert_eq!(answered, many);
+    }
+
+    /// A console client that does not read is sent one answer and no more: its outbox is bounded.
+    #[test]
+    fn a_console_client_that_does_not_read_is_not_read_either() {
+        let mut scene = Scene::new();
+        let pipe = scene.console();
+        pipe.borrow_mut().stuck = true;
+        let mut calls = Vec::new();
+        (0..10_000).for_each(|_| frame::message(&mut calls, b'F', |_| {}));
+        pipe.borrow_mut().input.extend(calls);
+        let who = pipe.borrow().who.expect("the engine knows it");
+        let ready = Ready {
+            read: true,
+            ..Ready::default()
+        };
+        scene.turn(vec![Event::Ready(who, ready)]);
+        let Who::Client(key) = who else {
+            panic!("a client")
+        };
+        let client = scene.engine.clients().get(key).expect("it lives");
+        assert!(client.link().held().1 < 1_000, "{:?}", client.link().held());
     }
 }

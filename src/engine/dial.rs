@@ -19,6 +19,9 @@ use crate::wire::frame;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
 
+/// Why a server is not fit that sends anything but what may come at any time.
+const UNASKED: &str = "it spoke while nobody had asked";
+
 impl Engine {
     /// Begins a server connection of a kind.
     pub(super) fn dial(&mut self, pool_key: PoolKey, kind: Rc<Kind>, host: &mut dyn Host) {
@@ -212,7 +215,13 @@ impl Engine {
                 break;
             }
             match frame::whole(rest, limits::LOGIN_MESSAGE_MAX) {
-                Ok(None) => break,
+                Ok(None) => {
+                    let idle = matches!(server.state, ServerState::Idle | ServerState::Held);
+                    if idle && rest.first().is_some_and(|tag| !b"SNAE".contains(tag)) {
+                        return self.server_unfit(key, UNASKED, host);
+                    }
+                    break;
+                }
                 Ok(Some((tag, body, after))) => {
                     self.server_message(key, tag, body, host);
                     rest = after;
@@ -249,7 +258,7 @@ impl Engine {
                     let text = Refusal::read(body, Blame::Server).text();
                     self.close_server(key, &text, host);
                 }
-                _ => self.server_unfit(key, "it spoke while nobody had asked", host),
+                _ => self.server_unfit(key, UNASKED, host),
             },
             ServerState::Checking(reset) | ServerState::Resetting(reset) => {
                 let known = tag != b'S' || server.vars.report(body);
@@ -349,13 +358,13 @@ impl Engine {
         server.retire_at = retire_at(now, pool.config.max_lifetime, host);
         log::debug!(
             "pool {}: new server connection, process {}",
-            pool.name,
+            pool.label(),
             server.pid
         );
         pool.learn(&server.kind, &server.vars);
         pool.dial_ended(&server.kind);
-        if pool.failure.take().is_some() {
-            log::info!("pool {}: the server can be reached again", pool.name);
+        if pool.login_succeeded(&server.kind) {
+            log::info!("pool {}: the server can be reached again", pool.label());
         }
         pool.stats.total.connects += 1;
         self.put_idle(key);
@@ -369,13 +378,12 @@ impl Engine {
         let (pool_key, kind) = (server.pool, server.kind.clone());
         if let Some(pool) = self.pools.get(pool_key) {
             let again = pool
-                .failure
-                .as_ref()
-                .is_some_and(|failure| failure.refusal.message == refusal.message);
-            let level = if again {
-                log::Level::Debug
+                .last_error()
+                .is_some_and(|last| last.message == refusal.message);
+            let (level, again) = if again {
+                (log::Level::Debug, " again")
             } else {
-                log::Level::Warn
+                (log::Level::Warn, "")
             };
             let hint = refusal
                 .hint
@@ -384,8 +392,8 @@ impl Engine {
                 .unwrap_or_default();
             log::log!(
                 level,
-                "pool {}: cannot log in to a server: {} [{}]{hint}",
-                pool.name,
+                "pool {}: cannot log in to a server{again}: {} [{}]{hint}",
+                pool.label(),
                 refusal.text(),
                 refusal.code()
             );
@@ -532,7 +540,7 @@ impl Engine {
         if pool.cancels >= limits::CANCELS_MAX {
             log::warn!(
                 "pool {}: a cancel request was dropped, {} are under way",
-                pool.name,
+                pool.label(),
                 pool.cancels
             );
             return false;
@@ -645,6 +653,11 @@ impl Engine {
             pool.config.reset_query.as_deref(),
             &mut out,
         ) {
+            None if relay.is_unsure() => self.close_server(
+                key,
+                "client left a COPY that failed, and no reset query tells what is answered",
+                host,
+            ),
             None => self.put_idle(key),
             Some(reset) => {
                 if let Some(link) = server.link.as_mut() {
@@ -654,7 +667,6 @@ impl Engine {
                 self.list(Who::Server(key));
             }
         }
-        let _ = host;
     }
 }
 

@@ -43,9 +43,13 @@ impl Engine {
                         .clients
                         .insert(Client::new(Link::new(stream), id, self.now));
                     self.arm_client(key);
-                    if self.clients.len()
-                        > self.config.server.max_client_connections + limits::OVER_LIMIT_MAX
-                    {
+                    let over = self
+                        .clients
+                        .len()
+                        .saturating_sub(self.config.server.max_client_connections);
+                    if over > 2 * limits::OVER_LIMIT_MAX {
+                        self.close_client(key, "far too many clients", host);
+                    } else if over > limits::OVER_LIMIT_MAX {
                         self.refuse(key, self.too_many_clients(), host);
                     }
                 }
@@ -162,7 +166,7 @@ impl Engine {
 
     /// One packet or message of a login: how many bytes it took. `None`: nothing more can be taken now.
     fn login_step(&mut self, key: ClientKey, rest: &[u8], host: &mut dyn Host) -> Option<usize> {
-        match self.clients.get(key)?.state {
+        match &self.clients.get(key)?.state {
             ClientState::Greeting { .. } => match startup::read(rest) {
                 Ok(None) => None,
                 Ok(Some((first, used))) => {
@@ -178,7 +182,7 @@ impl Engine {
                     None
                 }
             },
-            ClientState::Proving(_) => match frame::whole(rest, limits::PASSWORD_MESSAGE_MAX) {
+            ClientState::Proving(verify) => match frame::whole(rest, verify.message_max()) {
                 Ok(None) => None,
                 Ok(Some((b'p', body, after))) => {
                     self.prove(key, body, host);
@@ -274,15 +278,17 @@ impl Engine {
             .parameter(b"application_name")
             .map(printable)
             .unwrap_or_default();
-        let parameters = startup
-            .parameters
-            .iter()
-            .filter(|(name, _)| name != b"user" && name != b"database")
-            .cloned();
+        let mut parameters = Vec::new();
+        for (name, value) in &startup.parameters {
+            if name != b"user" && name != b"database" {
+                frame::cstr(&mut parameters, name);
+                frame::cstr(&mut parameters, value);
+            }
+        }
         let mut session = Session {
             place: self.place(&database),
             application_name,
-            parameters: parameters.collect(),
+            parameters: parameters.into_boxed_slice(),
             minor: startup.agreed_minor(),
             cancel: None,
             kind: None,
@@ -419,6 +425,13 @@ impl Engine {
         else {
             return;
         };
+        // Those who were already here when the stop began: a session that begins now would only be cut off.
+        if self
+            .stop
+            .is_some_and(|stop| stop.how != Shutdown::WaitForClients || stop.told)
+        {
+            return self.refuse(key, super::shutting_down(), host);
+        }
         let (place, name) = (session.place, printable(session.database.as_bytes()));
         match place {
             Place::Console => self.enter_console(key, host),

@@ -120,6 +120,11 @@ impl Link {
         self.carry.len() >= crate::wire::frame::HEADER_LEN
     }
 
+    /// What was read and not decided yet.
+    pub fn carry(&self) -> &[u8] {
+        &self.carry
+    }
+
     /// Moves the carry into the start of `buffer` without reading.
     pub fn take_carry(&mut self, buffer: &mut [u8]) -> usize {
         let count = self.carry.len();
@@ -156,7 +161,9 @@ impl Link {
             }
             Taken::Closed(why) => {
                 self.readable = false;
-                Input::Closed(why)
+                // The kernel says an error once, and to a write it was said already: "connection refused", for one.
+                let said = self.broken.clone().filter(|_| why == Why::Eof);
+                Input::Closed(said.unwrap_or(why))
             }
         }
     }

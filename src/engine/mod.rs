@@ -41,6 +41,7 @@ pub use wheel::Wheel;
 
 use crate::auth::KeyRing;
 use crate::config::Config;
+use crate::config::units::show_duration;
 use crate::limits;
 use crate::pool::Pool;
 use crate::pool::cancel::CancelKeys;
@@ -270,9 +271,10 @@ impl Engine {
         };
         let moved = pool.config.backend != new.backend;
         pool.config = new.clone();
+        pool.forgive();
         pool.from_fallback &= !config.databases.contains_key(&pool.name);
         if moved {
-            pool.failure = None;
+            pool.moved();
             let servers: Vec<ServerKey> = self
                 .servers
                 .iter()
@@ -284,8 +286,33 @@ impl Engine {
                     server.recycle = true;
                 }
             }
+            self.ask_anew(key);
         }
         self.unsettled.insert(key);
+    }
+
+    /// Clients without a server asked for one as the old settings had it: as a role, for a database.
+    fn ask_anew(&mut self, pool_key: PoolKey) {
+        let Some(pool) = self.pools.get_mut(pool_key) else {
+            return;
+        };
+        for key in self.clients.keys() {
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            let waits = client.state.is_waiting() || matches!(client.state, ClientState::Idle);
+            if !waits || client.pool() != Some(pool_key) {
+                continue;
+            }
+            // One that is too long together with the new ones goes on as it was.
+            if let Some(session) = client.session.as_deref_mut()
+                && let Ok(kind) = queue::kind_of(&pool.config.backend, session)
+            {
+                let kind = pool.ask(kind);
+                pool.wait_for(key, &kind);
+                session.kind = Some(kind);
+            }
+        }
     }
 
     fn timers(&mut self, host: &mut dyn Host) {
@@ -409,15 +436,12 @@ impl Engine {
     }
 
     fn begin_stop(&mut self, how: Shutdown, host: &mut dyn Host) {
-        let how = if self.stop.is_some() {
-            Shutdown::Immediate
-        } else {
-            how
-        };
-        log::info!("stopping: {how:?}");
+        let again = self.stop.is_some();
+        let how = if again { Shutdown::Immediate } else { how };
+        let limit = self.config.server.shutdown_timeout;
+        self.announce_stop(how, again, limit);
         host.stop_listening();
         self.incoming.clear();
-        let limit = self.config.server.shutdown_timeout;
         let deadline = (!limit.is_zero()).then(|| self.now.plus(limit));
         if let Some(deadline) = deadline {
             self.wheel.insert(deadline, Timer::Stop);
@@ -438,6 +462,24 @@ impl Engine {
             }
         }
         self.unsettled.extend(self.pools.keys());
+    }
+
+    fn announce_stop(&self, how: Shutdown, again: bool, limit: Duration) {
+        let clients = self.clients.len();
+        if again {
+            return log::info!("second signal: ending at once, clients left: {clients}");
+        }
+        if how == Shutdown::Immediate {
+            return log::info!("stopping at once, clients left: {clients}");
+        }
+        let in_use = |(_, server): &(ServerKey, &Server)| server.state.client().is_some();
+        let servers = self.servers.iter().filter(in_use).count();
+        let until = if limit.is_zero() {
+            "there is no limit (shutdown_timeout: 0)".to_owned()
+        } else {
+            format!("those left after {} are closed", show_duration(limit))
+        };
+        log::info!("stopping: clients left: {clients}, servers in use: {servers}; {until}");
     }
 
     fn stop_is_complete(&mut self, host: &mut dyn Host) -> bool {
@@ -649,4 +691,120 @@ fn shutting_down() -> Refusal {
 /// Milliseconds as a duration.
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scene::Scene;
+    use super::*;
+    use crate::wire::frontend;
+
+    fn dsn(user: &str, keys: &str) -> String {
+        format!(
+            "pool: {{dsn: 'postgres://{user}:secret@127.0.0.1/db'{keys}}}\nauth: {{type: trust}}\n"
+        )
+    }
+
+    /// As whom the server connections were begun.
+    fn users(scene: &mut Scene) -> Vec<String> {
+        for server in scene.world.servers.clone() {
+            scene.ready(&server);
+        }
+        let user = |output: &[u8]| {
+            let name = output.get(13..).unwrap_or_default().split(|&b| b == 0);
+            String::from_utf8_lossy(name.into_iter().next().unwrap_or_default()).into_owned()
+        };
+        scene
+            .world
+            .servers
+            .iter()
+            .map(|pipe| user(&pipe.borrow().output))
+            .collect()
+    }
+
+    fn leave(scene: &mut Scene, client: &scene::Shared) {
+        let mut bye = Vec::new();
+        frontend::terminate(&mut bye);
+        client.borrow_mut().input.extend(bye);
+        scene.ready(client);
+    }
+
+    /// Found by reading: one client with a startup parameter that the server refuses, and from then on the pool tried to keep
+    /// ready what could not be had: an attempt a second, and no idle server for anybody.
+    #[test]
+    fn what_the_server_refuses_is_not_kept_ready() {
+        let mut scene = Scene::new();
+        scene.reload(&dsn("me", ", max_connections: 1, min_idle_connections: 1"));
+        assert_eq!(users(&mut scene), ["me"]);
+        let key = scene.engine.pools.keys()[0];
+        let pool = scene.engine.pools.get_mut(key).expect("the pool");
+        let good = pool.last_asked().expect("the DSN's own").clone();
+        let mut bad = (*good).clone();
+        bad.parameters = vec![(b"nonsense".to_vec(), b"1".to_vec())];
+        let bad = pool.ask(bad);
+        assert_eq!(pool.last_asked(), Some(&bad));
+        let refusal = Refusal::fatal(b"42704", "unrecognized", Blame::Client);
+        scene
+            .engine
+            .dial_failed(key, &bad, refusal, &mut scene.world);
+        let pool = scene.engine.pools.get(key).expect("the pool");
+        assert_eq!(pool.last_asked(), Some(&good));
+    }
+
+    /// Found by reading: who proved himself after SIGINT was still given a session.
+    #[test]
+    fn who_logs_in_while_the_servers_are_waited_for_is_told_to_go() {
+        let mut scene = Scene::new();
+        let auth = "auth: {type: password, users: {me: secret}}\n";
+        scene.reload(&dsn("me", "").replace("auth: {type: trust}\n", auth));
+        let client = scene.client();
+        scene.turn(vec![Event::Shutdown(Shutdown::WaitForServers)]);
+        client.borrow_mut().input.extend(b"p\0\0\0\x0bsecret\0");
+        scene.ready(&client);
+        let output = String::from_utf8_lossy(&client.borrow().output).into_owned();
+        assert!(output.contains("57P01"), "{output:?}");
+        assert!(scene.world.servers.is_empty());
+    }
+
+    /// Found by reading: whoever came beyond the maximum was told so and lingered, however many they were.
+    #[test]
+    fn a_flood_of_clients_that_only_connect_is_bounded() {
+        let mut scene = Scene::new();
+        scene.reload(&dsn("me", "").replace("auth:", "server: {max_client_connections: 1}\nauth:"));
+        for _ in 0..400 {
+            scene.connect();
+        }
+        assert_eq!(scene.engine.client_count(), 1 + 2 * limits::OVER_LIMIT_MAX);
+    }
+
+    /// Found by reading: who waited while a reload changed the pool's user was logged in as the old one, with the new one's
+    /// password.
+    #[test]
+    fn who_waits_during_a_reload_is_logged_in_as_the_new_user() {
+        let mut scene = Scene::new();
+        scene.reload(&dsn("me", ", max_connections: 1"));
+        let (first, second) = (scene.client(), scene.client());
+        assert_eq!(users(&mut scene), ["me"]);
+        scene.reload(&dsn("other", ", max_connections: 1"));
+        leave(&mut scene, &first);
+        assert_eq!(users(&mut scene), ["me", "other"]);
+        let server = scene.world.servers[1].clone();
+        scene.works(&second, &server);
+    }
+
+    /// The same for clients that have no server, and for the idle connections that are kept ready.
+    #[test]
+    fn after_a_reload_idle_servers_and_frugal_clients_are_the_new_users() {
+        let mut scene = Scene::new();
+        scene.reload(&dsn("me", ", server_assignment: first_query"));
+        let client = scene.client();
+        assert_eq!(users(&mut scene), ["me"]);
+        scene.reload(&dsn(
+            "other",
+            ", server_assignment: first_query, min_idle_connections: 1",
+        ));
+        assert_eq!(users(&mut scene), ["me", "other"]);
+        let server = scene.world.servers[1].clone();
+        scene.works(&client, &server);
+    }
 }

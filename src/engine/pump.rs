@@ -211,6 +211,8 @@ fn up(
     }
     match passage.then {
         Then::More | Then::Full => client.link.keep(rest),
+        // What it has asked for before is answered all the same, as PostgreSQL does it.
+        Then::Terminate if relay.is_busy() => return Ok(true),
         Then::Terminate => return Err(Pumped::ClientLeft(Departure::Terminated)),
         Then::Refuse(refusal) => return Err(Pumped::ClientBroke(refusal)),
     }

@@ -303,7 +303,12 @@ impl Engine {
             .map(|failure| failure.retry_at)
             .filter(|_| short || pool.waiting() > 0);
         let refill = Some(pool.refill_after).filter(|_| short);
-        let at = [retry, refill]
+        let refused = pool
+            .refused
+            .as_ref()
+            .map(|refused| refused.retry_at)
+            .filter(|_| short);
+        let at = [retry, refill, refused]
             .into_iter()
             .flatten()
             .filter(|&at| at > self.now)
@@ -362,6 +367,7 @@ impl Engine {
                 .saturating_add(1);
             let pause = (limits::RETRY_FIRST_MS << attempts.saturating_sub(1).min(10))
                 .min(limits::RETRY_MAX_MS);
+            pool.refused = None;
             pool.failure = Some(crate::pool::Failure {
                 refusal,
                 attempts,
@@ -380,16 +386,19 @@ impl Engine {
             }
             return;
         }
+        pool.login_refused(kind, refusal.clone(), now);
+        pool.prefer_another(kind);
         for waiter in pool.dequeue_kind(kind) {
             self.refuse(waiter.client, refusal.clone(), host);
         }
     }
 }
 
-/// Whether a failure is one that waiting may mend: the server cannot be reached, or is starting up or shutting down.
+/// Whether a failure is one that waiting may mend: the server cannot be reached, or is starting up or shutting down. One that
+/// makes no sense (08P01) is not.
 fn is_passing(refusal: &Refusal) -> bool {
     matches!(&refusal.sqlstate, b"57P03" | b"57P01" | b"57P02")
-        || refusal.sqlstate.starts_with(b"08")
+        || (refusal.sqlstate.starts_with(b"08") && refusal.sqlstate != *b"08P01")
 }
 
 fn pool_removed(name: &str) -> Refusal {
@@ -420,9 +429,8 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
         .iter()
         .map(|(name, value)| (text(name), text(value)))
         .collect();
-    let given: BTreeMap<Vec<u8>, &Vec<u8>> = session
-        .parameters
-        .iter()
+    let given: BTreeMap<Vec<u8>, &[u8]> = session
+        .parameters()
         .map(|(name, value)| (parameter_name(name), value))
         .collect();
     for (name, value) in given {
@@ -433,7 +441,7 @@ pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refu
             }
             (_, b"replication") if is_false(value) => {}
             _ => {
-                parameters.insert(name, value.clone());
+                parameters.insert(name, value.to_vec());
             }
         }
     }
@@ -473,4 +481,71 @@ fn is_false(value: &[u8]) -> bool {
     let value = value.to_ascii_lowercase();
     let prefix = |word: &[u8], least: usize| value.len() >= least && word.starts_with(&value);
     value == b"0" || prefix(b"false", 1) || prefix(b"no", 1) || prefix(b"off", 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Event;
+    use super::super::scene::{Scene, World, is_closed};
+    use super::*;
+
+    const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db', min_idle_connections: 2}\n\
+                          auth: {type: trust}\n";
+
+    /// A server that answers every login with an error.
+    fn refusing(sqlstate: &[u8; 5]) -> World {
+        let mut greeting = Vec::new();
+        Refusal::fatal(sqlstate, "no", Blame::Server).write(&mut greeting);
+        World {
+            greeting,
+            ..World::default()
+        }
+    }
+
+    /// Lets time go by, second by second, and servers say what they have to; how many were dialled in it.
+    fn dialled(scene: &mut Scene, seconds: usize) -> usize {
+        let before = scene.world.servers.len();
+        for _ in 0..seconds {
+            scene.wait(ms(1_000));
+            let servers = scene.world.servers.clone();
+            for server in servers.iter().filter(|server| !is_closed(server)) {
+                scene.ready(server);
+            }
+        }
+        scene.world.servers.len() - before
+    }
+
+    /// A wrong password in the DSN was tried every second for ever, once for each idle connection that was wanted, with a
+    /// warning each: noise in two logs, and an account that locks itself.
+    #[test]
+    fn idle_connections_whose_login_is_refused_are_tried_less_and_less_often() {
+        let mut scene = Scene::with(CONFIG, refusing(b"28P01"));
+        scene.turn(Vec::new());
+        assert_eq!(scene.world.servers.len(), 2, "both are tried at once");
+        // 1, 2, 4, 8, 16, 32 and then 60 seconds apart.
+        let first = dialled(&mut scene, 70);
+        assert!((5..=7).contains(&first), "{first} in the first 70 s");
+        let later = dialled(&mut scene, 600);
+        assert!((8..=10).contains(&later), "{later} in ten minutes");
+
+        // A client is not made to wait for any of that.
+        let before = scene.world.servers.len();
+        let client = scene.client();
+        assert_eq!(scene.world.servers.len(), before + 1);
+        let said = String::from_utf8_lossy(&client.borrow().output).into_owned();
+        assert!(said.contains("28P01"), "{said}");
+
+        // A new configuration may have mended it.
+        let config = scene.engine.config().clone();
+        scene.turn(vec![Event::Reload(config)]);
+        assert!(dialled(&mut scene, 4) >= 2, "after a reload it begins anew");
+
+        // And one success is enough for all.
+        scene.world.greeting.clear();
+        let client = scene.client();
+        assert!(!is_closed(&client), "it is let in");
+        assert!(dialled(&mut scene, 2) >= 2, "the stock is filled again");
+        let (_, pool) = scene.engine.pools().iter().next().expect("a pool");
+        assert!(pool.idle() >= 2 && pool.last_error().is_none());
+    }
 }

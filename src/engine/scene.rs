@@ -20,6 +20,8 @@ pub(super) struct Pipe {
     pub(super) output: Vec<u8>,
     /// The next read panics.
     pub(super) breaks: bool,
+    /// Writes find no room.
+    pub(super) stuck: bool,
     /// Who it is to the engine.
     pub(super) who: Option<Who>,
 }
@@ -47,7 +49,11 @@ impl Stream for PipeStream {
     }
 
     fn write(&mut self, from: &[u8]) -> Given {
-        self.0.borrow_mut().output.extend_from_slice(from);
+        let mut pipe = self.0.borrow_mut();
+        if pipe.stuck {
+            return Given::Blocked;
+        }
+        pipe.output.extend_from_slice(from);
         Given::Bytes(from.len())
     }
 
@@ -120,42 +126,86 @@ impl Outside for Nothing {
     }
 }
 
-const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db'}\nauth: {type: trust}\n";
+const CONFIG: &str =
+    "pool: {dsn: 'postgres://me:secret@127.0.0.1/db'}\nauth: {type: trust}\nadmin: {users: [me]}\n";
 
 /// The engine in its world.
 pub(super) struct Scene {
     pub(super) engine: Engine,
     pub(super) world: World,
+    /// Commands for the console that nobody has answered.
+    requests: Vec<Request>,
     now: Tick,
 }
 
 impl Scene {
     pub(super) fn new() -> Scene {
+        Scene::with(CONFIG, World::default())
+    }
+
+    pub(super) fn with(config: &str, mut world: World) -> Scene {
         let config =
-            schema::read(CONFIG, Path::new("aether.yaml"), &Nothing).expect("a configuration");
-        let mut world = World::default();
+            schema::read(config, Path::new("aether.yaml"), &Nothing).expect("a configuration");
         let mut engine = Engine::new(Rc::new(config), Tick(0), &mut world);
         engine.contain(true);
         Scene {
             engine,
             world,
+            requests: Vec::new(),
             now: Tick(0),
         }
     }
 
+    /// Takes over another configuration.
+    pub(super) fn reload(&mut self, text: &str) {
+        let config =
+            schema::read(text, Path::new("aether.yaml"), &Nothing).expect("a configuration");
+        self.turn(vec![Event::Reload(Rc::new(config))]);
+    }
+
     /// A client that asks to be let in.
     pub(super) fn client(&mut self) -> Shared {
+        self.client_of("db")
+    }
+
+    /// A client of the console.
+    pub(super) fn console(&mut self) -> Shared {
+        self.client_of("aether")
+    }
+
+    /// Answers the commands for the console that came up, as the floor above does; how many there were.
+    pub(super) fn answer_console(&mut self) -> usize {
+        let requests = std::mem::take(&mut self.requests);
+        for request in &requests {
+            self.engine.answer_end(request.client, b"");
+        }
+        requests.len()
+    }
+
+    /// A client that says nothing.
+    pub(super) fn connect(&mut self) {
+        self.arrive(&Shared::default());
+    }
+
+    fn arrive(&mut self, pipe: &Shared) {
+        self.world.arriving.push_back(pipe.clone());
+        self.turn(vec![Event::Incoming(ListenerId(0))]);
+    }
+
+    fn client_of(&mut self, database: &str) -> Shared {
         let mut packet = Vec::new();
         frontend::startup(
             &mut packet,
-            [(&b"user"[..], &b"me"[..]), (b"database", b"db")],
+            [
+                (&b"user"[..], &b"me"[..]),
+                (b"database", database.as_bytes()),
+            ],
         );
         let pipe = Rc::new(RefCell::new(Pipe {
             input: packet.into(),
             ..Pipe::default()
         }));
-        self.world.arriving.push_back(pipe.clone());
-        self.turn(vec![Event::Incoming(ListenerId(0))]);
+        self.arrive(&pipe);
         self.ready(&pipe);
         if let Some(server) = self.world.servers.last().cloned() {
             self.ready(&server);
@@ -163,11 +213,20 @@ impl Scene {
         pipe
     }
 
+    /// Time goes by in silence.
+    pub(super) fn wait(&mut self, time: Duration) {
+        self.now = self.now.plus(time);
+        self.turn(Vec::new());
+    }
+
     pub(super) fn turn(&mut self, mut events: Vec<Event>) {
         self.now = self.now.plus(ms(1));
-        self.engine.turn(self.now, &mut events, &mut self.world);
-        while !self.engine.runnable.is_empty() {
-            self.engine.turn(self.now, &mut Vec::new(), &mut self.world);
+        loop {
+            let turn = self.engine.turn(self.now, &mut events, &mut self.world);
+            self.requests.extend(turn.requests);
+            if self.engine.runnable.is_empty() {
+                break;
+            }
         }
         self.engine.check();
     }

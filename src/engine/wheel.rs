@@ -8,8 +8,9 @@ use crate::arena::Tick;
 const LEVELS: usize = 6;
 const BITS: u32 = 6;
 const SLOTS: usize = 1 << BITS;
-/// Two years: later deadlines come up then, and are armed again.
-const FARTHEST_MS: u64 = (1 << (BITS * LEVELS as u32)) - 1;
+/// Two years: later deadlines come up then, and are armed again. Not a whole turn of the top level, where a deadline would
+/// come into the slot of the present.
+const FARTHEST_MS: u64 = (SLOTS as u64 - 1) << (BITS * (LEVELS as u32 - 1));
 
 /// Timers of `T`.
 pub struct Wheel<T> {
@@ -187,6 +188,27 @@ mod tests {
             }
         }
         assert!(fired > 1_000);
+    }
+
+    /// Found by reading: a deadline a whole turn of the top level away came into the slot of the present, and `expire` took
+    /// it out and put it back for ever. `max_lifetime: 1000d` hung the process with the first server connection.
+    #[test]
+    fn a_deadline_beyond_the_wheel_comes_up_early_and_never_in_the_present_slot() {
+        for start in [0, 1, 12_345, (1 << 30) - 1, (1 << 36) + 5] {
+            let mut wheel = Wheel::new(ms(start));
+            wheel.insert(ms(start + 3_650 * 86_400_000), "far");
+            let next = wheel.next().expect("armed");
+            assert!(next > ms(start), "not at once: {next:?} at {start}");
+            let mut due = Vec::new();
+            for _ in 0..10 {
+                let next = wheel.next().expect("armed");
+                wheel.expire(next, &mut due);
+                if !due.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(due, ["far"]);
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What may block or take long, off the loop: looking up names, and PBKDF2.
 //!
-//! Two threads, one for each, so that a stuck resolver holds up no login. Answers come back as [`Event`]s.
+//! Threads of their own, so that a stuck resolver holds up no login; and a few for names, so that one that hangs (a name server
+//! that does not answer takes half a minute) holds up no other pool's. Answers come back as [`Event`]s.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,15 +20,14 @@ use crate::engine::{Event, Who};
 /// How long an answer serves those who ask the same.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// A name to look up.
-struct Question {
-    name: String,
-    port: u16,
-    key: ServerKey,
-}
+/// Names that are looked up at once.
+const RESOLVERS: usize = 4;
+
+/// A name to look up, and the port.
+type Question = (String, u16);
 
 enum Answer {
-    Resolved(ServerKey, Found),
+    Resolved(Question, Found),
     Derived(Who, SaltedPassword),
 }
 
@@ -35,30 +36,50 @@ pub(super) struct Helpers {
     questions: Sender<Question>,
     jobs: Sender<(KeyDerivation, Who)>,
     answers: Receiver<Answer>,
+    /// Who waits for which name. Each is asked for once at a time, however long it takes.
+    waiting: BTreeMap<Question, Vec<ServerKey>>,
 }
 
 impl Helpers {
     pub(super) fn start(waker: Waker) -> io::Result<Helpers> {
+        Helpers::start_with(waker, look_up)
+    }
+
+    fn start_with(
+        waker: Waker,
+        look_up: impl Fn(&str, u16) -> Found + Clone + Send + 'static,
+    ) -> io::Result<Helpers> {
         let waker = Arc::new(waker);
         let (questions, asked) = mpsc::channel();
         let (jobs, given) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
-        let (to, wake) = (answer.clone(), waker.clone());
-        thread::Builder::new()
-            .name("resolver".to_owned())
-            .stack_size(256 * 1024)
-            .spawn(move || {
-                let mut last = LastAnswer::default();
-                work(&asked, &to, &wake, |Question { name, port, key }| {
-                    Answer::Resolved(key, last.look_up(&name, port))
-                });
-            })?;
+        let asked = Arc::new(Mutex::new(asked));
+        for _ in 0..RESOLVERS {
+            let (asked, to, wake) = (asked.clone(), answer.clone(), waker.clone());
+            let look_up = look_up.clone();
+            thread::Builder::new()
+                .name("resolver".to_owned())
+                .stack_size(256 * 1024)
+                .spawn(move || {
+                    let mut last = LastAnswer::default();
+                    let next = || asked.lock().ok()?.recv().ok();
+                    work(
+                        std::iter::from_fn(next),
+                        &to,
+                        &wake,
+                        |(name, port): Question| {
+                            let found = last.look_up(&name, port, &look_up);
+                            Answer::Resolved((name, port), found)
+                        },
+                    );
+                })?;
+        }
         thread::Builder::new()
             .name("keys".to_owned())
             .stack_size(128 * 1024)
             .spawn(move || {
                 work(
-                    &given,
+                    given.into_iter(),
                     &answer,
                     &waker,
                     |(job, who): (KeyDerivation, Who)| Answer::Derived(who, job.run()),
@@ -68,11 +89,17 @@ impl Helpers {
             questions,
             jobs,
             answers,
+            waiting: BTreeMap::new(),
         })
     }
 
-    pub(super) fn resolve(&self, name: String, port: u16, key: ServerKey) {
-        let _ = self.questions.send(Question { name, port, key });
+    pub(super) fn resolve(&mut self, name: String, port: u16, key: ServerKey) {
+        let question = (name, port);
+        let waiting = self.waiting.entry(question.clone()).or_default();
+        waiting.push(key);
+        if waiting.len() == 1 {
+            let _ = self.questions.send(question);
+        }
     }
 
     pub(super) fn derive(&self, job: KeyDerivation, who: Who) {
@@ -80,16 +107,24 @@ impl Helpers {
     }
 
     /// Takes what is ready.
-    pub(super) fn drain(&self, events: &mut Vec<Event>) {
-        events.extend(self.answers.try_iter().map(|answer| match answer {
-            Answer::Resolved(key, result) => Event::Resolved { key, result },
-            Answer::Derived(who, salted) => Event::Derived { who, salted },
-        }));
+    pub(super) fn drain(&mut self, events: &mut Vec<Event>) {
+        for answer in self.answers.try_iter() {
+            match answer {
+                Answer::Resolved(question, result) => {
+                    let keys = self.waiting.remove(&question).unwrap_or_default();
+                    events.extend(keys.into_iter().map(|key| Event::Resolved {
+                        key,
+                        result: result.clone(),
+                    }));
+                }
+                Answer::Derived(who, salted) => events.push(Event::Derived { who, salted }),
+            }
+        }
     }
 }
 
 fn work<T>(
-    from: &Receiver<T>,
+    from: impl Iterator<Item = T>,
     to: &Sender<Answer>,
     waker: &Waker,
     mut run: impl FnMut(T) -> Answer,
@@ -108,7 +143,7 @@ struct LastAnswer(Option<(String, u16, Instant, Found)>);
 type Found = Result<Vec<SocketAddr>, String>;
 
 impl LastAnswer {
-    fn look_up(&mut self, name: &str, port: u16) -> Found {
+    fn look_up(&mut self, name: &str, port: u16, look_up: impl Fn(&str, u16) -> Found) -> Found {
         if let Some((known, at, when, answer)) = &self.0
             && (known.as_str(), *at) == (name, port)
             && when.elapsed() < FRESH
@@ -128,4 +163,50 @@ fn look_up(name: &str, port: u16) -> Found {
     let mut addresses: Vec<SocketAddr> = found.collect();
     addresses.dedup();
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Found by reading: names were looked up one after the other, the same one as often as it was asked for, so that a name
+    /// server that hangs held up the pools of all others for longer and longer.
+    #[test]
+    fn a_name_that_hangs_is_asked_for_once_and_holds_up_no_other() {
+        let poll = mio::Poll::new().expect("a poll");
+        let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
+        let (release, held) = mpsc::channel::<()>();
+        let (held, calls) = (Arc::new(Mutex::new(held)), Arc::new(AtomicUsize::new(0)));
+        let counted = calls.clone();
+        let look_up = move |name: &str, _: u16| {
+            if name == "hangs" {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let _ = held.lock().expect("nobody panics").recv();
+            }
+            Ok(Vec::new())
+        };
+        let mut helpers = Helpers::start_with(waker, look_up).expect("threads");
+        let key = |n| ServerKey::from_parts(n, 0);
+        (0..100).for_each(|n| helpers.resolve("hangs".to_owned(), 5432, key(n)));
+        helpers.resolve("quick".to_owned(), 5432, key(100));
+        assert_eq!(answers(&mut helpers, 1), [key(100)]);
+        drop(release);
+        let all: Vec<ServerKey> = (0..100).map(key).collect();
+        assert_eq!(answers(&mut helpers, 100), all);
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+    }
+
+    fn answers(helpers: &mut Helpers, count: usize) -> Vec<ServerKey> {
+        let (mut events, begin) = (Vec::new(), Instant::now());
+        while events.len() < count && begin.elapsed() < Duration::from_secs(20) {
+            helpers.drain(&mut events);
+            thread::yield_now();
+        }
+        let key = |event| match event {
+            Event::Resolved { key, .. } => Some(key),
+            _ => None,
+        };
+        events.into_iter().filter_map(key).collect()
+    }
 }

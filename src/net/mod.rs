@@ -130,12 +130,65 @@ pub fn block_signals() -> io::Result<()> {
     signals::block()
 }
 
-/// Runs until a signal ends it. `path` is the configuration that SIGHUP reads again.
+/// Where the configuration comes from, for SIGHUP.
+pub struct Origin {
+    /// The file.
+    pub path: PathBuf,
+    /// What the command line said of the log level.
+    pub level: Option<log::LevelFilter>,
+    /// Where we listen, as the file had it at the start.
+    pub listen: Vec<SocketAddr>,
+    /// `server.user`, as the file had it at the start.
+    pub user: Option<String>,
+    /// The command line names the user: what the file says does not matter.
+    pub user_is_given: bool,
+    /// `auth.mock_secret`, as the file had it at the start.
+    pub mock_secret: Option<config::Secret>,
+}
+
+impl Origin {
+    /// What a new configuration asks for that only a restart can bring.
+    fn takes_restart(&self, new: &Config) -> Vec<String> {
+        let (new, mock_secret) = (&new.server, &new.auth.mock_secret);
+        let addresses = |list: &[SocketAddr]| {
+            let list: Vec<String> = list.iter().map(SocketAddr::to_string).collect();
+            list.join(", ")
+        };
+        let user = |user: &Option<String>| match user {
+            Some(user) => format!("\"{user}\""),
+            None => "no other user".to_owned(),
+        };
+        let mut found = Vec::new();
+        if new.listen != self.listen {
+            found.push((
+                "listen_addr",
+                addresses(&new.listen),
+                addresses(&self.listen),
+            ));
+        }
+        if new.user != self.user && !self.user_is_given {
+            found.push(("user", user(&new.user), user(&self.user)));
+        }
+        let text =
+            |(key, new, old)| format!("server.{key}: {new} takes a restart; {old} stays in force");
+        let mut texts: Vec<String> = found.into_iter().map(text).collect();
+        if *mock_secret != self.mock_secret {
+            texts.push("auth.mock_secret takes a restart; the old one stays in force".to_owned());
+        }
+        texts
+    }
+}
+
+/// Runs until a signal ends it.
 ///
 /// # Errors
 ///
 /// What the operating system says when the loop cannot be set up.
-pub fn run(config: Config, path: PathBuf, listeners: Vec<std::net::TcpListener>) -> io::Result<()> {
+pub fn run(
+    config: Config,
+    origin: Origin,
+    listeners: Vec<std::net::TcpListener>,
+) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
     let mut signals = Signals::new()?;
@@ -187,7 +240,7 @@ pub fn run(config: Config, path: PathBuf, listeners: Vec<std::net::TcpListener>)
         }
         for event in &polled {
             match event.token() {
-                SIGNALS => signals.drain(&mut |signal| on_signal(signal, &path, &mut events)),
+                SIGNALS => signals.drain(&mut |signal| on_signal(signal, &origin, &mut events)),
                 HELPERS => shell.helpers.drain(&mut events),
                 Token(token) if token >= FIRST_OWN_TOKEN => {
                     events.push(Event::Incoming(ListenerId(token - FIRST_OWN_TOKEN)))
@@ -222,24 +275,9 @@ fn readiness(event: &mio::event::Event) -> Ready {
     }
 }
 
-fn on_signal(signal: Signal, path: &std::path::Path, events: &mut Vec<Event>) {
+fn on_signal(signal: Signal, origin: &Origin, events: &mut Vec<Event>) {
     match signal {
-        Signal::Hangup => {
-            log::info!("got SIGHUP, re-reading {}", path.display());
-            match config::load(path) {
-                Ok(config) => {
-                    config
-                        .warnings
-                        .iter()
-                        .for_each(|warning| log::warn!("{warning}"));
-                    events.push(Event::Reload(Rc::new(config)));
-                }
-                Err(errors) => {
-                    errors.iter().for_each(|error| log::error!("{error}"));
-                    log::error!("the configuration was not reloaded, the old one stays in force");
-                }
-            }
-        }
+        Signal::Hangup => events.extend(reload(origin).map(|new| Event::Reload(Rc::new(new)))),
         Signal::Terminate => {
             log::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
             events.push(Event::Shutdown(Shutdown::WaitForClients));
@@ -253,6 +291,28 @@ fn on_signal(signal: Signal, path: &std::path::Path, events: &mut Vec<Event>) {
         Signal::Quit => {
             log::info!("got SIGQUIT, fast exit");
             events.push(Event::Shutdown(Shutdown::Immediate));
+        }
+    }
+}
+
+/// Reads the configuration again. `None`: it is broken, which is in the log.
+fn reload(origin: &Origin) -> Option<Config> {
+    log::info!("got SIGHUP, re-reading {}", origin.path.display());
+    match config::load(&origin.path) {
+        Ok(mut new) => {
+            fit_descriptors(&mut new);
+            let texts = origin.takes_restart(&new);
+            new.warnings.extend(texts);
+            crate::log::set_level(origin.level.unwrap_or(new.server.log_level));
+            new.warnings
+                .iter()
+                .for_each(|warning| log::warn!("{warning}"));
+            Some(new)
+        }
+        Err(errors) => {
+            errors.iter().for_each(|error| log::error!("{error}"));
+            log::error!("the configuration was not reloaded, the old one stays in force");
+            None
         }
     }
 }

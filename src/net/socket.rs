@@ -13,12 +13,12 @@ use crate::engine::{Facts, Given, Stream, Taken, Why};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Keepalive: a peer that vanished without a word is noticed after 10 + 3 * 5 seconds without traffic.
+/// Keepalive: a peer that vanished without a word is noticed after 10 + 3 * 5 seconds without traffic. No `TCP_USER_TIMEOUT`
+/// beside it: that also ends the connection of a peer who lives and does not read for a while, be it a client in the middle of
+/// a result or a server whose COPY waits for a lock, and a direct connection would survive that.
 const KEEPALIVE_IDLE_S: u32 = 10;
 const KEEPALIVE_INTERVAL_S: u32 = 5;
 const KEEPALIVE_COUNT: u32 = 3;
-/// Bytes that stay unacknowledged for longer end the connection.
-const USER_TIMEOUT_MS: u32 = 30_000;
 
 /// A TCP or Unix socket.
 pub(super) enum Socket {
@@ -34,7 +34,6 @@ impl Socket {
         let _ = setsockopt(&stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S);
         let _ = setsockopt(&stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S);
         let _ = setsockopt(&stream, sockopt::TcpKeepCount, &KEEPALIVE_COUNT);
-        let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &USER_TIMEOUT_MS);
         Socket::Tcp(stream)
     }
 
@@ -77,6 +76,8 @@ impl Stream for Socket {
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected => Given::Blocked,
                     io::ErrorKind::Interrupted => continue,
+                    // Of how the peer closed it, this says nothing.
+                    io::ErrorKind::BrokenPipe => Given::Closed(Why::Eof),
                     _ => Given::Closed(Why::Error(describe(&error))),
                 },
             };

@@ -9,12 +9,14 @@ pub mod cancel;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::arena::{ClientKey, ServerKey, Tick};
 use crate::config::PoolConfig;
 use crate::limits;
 use crate::relay::Vars;
 use crate::stats::Stats;
+use crate::wire::frame::printable;
 use crate::wire::refusal::Refusal;
 
 /// A role and the startup parameters of a session: what a server must have been started with to serve it.
@@ -89,6 +91,19 @@ pub struct Failure {
     pub retry_at: Tick,
 }
 
+/// A login that the server has refused for good. Clients that ask are let try at once; idle connections wait.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Whose login it was.
+    kind: Rc<Kind>,
+    /// What the server said.
+    pub refusal: Refusal,
+    /// Pauses that have begun in a row.
+    pauses: u32,
+    /// No idle connection is tried before this.
+    pub retry_at: Tick,
+}
+
 /// A pool.
 pub struct Pool {
     /// The name that clients ask for.
@@ -103,6 +118,8 @@ pub struct Pool {
     pub stats: Stats,
     /// Set while no server can be reached.
     pub failure: Option<Failure>,
+    /// Set while the server refuses a login.
+    pub refused: Option<Refused>,
     /// Idle servers are not made before this, after one could not be made.
     pub refill_after: Tick,
     /// The pool's own timer is armed for this.
@@ -133,6 +150,7 @@ impl Pool {
             from_fallback,
             stats: Stats::default(),
             failure: None,
+            refused: None,
             refill_after: Tick(0),
             armed: None,
             total: 0,
@@ -145,6 +163,11 @@ impl Pool {
             asked: 0,
             last_asked: None,
         }
+    }
+
+    /// Its name, fit for a log line: under `"*"` it is whatever a client has asked for.
+    pub fn label(&self) -> String {
+        printable(self.name.as_bytes())
     }
 
     /// Makes the pool keep idle servers ready before anybody has asked, if it is known as whom.
@@ -163,6 +186,41 @@ impl Pool {
                 parameters,
             };
             self.ask(kind);
+        }
+    }
+
+    /// The server refuses this kind for good: servers are kept ready of the one that was asked for before it and has worked.
+    pub fn prefer_another(&mut self, kind: &Rc<Kind>) {
+        if self.last_asked.as_ref() != Some(kind) {
+            return;
+        }
+        let others = self
+            .kinds
+            .iter()
+            .filter(|(other, state)| *other != kind && state.welcome.is_some());
+        if let Some((other, _)) = others.max_by_key(|(_, state)| state.asked) {
+            self.last_asked = Some(other.clone());
+            self.drop_kind_if_unused(kind);
+        }
+    }
+
+    /// The servers are elsewhere now, or the roles other ones: what was learnt of them is forgotten.
+    pub fn moved(&mut self) {
+        (self.failure, self.refused) = (None, None);
+        self.last_asked = None;
+        self.kinds.retain(|_, state| {
+            state.welcome = None;
+            !state.idle.is_empty() || state.coming > 0
+        });
+        self.expect_base_kind();
+    }
+
+    /// A waiting client wants a server of this kind from now on.
+    pub fn wait_for(&mut self, client: ClientKey, kind: &Rc<Kind>) {
+        for waiter in &mut self.waiters {
+            if waiter.client == client {
+                waiter.kind = kind.clone();
+            }
         }
     }
 
@@ -303,6 +361,47 @@ impl Pool {
             .is_some_and(|failure| now < failure.retry_at || self.connecting > 0)
     }
 
+    /// Notes that the server was reached and has refused a login. Of attempts that were made together the first counts.
+    pub fn login_refused(&mut self, kind: &Rc<Kind>, refusal: Refusal, now: Tick) {
+        self.failure = None;
+        let last = self.refused.take().filter(|last| last.kind == *kind);
+        let (mut pauses, mut retry_at) = last.map_or((0, now), |last| (last.pauses, last.retry_at));
+        if pauses == 0 || now >= retry_at {
+            let pause =
+                (limits::REFILL_PAUSE_MS << pauses.min(10)).min(limits::REFILL_PAUSE_MAX_MS);
+            retry_at = now.plus(Duration::from_millis(pause));
+            pauses += 1;
+        }
+        self.refused = Some(Refused {
+            kind: kind.clone(),
+            refusal,
+            pauses,
+            retry_at,
+        });
+    }
+
+    /// A login went well. Whether it ended a time in which none did.
+    pub fn login_succeeded(&mut self, kind: &Rc<Kind>) -> bool {
+        let refused = self.refused.take().is_some_and(|last| last.kind == *kind);
+        self.failure.take().is_some() || refused
+    }
+
+    /// The configuration was read again: what was refused may not be any more.
+    pub fn forgive(&mut self) {
+        if let Some(refused) = &mut self.refused {
+            (refused.pauses, refused.retry_at) = (0, Tick(0));
+        }
+    }
+
+    /// Why the last attempt to get a server has failed, if it has.
+    pub fn last_error(&self) -> Option<&Refusal> {
+        let refused = self.refused.as_ref().map(|refused| &refused.refusal);
+        self.failure
+            .as_ref()
+            .map(|failure| &failure.refusal)
+            .or(refused)
+    }
+
     /// The idle server of the kind that was asked for the longest ago, `but` not of this one.
     pub fn oldest_idle(&self, but: Option<&Rc<Kind>>) -> Option<ServerKey> {
         let idle = self
@@ -328,7 +427,10 @@ impl Pool {
     /// Whether an idle server should be made to keep the configured number ready; of which kind.
     pub fn refill(&self, now: Tick) -> Option<Rc<Kind>> {
         let kind = self.last_asked.as_ref()?;
-        let failing = self.is_failing(now) || now < self.refill_after;
+        let refused = self.refused.as_ref().is_some_and(|refused| {
+            refused.kind == *kind && (now < refused.retry_at || self.connecting > 0)
+        });
+        let failing = self.is_failing(now) || now < self.refill_after || refused;
         let coming: usize = self.kinds.values().map(|state| state.coming).sum();
         let wanted = self.config.min_idle_connections + self.waiters.len();
         let room =

@@ -44,6 +44,11 @@ pub struct Expect {
     /// After an error: what the client sends is ignored by the server until a Sync.
     skipping: bool,
     copy: Copy,
+    /// A Sync was taken for swallowed by the copy in progress. Should the copy fail, nobody can tell whether it was: what the
+    /// server had not read by then, it answers.
+    swallowed: bool,
+    /// Such a copy has failed: one more ReadyForQuery may come than is expected.
+    unsure: bool,
     /// Extended-protocol messages were sent after the last Sync.
     batch: bool,
     doubt: bool,
@@ -79,7 +84,8 @@ impl Expect {
 
     fn sync(&mut self) {
         if self.copy == Copy::In {
-            return; // swallowed
+            self.swallowed = true;
+            return;
         }
         self.skipping = false;
         self.batch = false;
@@ -112,10 +118,10 @@ impl Expect {
             | (b'T' | b'n', Some(Describe)) => self.pop(),
             (b's' | b'I', Some(Execute)) => self.pop(),
             (b'C', Some(Execute)) => {
-                self.copy = Copy::None;
+                self.copied();
                 self.pop();
             }
-            (b'C', Some(Query)) => self.copy = Copy::None,
+            (b'C', Some(Query)) => self.copied(),
             (b'T' | b'D' | b'I', Some(Query))
             | (b'D', Some(Execute))
             | (b't', Some(Describe))
@@ -129,17 +135,23 @@ impl Expect {
         }
     }
 
+    /// A command is complete: of a copy, that all of it was read, Syncs included.
+    fn copied(&mut self) {
+        self.copy = Copy::None;
+        self.swallowed = false;
+    }
+
     /// The server begins to take data: what the client has sent ahead is either part of it or swallowed.
     fn copy_in(&mut self) {
         let end = self.queue.iter().position(|&owed| owed == Owed::CopyEnd);
         self.copy = if end.is_some() { Copy::None } else { Copy::In };
         let ahead = 1..end.map_or(self.queue.len(), |at| at + 1);
-        let swallowed = self.queue.drain(ahead);
-        if swallowed
-            .into_iter()
-            .any(|owed| !matches!(owed, Owed::Sync | Owed::CopyEnd))
-        {
-            self.doubt = true;
+        for owed in self.queue.drain(ahead) {
+            match owed {
+                Owed::Sync => self.swallowed = true,
+                Owed::CopyEnd => {}
+                _ => self.doubt = true,
+            }
         }
         if self.queue.front() == Some(&Owed::Execute) && !self.queue.contains(&Owed::Sync) {
             self.batch = true; // the Sync that closed it was swallowed
@@ -148,6 +160,7 @@ impl Expect {
 
     fn failed(&mut self, front: Owed) {
         self.copy = Copy::None;
+        self.unsure |= std::mem::take(&mut self.swallowed);
         if matches!(front, Owed::Query | Owed::FunctionCall | Owed::Sync) {
             return; // ReadyForQuery follows
         }
@@ -172,6 +185,11 @@ impl Expect {
     /// Whether something came that could not be explained.
     pub fn in_doubt(&self) -> bool {
         self.doubt
+    }
+
+    /// Whether ReadyForQuery may come although nothing is owed: the reset tells, by the CommandComplete that comes before its own.
+    pub fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     /// Whether nothing is owed and nothing is open: no batch without Sync, no copy.
@@ -303,6 +321,28 @@ mod tests {
         open(">PBES <12G >dc");
         open(">PBES <12G >dc <C");
         doubtful(">PBESPBES <12G");
+    }
+
+    /// Found by reading: a Sync behind bad data is not swallowed but answered, after the error and the ReadyForQuery of the
+    /// COPY. Between the two the queue was taken for quiet; a client that left just then left the second ReadyForQuery to the
+    /// reset, and the reset's own last answer to the next client.
+    #[test]
+    fn a_sync_sent_into_a_copy_that_fails_may_be_answered() {
+        for unsure in [
+            ">Q <G >dS <E <Z",
+            ">QdS <G <E <Z",
+            ">QS <G <E <Z", // a BEFORE STATEMENT trigger fails before the server reads
+            ">PBES <12G >d <E >dc >S <Z",
+        ] {
+            assert!(run(unsure).is_unsure(), "{unsure}");
+        }
+        for sure in [
+            ">Q <G >dSc <C <Z >Q <E <Z", // it was read to its end
+            ">QdcS <G <E <Z <Z",
+            ">PBE >dcS <12G <E <Z",
+        ] {
+            assert!(!run(sure).is_unsure(), "{sure}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub use words::Seen;
 use crate::limits;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{BadLength, HEADER_LEN, Header, printable};
-use crate::wire::refusal::{Blame, Refusal};
+use crate::wire::refusal::{self, Blame, Refusal};
 use words::Words;
 
 /// What one end's bytes may do.
@@ -58,6 +58,8 @@ pub struct Relay {
     touched: bool,
     /// Type letter of the last message that the server began.
     last_answer: u8,
+    /// SQLSTATE of the server's last error, until it is ready again.
+    last_error: Option<[u8; 5]>,
     /// Queries (ReadyForQuery) and transactions (ReadyForQuery outside a block) since [`Relay::take_tally`].
     tally: Tally,
 }
@@ -90,6 +92,7 @@ impl Default for Relay {
             seen: Seen::default(),
             touched: false,
             last_answer: 0,
+            last_error: None,
             tally: Tally::default(),
         }
     }
@@ -129,6 +132,10 @@ impl Relay {
     fn begin_up(&mut self, header: Header) {
         self.touched = true;
         self.expect.sent(header.tag);
+        // A Flush is not answered, but an error is one that has a body: nobody waits for it.
+        if header.tag == b'H' && header.body_len() > 0 {
+            self.expect.doubt();
+        }
         if header.tag == b'P' {
             self.seen.insert(Seen::PREPARED);
         }
@@ -198,20 +205,21 @@ impl Relay {
             Ok(Some(header)) => header,
         };
         let seen = match header.tag {
-            b'Z' => match rest.get(HEADER_LEN) {
-                None => return Ok(0),
-                Some(&status) => {
-                    let status =
-                        TransactionStatus::from_byte(status).filter(|_| header.length == 5);
-                    self.ready(status.ok_or_else(|| {
-                        server_broke(BadLength {
-                            tag: b'Z',
-                            length: header.length,
-                        })
-                    })?);
-                    1
+            b'Z' => {
+                let broke = BadLength {
+                    tag: b'Z',
+                    length: header.length,
+                };
+                match rest.get(HEADER_LEN) {
+                    _ if header.length != 5 => return Err(server_broke(broke)),
+                    None => return Ok(0),
+                    Some(&status) => {
+                        let status = TransactionStatus::from_byte(status);
+                        self.ready(status.ok_or_else(|| server_broke(broke))?);
+                        1
+                    }
                 }
-            },
+            }
             b'S' if header.body_len() <= limits::PARAMETER_STATUS_MAX => {
                 match rest.get(HEADER_LEN..header.message_len()) {
                     None => return Ok(0),
@@ -228,6 +236,13 @@ impl Relay {
         if header.tag == b'S' && seen == 0 {
             self.expect.doubt();
         }
+        if header.tag == b'E' {
+            let start = header.body_len().min(limits::ERROR_CODE_WITHIN);
+            match rest.get(HEADER_LEN..HEADER_LEN + start) {
+                None => return Ok(0),
+                Some(start) => self.last_error = refusal::sqlstate(start),
+            }
+        }
         self.expect.answered(header.tag);
         self.last_answer = header.tag;
         self.down.left = header.body_len() - seen;
@@ -236,6 +251,7 @@ impl Relay {
 
     fn ready(&mut self, status: TransactionStatus) {
         self.status = status;
+        self.last_error = None;
         self.tally.queries += 1;
         if status == TransactionStatus::Idle {
             self.tally.transactions += 1;
@@ -262,6 +278,11 @@ impl Relay {
         self.is_quiet() && !self.expect.in_doubt() && !self.seen.leaves_something()
     }
 
+    /// Whether the server may say ReadyForQuery once more although it owes nothing.
+    pub fn is_unsure(&self) -> bool {
+        self.expect.is_unsure()
+    }
+
     /// Whether the server works on something that a cancel could end.
     pub fn is_busy(&self) -> bool {
         self.expect.is_owed()
@@ -276,6 +297,11 @@ impl Relay {
     /// was not itself the server's last word.
     pub fn may_add_error(&self) -> bool {
         self.down.left == 0 && self.last_answer != b'E'
+    }
+
+    /// SQLSTATE of the error that the server sent last and has not recovered from.
+    pub fn last_error(&self) -> Option<[u8; 5]> {
+        self.last_error
     }
 
     /// Whether the client has sent anything.
@@ -429,6 +455,7 @@ mod tests {
     fn a_server_that_makes_no_sense_is_refused() {
         for bytes in [
             &b"Z\0\0\0\x05x"[..],
+            b"Z\0\0\0\x04",
             b"Z\0\0\0\x06II",
             b"D\0\0\0\x01",
             b"D\x7f\xff\xff\xff",
@@ -467,6 +494,18 @@ mod tests {
         relay.up(&bytes);
         down(&mut relay, &answer(b'Z', b"I"));
         assert!(relay.is_quiet() && !relay.is_reusable());
+    }
+
+    /// PostgreSQL answers a Flush with a body by an error, and skips everything up to the next Sync, a reset query too.
+    #[test]
+    fn a_flush_that_will_be_refused_costs_the_server() {
+        for (flush, reusable) in [(&b"H\0\0\0\x04"[..], true), (b"H\0\0\0\x05x", false)] {
+            let mut relay = Relay::default();
+            relay.up(&[b"Q\0\0\0\x05\0", flush].concat());
+            down(&mut relay, &answer(b'Z', b"I"));
+            assert!(relay.is_quiet());
+            assert_eq!(relay.is_reusable(), reusable);
+        }
     }
 
     #[test]

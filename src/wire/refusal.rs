@@ -145,6 +145,19 @@ impl Refusal {
     }
 }
 
+/// The SQLSTATE in the body of an ErrorResponse, of which the end may be missing.
+pub fn sqlstate(body: &[u8]) -> Option<[u8; 5]> {
+    let mut rest = body;
+    while let Some((&field, after)) = rest.split_first() {
+        let (text, after) = take_cstr(after)?;
+        if field == b'C' {
+            return text.try_into().ok();
+        }
+        rest = after;
+    }
+    None
+}
+
 /// Appends a NoticeResponse of severity NOTICE.
 pub fn notice(out: &mut Vec<u8>, text: &str, detail: Option<&str>) {
     fields(
@@ -201,6 +214,8 @@ mod tests {
         let (tag, body, _) = frame::whole(&out, 1000).ok().flatten().expect("whole");
         assert_eq!(tag, b'E');
         assert_eq!(Refusal::read(body, Blame::Server), refusal);
+        assert_eq!(sqlstate(body), Some(*b"53300"));
+        assert_eq!(sqlstate(body.get(..10).expect("a part")), None);
     }
 
     /// CVE-2026-6666: an ErrorResponse without SQLSTATE crashed PgBouncer.

@@ -112,6 +112,9 @@ fn a_session_whose_server_is_terminated_is_told_once_in_the_servers_own_words() 
             "ProcessInterrupts",
             "PostgreSQL's own message"
         );
+        scene
+            .pooler
+            .wait_for_log("server closed the connection after error 57P01");
         is_clean(&mut scene.login());
     }
     scene.wait_for_rest();
@@ -295,13 +298,67 @@ fn a_server_that_stops_answering_costs_clients_acquire_timeout_and_no_more() {
     scene.wait_for_rest();
 }
 
+/// A refused login left `last_error` empty, and was a warning each second. The server comes from a DSN with a wrong password.
+#[test]
+fn a_login_that_the_server_refuses_is_in_the_console_and_once_in_the_log() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("fault_refused");
+    cluster.sql("postgres", "DROP ROLE IF EXISTS fault_refused");
+    cluster.sql(
+        "postgres",
+        "CREATE ROLE fault_refused LOGIN PASSWORD 'right'",
+    );
+    let dsn = format!(
+        "postgres://fault_refused:wrong@127.0.0.1:{}/{database}",
+        cluster.port()
+    );
+    let keys = "  min_idle_connections: 2\n";
+    let pooler = Pooler::start(
+        &yaml(&dsn, ", log_level: debug", keys).replace("[username]", "[fault_refused]"),
+    );
+    let mut console = Wire::login(pooler.port(), "fault_refused", "wrong", "aether");
+    let mut last_error = || {
+        scene::show(&mut console, "POOLS")[0]
+            .get("last_error")
+            .cloned()
+    };
+    wait_until("the console says it", || {
+        last_error().is_some_and(|text| text.contains("password authentication failed"))
+    });
+    pooler.wait_for_log("cannot log in to a server again: password authentication failed");
+    let warnings = |log: String| {
+        log.matches("[WARN] pool fault_refused: cannot log in")
+            .count()
+    };
+    let log = pooler.log();
+    let lines: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("cannot log in to a server:"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(warnings(log.clone()) <= 1, "{log}");
+
+    // A client that asks has an attempt of its own at once, and one success is enough.
+    cluster.sql("postgres", "ALTER ROLE fault_refused PASSWORD 'wrong'");
+    let client = Wire::login(pooler.port(), "fault_refused", "wrong", &database);
+    pooler.wait_for_log("the server can be reached again");
+    wait_until("the console has forgotten it", || last_error().is_none());
+    client.terminate();
+}
+
 #[test]
 fn a_server_that_is_not_there_is_named_in_the_error() {
     let port = closed_port();
     for (host, said) in [
         (
             format!("127.0.0.1:{port}"),
-            format!("connection to server at 127.0.0.1:{port} failed: "),
+            format!("connection to server at 127.0.0.1:{port} failed: Connection refused"),
+        ),
+        (
+            format!("/database?host=/nonexistent&port={port}"),
+            format!(
+                "connection to server at /nonexistent/.s.PGSQL.{port} failed: No such file or directory"
+            ),
         ),
         (
             "no-such-host.invalid".to_owned(),
@@ -309,7 +366,14 @@ fn a_server_that_is_not_there_is_named_in_the_error() {
         ),
     ] {
         let pooler = Pooler::start(&yaml(
-            &format!("postgres://username:{PASSWORD}@{host}/database"),
+            &format!(
+                "postgres://username:{PASSWORD}@{host}{}",
+                if host.starts_with('/') {
+                    ""
+                } else {
+                    "/database"
+                }
+            ),
             "",
             "  acquire_timeout: 600ms\n  connect_timeout: 400ms\n",
         ));
@@ -692,6 +756,40 @@ fn a_copy_that_fails_early_does_not_cost_the_pool_its_server() {
         "the same server, a hundred times"
     );
     is_clean(&mut scene.login());
+}
+
+/// Found by reading: a Sync sent into a COPY is swallowed, but answered where the COPY fails before it is read. A client that
+/// leaves on the first ReadyForQuery leaves the second one to the reset.
+#[test]
+fn a_sync_behind_a_copy_that_fails_confuses_no_reset_and_no_next_client() {
+    let cluster = Cluster::shared();
+    let scene = Scene::new(cluster, "fault_copy_sync", "  max_connections: 1\n");
+    let mut client = scene.login();
+    client.run(
+        "CREATE TABLE never (n int); \
+         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION $$no$$; END'; \
+         CREATE TRIGGER refuse BEFORE INSERT ON never FOR EACH STATEMENT EXECUTE FUNCTION refuse()",
+    );
+    client.terminate();
+    let copy = [
+        wire::message(b'Q', &terminated("COPY never FROM STDIN")),
+        wire::sync(),
+    ]
+    .concat();
+    for round in 0..60 {
+        let mut client = scene.login();
+        client.send(&copy);
+        assert_eq!(kinds(&client.read_until(b'Z')), "GEZ");
+        if round == 0 {
+            assert_eq!(
+                kinds(&client.read_until(b'Z')),
+                "Z",
+                "this is what PostgreSQL does"
+            );
+        }
+        client.terminate();
+        is_clean(&mut scene.login());
+    }
 }
 
 /// B28: nobody may stop reading because he cannot write, if the other end does the same.

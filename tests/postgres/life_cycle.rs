@@ -347,6 +347,8 @@ fn the_check_query_is_what_was_configured_and_only_after_check_delay() {
             let mut client = scene.login();
             client.run("SELECT 1");
             client.terminate();
+            // One that comes straight from its reset to a client that waits has just answered.
+            scene.wait_for_pool("sv_idle", 1);
         }
         let number: u32 = count(name).parse().expect("a number");
         // One for each time that it was used again; a new server need not be checked.

@@ -419,6 +419,31 @@ fn databases_are_found_by_name_and_the_rest_by_the_fallback() {
     assert_eq!(who("app").as_deref(), Ok("username@logins_other"));
 }
 
+/// Found by reading: under `"*"` a pool has the name that a client asks for, and log lines held it as it came.
+#[test]
+fn a_database_name_cannot_forge_lines_of_the_log() {
+    let cluster = Cluster::shared();
+    let pooler = Pooler::start(&format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nauth: {{type: trust}}\n\
+         pool: {{backend: {{host: 127.0.0.1, port: {}, user: username, password: {PASSWORD}}}}}\n\
+         databases: {{\"*\": {{}}}}\n",
+        cluster.port()
+    ));
+    let error = refused(pooler.port(), "me", "", "no\n[INFO] forged\x1b[31m");
+    assert_eq!(error.sqlstate(), "3D000");
+    pooler.wait_for_log("cannot log in to a server");
+    pooler.wait_for_log("closing because: ");
+    let log = pooler.log();
+    assert!(
+        !log.lines().any(|line| line.starts_with("[INFO] forged")),
+        "{log}"
+    );
+    assert!(
+        !log.contains('\x1b') && log.contains("pool no\\n[INFO] forged"),
+        "{log}"
+    );
+}
+
 // ---- startup packets
 
 fn startup(code: i32, body: &[u8]) -> Vec<u8> {

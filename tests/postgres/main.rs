@@ -5,6 +5,7 @@ mod support;
 
 mod cancels;
 mod faults;
+mod hostile_server;
 mod isolation;
 mod life_cycle;
 mod load;

@@ -114,6 +114,40 @@ fn copies_in_and_out_stream_in_little_memory() {
     client.terminate();
 }
 
+/// Found by reading: thousands of tiny startup parameters cost thirty times their bytes, and a SCRAM message of 64 kB was
+/// waited for, before anybody had shown who he is.
+#[test]
+fn clients_that_have_proven_nothing_hold_little_memory() {
+    let cluster = Cluster::shared();
+    let pooler = pooler(cluster, "");
+    let many = 300;
+    let mut body = (3u32 << 16).to_be_bytes().to_vec();
+    body.extend(b"user\0username\0database\0database\0");
+    (0..3_300).for_each(|n| body.extend([b'a' + (n % 26) as u8, 0, 0]));
+    body.push(0);
+    let mut held = Vec::new();
+    let before = pooler.rss_kb();
+    for _ in 0..many {
+        let mut client = Wire::connect(pooler.port());
+        client.send_untyped(&body);
+        assert_eq!(client.read_message().kind, b'R', "asked for its proof");
+        client.send(&[&b"p\0\0\x03\xf0"[..], &[b'x'; 900]].concat());
+        held.push(client);
+    }
+    let each = pooler.rss_kb().saturating_sub(before) * 1024 / many;
+    println!("{each} bytes per client that has proven nothing");
+    assert!(
+        each < 20_000,
+        "{each} bytes per client that has proven nothing"
+    );
+    let mut fat = Wire::connect(pooler.port());
+    fat.send_untyped(&body);
+    fat.read_message();
+    fat.send(&[&b"p\0\0\xff\xff"[..], &[b'x'; 60_000]].concat());
+    let answer = fat.read_to_end();
+    assert_eq!(answer[0].error().expect("an error").sqlstate(), "08P01");
+}
+
 /// A message whose claimed length is a gigabyte is streamed, not waited for; one that cannot be is refused at once.
 #[test]
 fn a_claimed_length_allocates_nothing() {

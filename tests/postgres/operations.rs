@@ -1,5 +1,6 @@
 //! What an operator does: the command line, signals, reloads, the log, the console, and the configuration of the README.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use crate::support::pooler::binary;
 use crate::support::process::{self, Place};
 use crate::support::scene::{self, columns, tcp, yaml};
 use crate::support::wire::{first_error, kinds, terminated};
-use crate::support::{Cluster, Pooler, Scene, Wire, wait_until};
+use crate::support::{Cluster, Pooler, Scene, Wire, wait_for, wait_until};
 
 /// Long enough for anything that should happen at once.
 const SOON: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ fn the_command_line_is_what_the_help_says() {
     let good = place.write("good.yaml", &format!("pool: {{dsn: \"{dsn}\"}}\n"));
     let good = good.to_str().expect("a path");
 
-    for help in ["--help", "-h"] {
+    for help in ["--help", "-h", "-help"] {
         let output = aether(&place, &[help]);
         assert!(output.status.success());
         for word in ["--check", "--config", "--version", "SIGHUP"] {
@@ -64,8 +65,10 @@ fn the_command_line_is_what_the_help_says() {
 
     let by_equals = format!("--config={good}");
     let single = format!("-config={good}");
-    let ways: [&[&str]; 6] = [
+    let ways: [&[&str]; 8] = [
         &["--check", good],
+        &["-check", good],
+        &["-v", "-check", "-config", good],
         &["--check", "--config", good],
         &["--check", "-config", good],
         &["-config", good, "--check"],
@@ -82,16 +85,17 @@ fn the_command_line_is_what_the_help_says() {
 
     let output = aether(&place, &["--check"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        said(&output).contains("/etc/aether/aether.yaml"),
-        "{}",
-        said(&output)
-    );
+    let nowhere = "neither ./aether.yaml nor /etc/aether/aether.yaml is there";
+    assert!(said(&output).contains(nowhere), "{}", said(&output));
     place.write("aether.yaml", &format!("pool: {{dsn: \"{dsn}\"}}\n"));
     assert!(said(&aether(&place, &["--check"])).contains("marker"));
 
-    let wrong: [(&[&str], &str); 4] = [
+    // `-check` was taken for -c -h -e -c -k: help, and status 0 for a file that nobody had looked at.
+    let wrong: [(&[&str], &str); 7] = [
         (&["--chekc"], "unknown option \"--chekc\""),
+        (&["-chek", good], "unknown option \"-chek\""),
+        (&["-Vx"], "unknown option \"-Vx\""),
+        (&["-check", "no-such-file.yaml"], "no-such-file.yaml"),
         (&[good, good], "more than one configuration file"),
         (
             &["--config", good, good],
@@ -103,7 +107,8 @@ fn the_command_line_is_what_the_help_says() {
         let output = aether(&place, way);
         assert_eq!(output.status.code(), Some(1), "{way:?}");
         assert!(said(&output).contains(why), "{way:?}: {}", said(&output));
-        assert!(said(&output).contains("--help"), "{way:?}");
+        let with_help = said(&output).contains("--help") || way.contains(&"no-such-file.yaml");
+        assert!(with_help, "{way:?}");
     }
 }
 
@@ -143,8 +148,64 @@ fn root_has_to_say_whom_to_become() {
         assert_eq!(output.status.code(), Some(1));
         assert!(said(&output).contains(why), "{}", said(&output));
     }
-    // It can still check a file.
-    assert!(run(&["--check"]).status.success());
+    // It can still check a file, and says what is to come.
+    let checked = run(&["--check"]);
+    assert!(checked.status.success() && !said(&checked).contains("warning"));
+    for (name, why) in [
+        ("root", "\"root\" is root"),
+        (
+            "no_such_user_here",
+            "there is no user \"no_such_user_here\"",
+        ),
+    ] {
+        let checked = run(&["--check", "-u", name]);
+        assert!(checked.status.success());
+        assert!(said(&checked).contains(why), "{}", said(&checked));
+    }
+}
+
+/// Read as root at the start, and not any more at the first SIGHUP.
+#[test]
+fn files_that_the_user_to_become_cannot_read_are_told_at_the_start() {
+    let Some(user) = process::server_user() else {
+        return; // only root can become somebody else
+    };
+    let place = Place::new("unreadable");
+    let config = place.write(
+        "aether.yaml",
+        &format!(
+            "server: {{listen_addr: \"127.0.0.1:{}\"}}\npool: {{dsn: \"postgres://u:{CANARY}@127.0.0.1:1/d\"}}\n\
+             auth: {{users: {{u: {{password_file: secret}}}}}}\n",
+            process::free_port()
+        ),
+    );
+    let start = |mode| {
+        let secret = place.path().join("secret");
+        std::fs::write(&secret, CANARY).expect("a file of root's");
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).expect("chmod");
+        let log = place.path().join("log");
+        let mut child = Command::new(binary())
+            .args([config.as_os_str(), "-u".as_ref(), user.name.as_ref()])
+            .stderr(std::fs::File::create(&log).expect("its log"))
+            .spawn()
+            .expect("it runs");
+        let log = || std::fs::read_to_string(&log).unwrap_or_default();
+        wait_for(SOON, || log().contains("started, process"));
+        child.kill().expect("it runs");
+        child.wait().expect("it is ours");
+        log()
+    };
+    let log = start(0o600);
+    let text = format!(
+        "a reload would fail: user \"{}\" cannot read what root could: ",
+        user.name
+    );
+    assert!(
+        log.contains(&text) && log.contains("password_file"),
+        "{log}"
+    );
+    let log = start(0o644);
+    assert!(log.contains("started") && !log.contains("WARN"), "{log}");
 }
 
 #[test]
@@ -181,6 +242,44 @@ fn a_broken_file_changes_nothing_at_reload_and_says_where_it_is_broken() {
         .rewrite_config(&yaml(&dsn, "", "  max_connections: 2\n"));
     scene.pooler.signal(Signal::SIGHUP);
     scene.wait_for_pool("max_connections", 2);
+}
+
+#[test]
+fn a_reload_changes_the_log_level_and_says_what_takes_a_restart() {
+    let cluster = Cluster::shared();
+    let dsn = tcp(cluster, "database");
+    let pooler = Pooler::start(&yaml(&dsn, ", log_level: warn", ""));
+    pooler.rewrite_config(&yaml(&dsn, ", log_level: info", "").replace("{port}", "1"));
+    pooler.signal(Signal::SIGHUP);
+    pooler.wait_for_log("the configuration was reloaded");
+    let bound = pooler.port();
+    pooler.wait_for_log(&format!(
+        "server.listen_addr: 127.0.0.1:1 takes a restart; 127.0.0.1:{bound} stays in force"
+    ));
+    // It was compared with the file that was read last: the second time nothing was said, and going back was a change.
+    let reload = |text: &str| {
+        let before = pooler.log().matches("was reloaded").count();
+        pooler.rewrite_config(text);
+        pooler.signal(Signal::SIGHUP);
+        wait_until("it is reloaded", || {
+            pooler.log().matches("was reloaded").count() > before
+        });
+    };
+    let warnings = || pooler.log().matches("takes a restart").count();
+    let secret = yaml(&dsn, ", log_level: info", "") + "auth: {mock_secret: another}\n";
+    reload(&secret);
+    pooler.wait_for_log("auth.mock_secret takes a restart");
+    let before = warnings();
+    reload(&yaml(&dsn, ", log_level: info", "").replace("{port}", "1"));
+    assert_eq!(warnings(), before + 1, "it is still so");
+    reload(&yaml(&dsn, ", log_level: info", ""));
+    assert_eq!(warnings(), before + 1, "that is what is in force");
+    reload(&yaml(&dsn, ", log_level: info, user: somebody", ""));
+    pooler.wait_for_log("server.user: \"somebody\" takes a restart; ");
+    assert_eq!(warnings(), before + 2, "and the address is as it was");
+    let client = Wire::login(pooler.port(), "username", PASSWORD, "database");
+    client.terminate();
+    pooler.wait_for_log("closing because: client close request");
 }
 
 #[test]
@@ -341,6 +440,9 @@ fn sigterm_waits_for_the_clients_and_takes_no_new_ones() {
     wait_until("it has stopped listening", || {
         !process::listening(scene.pooler.port())
     });
+    scene.pooler.wait_for_log(
+        "stopping: clients left: 1, servers in use: 1; those left after 30s are closed",
+    );
     assert!(Wire::try_connect(scene.pooler.port()).is_err());
     client.run("COMMIT");
     assert_eq!(scene.pooler.ended(), None);
@@ -417,6 +519,12 @@ fn sigquit_or_a_second_signal_ends_it_at_once() {
         }
         scene.pooler.signal(*last);
         let status = scene.pooler.wait_for_end(SOON).expect("it ends at once");
+        let said = if first.is_empty() {
+            "stopping at once"
+        } else {
+            "second signal: ending at once"
+        };
+        assert!(scene.pooler.log_contains(said), "{signals:?}");
         assert_eq!(status.code(), Some(0), "{signals:?}");
         client.read_to_end();
     }
@@ -661,7 +769,7 @@ fn the_console_is_for_those_who_are_named() {
         let error = console.error("SHOW POOL");
         assert_eq!(error.sqlstate(), "42601");
         assert!(error.hint().contains("SHOW POOLS"), "{error:?}");
-        assert!(console.error("SELECT 1").hint().contains("SHOW HELP"));
+        assert!(console.error("SELECT 1").message().contains("SHOW HELP"));
         assert_eq!(kinds(&console.run("")), "IZ");
     }
     let psql = Command::new(cluster.program("psql"))

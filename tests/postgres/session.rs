@@ -1092,3 +1092,20 @@ fn with_first_query_startup_parameters_hold_and_bad_ones_are_refused_at_login() 
         client.terminate();
     }
 }
+
+/// A goodbye right behind a query: PostgreSQL answers the query, and closes then.
+#[test]
+fn what_was_asked_before_the_goodbye_is_answered() {
+    let cluster = Cluster::shared();
+    let pooler = Pooler::start(&crate::support::scene::yaml(
+        &crate::support::scene::tcp(cluster, "database"),
+        "",
+        "",
+    ));
+    for port in [cluster.port(), pooler.port()] {
+        let mut client = Wire::login(port, "username", PASSWORD, "database");
+        let query = wire::message(b'Q', &wire::terminated("SELECT 1 FROM pg_sleep(0.1)"));
+        client.send(&[query, wire::message(b'X', b"")].concat());
+        assert_eq!(wire::kinds(&client.read_to_end()), "TDCZ");
+    }
+}

@@ -1,8 +1,8 @@
 //! Section `auth`: who may log in, and how. Checks no password: that is done by the floor above.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::super::yaml::{Field, Problems, Section};
+use super::super::yaml::{Field, Place, Problems, Section};
 use super::super::{AuthConfig, AuthMethod, Secret, Stored, userlist};
 use super::pool::{Draft, read_password};
 use super::{Context, is_name};
@@ -30,7 +30,7 @@ const SCRAM_ITERATIONS: u32 = 4096;
 pub(super) struct Logins {
     users: BTreeMap<String, Stored>,
     /// Users with a different password in different places.
-    disputed: BTreeSet<String>,
+    disputed: BTreeMap<String, Place>,
     /// Whether a backend has no user and password.
     incomplete: bool,
 }
@@ -39,7 +39,7 @@ impl Logins {
     pub(super) fn of(drafts: &[&Draft]) -> Logins {
         let mut logins = Logins {
             users: BTreeMap::new(),
-            disputed: BTreeSet::new(),
+            disputed: BTreeMap::new(),
             incomplete: false,
         };
         for draft in drafts {
@@ -52,7 +52,7 @@ impl Logins {
             let stored = Stored::Plain(password.clone());
             match logins.users.insert(user.clone(), stored.clone()) {
                 Some(other) if other != stored => {
-                    logins.disputed.insert(user.clone());
+                    logins.disputed.insert(user.clone(), draft.place.clone());
                 }
                 _ => {}
             }
@@ -109,13 +109,13 @@ fn backend_users(
     if !problems.is_empty() {
         return BTreeMap::new();
     }
-    for user in &logins.disputed {
+    for (user, place) in &logins.disputed {
         let text = format!(
             "{user:?} has different passwords in different databases; say in auth.users which one lets in"
         );
-        problems.add(&section.place, text);
+        problems.add(place, text);
     }
-    if logins.incomplete {
+    if logins.incomplete && logins.disputed.is_empty() {
         problems.add(
             &section.place,
             "nothing says who may log in: the dsn has no user and password; write them there, or auth.users, auth.users_file \
@@ -137,6 +137,7 @@ fn read_users(
     context: Context<'_>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Stored> {
+    let before = problems.count();
     let file = section.get("users_file");
     let mut users = file
         .map(|field| read_file(&field, context, problems))
@@ -156,7 +157,7 @@ fn read_users(
             problems.warn(&field.place, "also in users_file; the secret here holds");
         }
     }
-    if users.is_empty() {
+    if users.is_empty() && problems.count() == before {
         problems.add(
             &section.place,
             "no user is listed, so nobody could log in; add one to users or users_file",

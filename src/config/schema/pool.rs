@@ -55,7 +55,8 @@ const ASSIGNMENTS: [(&str, ServerAssignment); 2] = [
 /// A pool while it is put together.
 #[derive(Clone)]
 pub(super) struct Draft {
-    place: Place,
+    /// Where it is written.
+    pub(super) place: Place,
     pub(super) pool: PoolConfig,
     /// Whether some `dsn` or `backend` was given, here or by the parent.
     has_backend: bool,
@@ -243,7 +244,7 @@ impl Draft {
     /// As the pool that clients reach under `name`; `None`: under any name.
     pub(super) fn serving(mut self, name: Option<&str>, problems: &mut Problems) -> Draft {
         if !self.has_backend {
-            problems.add(
+            problems.add_missing(
                 &self.place,
                 "nothing says where the server is; write dsn or backend, here or in pool",
             );
@@ -267,7 +268,7 @@ impl Draft {
         }
         if !self.has_backend {
             if alone {
-                problems.add(
+                problems.add_missing(
                     &self.place,
                     "nothing says where the server is; write pool.dsn, pool.backend or databases",
                 );

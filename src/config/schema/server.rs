@@ -79,14 +79,30 @@ fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr
     }
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|address| seen.insert(*address));
+    for part in all.iter().filter(|at| !at.ip().is_unspecified()) {
+        let same = |at: &&SocketAddr| {
+            at.ip().is_unspecified() && at.port() == part.port() && at.is_ipv4() == part.is_ipv4()
+        };
+        if let Some(whole) = all.iter().find(same) {
+            problems.add(
+                &field.place,
+                format!("{part} is part of {whole}; keep one of the two"),
+            );
+        }
+    }
     all
 }
 
 /// What `HOST:PORT` stands for. `*` and no host at all: every address, of both families; `localhost`: both loopbacks.
 fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let shown = if text.contains("://") {
+        "a text".to_owned() // a connection string, with its password
+    } else {
+        format!("{text:?}")
+    };
     let wrong = || {
         format!(
-            "found {text:?}, expected an address and a port: 0.0.0.0:6432, [::1]:6432, localhost:6432, *:6432"
+            "found {shown}, expected an address and a port: 0.0.0.0:6432, [::1]:6432, localhost:6432, *:6432"
         )
     };
     if let Ok(ip) = text.parse::<IpAddr>() {

@@ -350,6 +350,69 @@ fn all_errors_come_at_once_and_in_order() {
     );
 }
 
+/// What follows from an error is not told beside it: it hid the line that has to be mended.
+#[test]
+fn what_follows_from_an_error_is_not_told() {
+    for (text, only) in [
+        (
+            "pools: {dsn: 'postgres://u:p@h/d'}",
+            "aether.yaml:1: pools: unknown key; did you mean \"pool\"?",
+        ),
+        (
+            "pool: {dns: 'postgres://u:p@h/d'}",
+            "aether.yaml:1: pool.dns: unknown key; did you mean \"dsn\"?",
+        ),
+        (
+            "poool: {dsn: 'postgres://u:p@h/d'}\ndatabases: {a: {}}",
+            "aether.yaml:1: poool: unknown key; did you mean \"pool\"?",
+        ),
+        (
+            &with_auth("users: {a: 5}"),
+            "aether.yaml:4: auth.users.a: found a number, expected a text; put it in quotes",
+        ),
+        (
+            &with_auth("users_file: broken"),
+            "aether.yaml:4: auth.users_file: line 2 of that file: the secret must be in double quotes",
+        ),
+        (
+            "databases:\n  a: {dsn: 'postgres://u:1@h/a'}\n  b: {dsn: 'postgres://u:2@h/b'}\n  c: {dsn: 'postgres://h/c'}\n",
+            "aether.yaml:3: databases.b: \"u\" has different passwords in different databases; say in auth.users which one lets in",
+        ),
+    ] {
+        let found = errors(text);
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].starts_with(only), "{found:#?}");
+    }
+}
+
+/// YAML's own words for these help nobody.
+#[test]
+fn a_tab_and_a_text_without_its_quotes_are_told_as_what_they_are() {
+    for text in [
+        "pool:\n\tdsn: postgres://u:p@h/d\n",
+        "pool:\n  dsn: postgres://u:p@h/d\n\tmode: session\n",
+    ] {
+        refused(text, "a tab; indent with spaces");
+    }
+    for text in [
+        "server:\n  listen_addr: *:6432\npool:\n  dsn: postgres://u:p@h/d\n",
+        "server: {listen_addr: *:6432}\n",
+        "server:\n  listen_addr:\n    - *:6432\n",
+        "server:\n  listen_addr: [::1]:6432\npool:\n  dsn: postgres://u:p@h/d\n",
+        "pool:\n  dsn: postgres://u:p@h/d\ndatabases:\n  *:\n    mode: session\n",
+        "auth:\n  users:\n    a: @secret\n",
+        "auth:\n  users:\n    a: %secret\n",
+    ] {
+        refused(text, "put it in quotes");
+        assert!(!errors(text)[0].contains("secret"), "{:?}", errors(text));
+    }
+    let plain = &errors("pool: {dsn: a\n")[0];
+    assert!(
+        !plain.contains("quotes") && !plain.contains("tab"),
+        "{plain}"
+    );
+}
+
 #[test]
 fn a_key_written_twice_is_an_error_at_its_second_line() {
     assert_eq!(
@@ -383,11 +446,16 @@ fn values_of_the_wrong_kind_say_what_was_found_and_what_is_right() {
     );
     refused(
         &with_pool("max_connections: 1.5"),
-        "found a number, expected a whole number from 1",
+        "found 1.5, expected a whole number from 1",
     );
     refused(
         &with_pool("max_connections: -1"),
-        "found a number, expected a whole number from 1",
+        "found -1, expected a whole number from 1",
+    );
+    refused(&with_pool("max_connections: 1e2"), "found 100.0, expected");
+    refused(
+        &with_pool("acquire_timeout: -1"),
+        "found -1, expected a duration",
     );
     refused(
         &with_pool("acquire_timeout: 30"),
@@ -411,7 +479,7 @@ fn values_of_the_wrong_kind_say_what_was_found_and_what_is_right() {
     );
     refused(
         &with_pool("mode: sesion"),
-        "expected one of session, transaction, statement",
+        "expected one of session, transaction, statement; did you mean \"session\"?",
     );
     refused(
         &with_pool("server_assignment: later"),
@@ -486,6 +554,21 @@ fn listen_addresses_are_a_text_or_a_list_without_doubles() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(shown, ["127.0.0.1:1", "[::1]:1", "10.0.0.1:6432"]);
+    // Nobody can listen on an address of which another listener has all.
+    for list in [
+        "[127.0.0.1:7, '*:7']",
+        "['*:7', 127.0.0.1:7]",
+        "['[::]:7', '[::1]:7']",
+    ] {
+        refused(
+            &format!("server: {{listen_addr: {list}}}"),
+            "server.listen_addr: ",
+        );
+        refused(&format!("server: {{listen_addr: {list}}}"), " is part of ");
+    }
+    ok(
+        "server: {listen_addr: ['0.0.0.0:7', '[::]:7', '127.0.0.1:8']}\npool: {dsn: 'postgres://u:p@h/d'}",
+    );
 }
 
 #[test]
@@ -791,8 +874,12 @@ fn what_deserves_a_look_is_warned_of() {
         "has an MD5 secret and cannot log in",
     );
     warned(
+        &with_auth("users: {a: 'SCRAM-SHA-256$4096:hunter2'}"),
+        "user \"a\" has a secret that begins like a SCRAM verifier and is none",
+    );
+    warned(
         "pool: {dsn: 'postgres://u:p@h/pgbouncer'}",
-        "hides the console of that name, which is only reached",
+        "hides the console of that name, which is only reached as \"aether\"",
     );
     warned(
         &(with_pool("max_connections: 3") + "admin: {users: [root]}"),
@@ -895,6 +982,12 @@ fn errors_hold_no_secret() {
         "auth: {mock_secret: '${hunter2-}'}",
         "pool: {dsn: !tag hunter2}",
         "pool: {dsn: 'hunter2",
+        "databases: {'postgres://u:hunter2@h/d': x}",
+        "databases: {'postgres://u:hunter2@h/d': {mode: x}}",
+        "pool: {dsn: 'postgres://h/d', 'postgres://u:hunter2@h/d': 1, 'postgres://u:hunter2@h/d': 1}",
+        "server: {listen_addr: 'postgres://u:hunter2@h/d'}",
+        "pool: {dsn: 'postgres://h/d', max_idle_time: 'postgres://u:hunter2@h/d'}",
+        "pool: {dsn: 'postgres://u:x/?sslmode=hunter2@h/d'}",
         "hunter2",
     ] {
         let errors = errors(text)
