@@ -419,6 +419,31 @@ def _():
 
 if BLOCKS:
 
+    @check("cancel of a statement that was prepared on another server")
+    def _():
+        with connect(prepare_threshold=0, autocommit=True) as mine, several(4) as holders:
+            for conn in holders:
+                conn.execute("SELECT 1")
+            first, second, watcher, _ = holders
+            # In transaction mode it is prepared on the server that the first lets go, and runs on the second's, where the
+            # pooler has to prepare it first.
+            first.rollback()
+            mine.execute("SELECT 'psycopg moved', pg_sleep(%s)", (0,))
+            first.execute("SELECT 1")
+            second.rollback()
+
+            def work(i):
+                if i == 0:
+                    assert fails(psycopg.errors.QueryCanceled, lambda: mine.execute("SELECT 'psycopg moved', pg_sleep(%s)", (20,)))
+                else:
+                    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE %s AND wait_event = 'PgSleep'"
+                    while one(watcher, sleeping, "SELECT 'psycopg moved'%") == (0,):
+                        watcher.execute("SELECT pg_stat_clear_snapshot()")
+                        time.sleep(0.02)
+                    mine.cancel_safe()
+
+            kit.in_threads(2, work)
+
     @check("statement_timeout in a transaction")
     def _():
         with connect() as conn:
