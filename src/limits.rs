@@ -47,6 +47,8 @@ pub const NAMES_MAX: usize = 10_000;
 pub const FIRST_MESSAGE_WITHIN: usize = 16 * 1024;
 /// A CommandComplete's tag is looked at in so many bytes.
 pub const TAG_WITHIN: usize = 16;
+/// Bytes of a name that PostgreSQL keeps (`NAMEDATALEN` less one).
+pub const NAME_LEN: usize = 63;
 /// The first word of a query is looked for in so many bytes.
 pub const KEYWORD_WITHIN: usize = 128;
 /// Most startup sets of which idle servers are kept in one pool.

@@ -67,6 +67,10 @@ impl Statement {
     }
 }
 
+/// Stands for an empty statement whose name is taken, on servers that were asked to find out what is wrong with a Parse of a
+/// name that the client has given already. As an id and as a number, since no other statement has it.
+pub const TAKEN: u64 = 0;
+
 /// A statement under the name that a client gave it.
 #[derive(Debug)]
 pub struct Named {
@@ -168,7 +172,7 @@ pub struct ClientStatements {
 impl ClientStatements {
     /// The statement of a name.
     pub fn get(&self, name: &[u8]) -> Option<&Rc<Named>> {
-        self.names.get(name)
+        self.names.get(significant(name))
     }
 
     /// Whether it may prepare no more.
@@ -179,8 +183,8 @@ impl ClientStatements {
     /// Notes a statement, or that there is none; gives back what was there.
     pub fn set(&mut self, name: &[u8], named: Option<Rc<Named>>) -> Option<Rc<Named>> {
         match named {
-            Some(named) => self.names.insert(name.into(), named),
-            None => self.names.remove(name),
+            Some(named) => self.names.insert(significant(name).into(), named),
+            None => self.names.remove(significant(name)),
         }
     }
 
@@ -198,6 +202,24 @@ impl ClientStatements {
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
+}
+
+impl Named {
+    /// The same statement as it is spelled now: names may differ behind what PostgreSQL looks at.
+    pub fn spelled(self: Rc<Named>, name: &[u8]) -> Rc<Named> {
+        if *self.name == *name {
+            return self;
+        }
+        Rc::new(Named {
+            name: name.into(),
+            statement: self.statement.clone(),
+        })
+    }
+}
+
+/// The part of a statement's name that PostgreSQL looks at: `NAMEDATALEN` less one bytes.
+fn significant(name: &[u8]) -> &[u8] {
+    name.get(..limits::NAME_LEN).unwrap_or(name)
 }
 
 /// What a server's unnamed statement is.
@@ -225,12 +247,12 @@ pub struct ServerStatements {
 
 impl ServerStatements {
     /// The number of a statement if it is there; it counts as used.
-    pub fn number(&mut self, statement: &Statement) -> Option<u64> {
-        let (number, used) = self.present.get_mut(&statement.id)?;
+    pub fn number(&mut self, id: u64) -> Option<u64> {
+        let (number, used) = self.present.get_mut(&id)?;
         self.by_use.remove(used);
         self.uses += 1;
         *used = self.uses;
-        self.by_use.insert(self.uses, statement.id);
+        self.by_use.insert(self.uses, id);
         Some(*number)
     }
 
@@ -396,7 +418,7 @@ mod tests {
         }
         assert_eq!(server.surplus(3), None);
         assert_eq!(server.surplus(2), Some((statements[0].id, 0)));
-        assert_eq!(server.number(&statements[0]), Some(0));
+        assert_eq!(server.number(statements[0].id()), Some(0));
         assert_eq!(server.surplus(2), Some((statements[1].id, 1)));
         assert_eq!(server.set(statements[1].id, None), Some(1));
         assert_eq!(server.surplus(2), None);

@@ -5,7 +5,9 @@
 
 use std::rc::Rc;
 
-use super::prepared::{Named, PREFIX, Slot, Statement, Undo, Unnamed, With, discards, server_name};
+use super::prepared::{
+    Named, PREFIX, Slot, Statement, TAKEN, Undo, Unnamed, With, discards, server_name,
+};
 use super::words::first_word;
 use super::{Body, Passage, Relay, Then, allowed, bad_length};
 use crate::limits;
@@ -206,6 +208,7 @@ impl Relay {
             return Ok(self.parse_deallocate(header, text, types, at, with, edit));
         }
         if let Some(named) = with.client.get(name).cloned() {
+            let named = named.spelled(name);
             return Ok(self.parse_again(header, &named, text, types, at, with, edit));
         }
         if is_one_of_ours(name) || with.client.is_full() {
@@ -214,7 +217,7 @@ impl Relay {
         let Some(statement) = with.library.named(text, types) else {
             return Err(too_many(with.client.len()));
         };
-        let known = with.server.number(&statement).is_some();
+        let known = with.server.number(statement.id()).is_some();
         if known && self.expect.status_is_open() {
             return Ok(Begun::Wait);
         }
@@ -254,10 +257,16 @@ impl Relay {
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) -> Begun {
-        let number = self.prepare(&named.statement, at, with, edit);
+        if with.server.number(TAKEN).is_none() {
+            // Empty, so that it can be parsed in a failed transaction too.
+            edit.insert(at, |out| {
+                write_parse(out, &server_name(TAKEN), b"", b"\0\0")
+            });
+            self.prepared(TAKEN, TAKEN, at, with, edit);
+        }
         let begun = self.replaced(header, at, edit);
         edit.insert(at + header.message_len(), |out| {
-            write_parse(out, &server_name(number), text, types)
+            write_parse(out, &server_name(TAKEN), text, types)
         });
         self.expect.sent(b'P');
         self.expect.named(named);
@@ -405,7 +414,7 @@ impl Relay {
         edit: &mut Edit<'_>,
     ) -> u64 {
         self.seen.insert(statement.seen());
-        if let Some(number) = with.server.number(statement) {
+        if let Some(number) = with.server.number(statement.id()) {
             return number;
         }
         let number = with.library.number();
@@ -417,11 +426,23 @@ impl Relay {
                 statement.types(),
             )
         });
-        self.expect.sent_by_us(b'P');
-        with.server.set(statement.id(), Some(number));
-        self.expect.undo(Undo::Present(statement.id(), None));
-        self.evict(at, with, edit);
+        self.prepared(statement.id(), number, at, with, edit);
         number
+    }
+
+    /// A Parse of our own was sent.
+    fn prepared(
+        &mut self,
+        id: u64,
+        number: u64,
+        at: usize,
+        with: &mut With<'_>,
+        edit: &mut Edit<'_>,
+    ) {
+        self.expect.sent_by_us(b'P');
+        with.server.set(id, Some(number));
+        self.expect.undo(Undo::Present(id, None));
+        self.evict(at, with, edit);
     }
 
     /// Closes what the server holds beyond its limit. It has seen everything that refers to it by then.
@@ -511,7 +532,7 @@ impl Relay {
         match with.client.get(name).cloned() {
             Some(named) => {
                 let number = self.prepare(&named.statement, at, with, edit);
-                Some((server_name(number), named))
+                Some((server_name(number), named.spelled(name)))
             }
             None if is_one_of_ours(name) => {
                 let statement = with.library.unnamed(b"", b"\0\0")?;
@@ -675,7 +696,7 @@ impl Relay {
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) -> u64 {
-        if let Some(number) = with.server.number(statement) {
+        if let Some(number) = with.server.number(statement.id()) {
             return number;
         }
         let number = with.library.number();
