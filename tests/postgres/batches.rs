@@ -8,6 +8,7 @@
 //! always. A failing round is made small and printed.
 
 mod author;
+mod catalogue;
 mod player;
 mod script;
 mod shrink;

@@ -154,7 +154,11 @@ impl<'w> Session<'w> {
         let begin = Instant::now();
         loop {
             let message = session.read()?;
-            if let Some(tag) = tags_in(&message.body).first() {
+            // Any bytes may be in a cancel key.
+            if let Some(tag) = tags_in(&message.body)
+                .first()
+                .filter(|_| message.kind != b'K')
+            {
                 return Err(session.violation(&format!("{tag} in the greeting: {message:?}")));
             }
             if let Some(error) = message.error() {

@@ -367,7 +367,7 @@ impl Planner {
     }
 }
 
-/// Everything that looks like a tag.
+/// Everything that looks like a tag: `<client:transaction:sequence>`.
 pub fn tags_in(bytes: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = bytes;
@@ -375,7 +375,9 @@ pub fn tags_in(bytes: &[u8]) -> Vec<String> {
         rest = &rest[begin..];
         let inside = |byte: &u8| byte.is_ascii_digit() || *byte == b':';
         let length = 1 + rest[1..].iter().take_while(|byte| inside(byte)).count();
-        if rest.get(length) == Some(&b'>') && length > 1 {
+        let numbers: Vec<_> = rest[1..length].split(|&byte| byte == b':').collect();
+        let is_tag = numbers.len() == 3 && numbers.iter().all(|number| !number.is_empty());
+        if is_tag && rest.get(length) == Some(&b'>') {
             found.push(String::from_utf8_lossy(&rest[..=length]).into_owned());
         }
         rest = &rest[length..];
