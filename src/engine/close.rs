@@ -86,7 +86,9 @@ impl Engine {
             return;
         };
         let removed = self.pools.get(server.pool).is_none_or(|pool| pool.removed);
-        let unfit = if server.relay.is_in_doubt() || server.relay.is_broken() {
+        let unfit = if server.relay.has_surplus() {
+            Some("it spoke while nobody had asked")
+        } else if server.relay.is_in_doubt() || server.relay.is_broken() {
             Some("it sent an answer that nothing explains")
         } else if !server.shared && !server.relay.is_reusable() {
             Some("client left something behind that DISCARD ALL does not remove")

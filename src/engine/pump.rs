@@ -279,7 +279,9 @@ impl Pair<'_> {
                 return Pumped::ClientBroke(no_blocks());
             }
             _ if departing => {}
-            _ if server.relay.is_over() && !link.has_unread() => return Pumped::Over,
+            _ if server.relay.is_over() && (server.relay.has_surplus() || !link.has_unread()) => {
+                return Pumped::Over;
+            }
             _ => {}
         }
         let goes_up = !departing && may_go_up(client, link, &server.relay);

@@ -67,6 +67,10 @@ pub struct Relay {
     seen: Seen,
     /// Whether the client has sent anything at all.
     touched: bool,
+    /// The server has said that it ends the connection: nothing more comes, and nothing is answered in its place.
+    ended: bool,
+    /// The server has said more than the client's transaction brought about.
+    surplus: bool,
     /// The client's next message waits for answers that decide what becomes of it.
     stalled: bool,
     /// The unnamed statement was last changed in the batch that is open.
@@ -115,6 +119,8 @@ impl Default for Relay {
             words: Words::default(),
             seen: Seen::default(),
             touched: false,
+            surplus: false,
+            ended: false,
             stalled: false,
             unnamed_is_sure: false,
             deallocates: None,
@@ -251,6 +257,11 @@ impl Relay {
                 edit.insert(at, |out| frame::message(out, tag, |_| {}));
             }
             let rest = input.get(at..).unwrap_or_default();
+            if self.is_over() && rest.first().is_some_and(|tag| !b"SNA".contains(tag)) {
+                // Said after the end of the client's transaction, its end as a rule: that is not the client's.
+                self.surplus = true;
+                break Then::More;
+            }
             let (known_as, is_there) = self.look_ahead(rest);
             if !is_there {
                 break Then::More;
@@ -403,7 +414,15 @@ impl Relay {
                 Some(start) => self.last_error = refusal::sqlstate(start),
             }
         }
-        let goes = self.expect.answered(header.tag);
+        let ends = header.tag == b'E' && self.last_error.is_some_and(is_the_end);
+        self.ended |= ends;
+        let goes = if ends && self.expect.is_ours() {
+            // Whatever we had asked: this is said to whoever is connected.
+            self.expect.doubt();
+            Goes::Down
+        } else {
+            self.expect.answered(header.tag)
+        };
         if goes == Goes::Down {
             self.last_answer = header.tag;
         }
@@ -446,6 +465,11 @@ impl Relay {
     /// Whether the server is ready for the client, in a transaction block.
     pub fn is_in_block(&self) -> bool {
         self.status != TransactionStatus::Idle
+    }
+
+    /// Whether the server has said more than the client's transaction brought about.
+    pub fn has_surplus(&self) -> bool {
+        self.surplus
     }
 
     /// Whether something came that nothing explains.
@@ -518,6 +542,11 @@ impl Relay {
     pub fn owed(&self) -> usize {
         self.expect.owed()
     }
+}
+
+/// Whether an error means that the server ends the connection: it is told to, it crashes, or it is shut down.
+fn is_the_end(code: [u8; 5]) -> bool {
+    code.starts_with(b"57P")
 }
 
 /// An error with a name of ours in its text, as the client would have it from a server of its own.

@@ -136,7 +136,7 @@ impl Relay {
             self.unnamed_is_sure = false;
             self.discarding = false;
         }
-        let passes = self.expect.is_skipping() || self.expect.is_copying_in();
+        let passes = self.ended || self.expect.is_skipping() || self.expect.is_copying_in();
         let needed = match header.tag {
             b'P' if header.message_len() > limits::STATEMENT_MAX => HEADER_LEN + 1,
             b'P' | b'C' => header.message_len(),
