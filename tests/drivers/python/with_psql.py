@@ -114,7 +114,7 @@ else:
 
     @check("a transaction block is refused")
     def _():
-        assert REFUSED in psql("BEGIN;", status=2)[1]
+        assert REFUSED in psql("BEGIN;\nSELECT 1;", status=2)[1]
 
 
 @check("a row of 1 MB each way")
