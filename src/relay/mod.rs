@@ -504,7 +504,8 @@ impl Relay {
     /// Whether the client may be read, as far as the number of owed answers goes.
     pub fn has_room(&self) -> bool {
         let waits = self.expect.status_is_open() || self.waits_for_discard();
-        !(self.stalled && waits) && !self.expect.is_full()
+        let stalled = self.stalled && waits;
+        !stalled && !self.expect.is_full()
     }
 
     /// Whether an error message can be put between what the server sent and what follows: the last message is whole, and it
