@@ -88,9 +88,9 @@ impl Link {
         self.writable
     }
 
-    /// Whether bytes are held that were read and not decided.
-    pub fn has_unread(&self) -> bool {
-        !self.carry.is_empty()
+    /// Whether no bytes are held, in neither direction.
+    pub fn is_at_rest(&self) -> bool {
+        self.carry.is_empty() && self.outbox.is_empty()
     }
 
     /// Whether everything was written.

@@ -279,7 +279,8 @@ impl Pair<'_> {
                 return Pumped::ClientBroke(no_blocks());
             }
             _ if departing => {}
-            _ if server.relay.is_over() && (server.relay.has_surplus() || !link.has_unread()) => {
+            // Nothing of the client's may still wait to be written, not even late data of a copy.
+            _ if server.relay.is_over() && (server.relay.has_surplus() || link.is_at_rest()) => {
                 return Pumped::Over;
             }
             _ => {}

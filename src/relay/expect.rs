@@ -394,6 +394,17 @@ impl Expect {
         !self.probing && self.queue.front().is_some_and(|owed| owed.owner.is_us())
     }
 
+    /// Whether the server works for the client. Behind a Parse of ours it may, since the server keeps the answer to that until
+    /// it flushes; behind a query of ours it does not yet.
+    pub fn is_clients(&self) -> bool {
+        let waits = |owed: &Owed| owed.owner.is_us() && owed.kind == Kind::Query;
+        match self.queue.front() {
+            None => self.copy != Copy::None,
+            Some(front) if waits(front) => false,
+            Some(_) => self.queue.iter().any(|owed| !owed.owner.is_us()),
+        }
+    }
+
     /// What has to be taken back since the last call.
     pub fn take_undone(&mut self) -> Vec<Undo> {
         std::mem::take(&mut self.undone)

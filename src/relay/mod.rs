@@ -498,7 +498,7 @@ impl Relay {
 
     /// Whether it works on something of the client's, not of ours.
     pub fn can_be_cancelled(&self) -> bool {
-        self.expect.is_owed() && !self.expect.is_ours()
+        self.expect.is_clients()
     }
 
     /// Whether the client may be read, as far as the number of owed answers goes.

@@ -19,8 +19,8 @@ use std::time::Instant;
 
 use world::{Outcome, World};
 
-/// Seeds that once found a bug, each with what it was.
-const NAMED: [(u64, &str); 3] = [
+/// Seeds that once found a bug, each with what it was. A change of the simulation itself makes other worlds of them.
+const NAMED: [(u64, &str); 4] = [
     (
         6,
         "with check_delay 0 a server was checked again and again instead of being given away",
@@ -32,6 +32,10 @@ const NAMED: [(u64, &str); 3] = [
     (
         7103,
         "a server that grew too old while it was checked was taken off the books twice",
+    ),
+    (
+        18117,
+        "a shared server was given back while late data of a copy still waited to be written to it",
     ),
 ];
 
