@@ -29,8 +29,9 @@
 //!    In transaction mode, where prepared statements have other names on the server, what passes is put together anew
 //!    (`relay/rewrite.rs`, `relay/prepared.rs`).
 //! 4. The server answers; the same way down, through [`relay::Relay::down`], until ReadyForQuery.
-//! 5. When the client leaves, or its transaction is over (`engine/close.rs`, `engine/queue.rs`), the server is reset ([`reset::Reset`]) and goes back to its
-//!    [`pool::Pool`], which gives it to the client that has waited longest.
+//! 5. When the client leaves (`engine/close.rs`), the server is reset ([`reset::Reset`]) and goes back to its
+//!    [`pool::Pool`], which gives it to the client that has waited longest. In transaction mode it goes back when the
+//!    transaction is over (`engine/queue.rs`), as it is.
 
 #![forbid(unsafe_code)]
 

@@ -144,7 +144,8 @@ impl Library {
     }
 
     /// Bytes that statements take, texts of all clients together.
-    pub fn bytes(&self) -> usize {
+    #[cfg(test)]
+    fn bytes(&self) -> usize {
         self.bytes.get()
     }
 }
@@ -194,13 +195,8 @@ impl ClientStatements {
     }
 
     /// How many named ones there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.names.len()
-    }
-
-    /// Whether there is no named one.
-    pub fn is_empty(&self) -> bool {
-        self.names.is_empty()
     }
 }
 
@@ -288,16 +284,6 @@ impl ServerStatements {
     pub fn clear(&mut self) {
         self.present.clear();
         self.by_use.clear();
-    }
-
-    /// How many named ones there are.
-    pub fn len(&self) -> usize {
-        self.present.len()
-    }
-
-    /// Whether there is no named one.
-    pub fn is_empty(&self) -> bool {
-        self.present.is_empty()
     }
 }
 

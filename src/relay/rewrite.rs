@@ -212,10 +212,10 @@ impl Relay {
             return Ok(self.parse_again(header, &named, text, types, at, with, edit));
         }
         if is_one_of_ours(name) || with.client.is_full() {
-            return Err(too_many(with.client.len()));
+            return Err(too_many(with.client.count()));
         }
         let Some(statement) = with.library.named(text, types) else {
-            return Err(too_many(with.client.len()));
+            return Err(too_many(with.client.count()));
         };
         let known = with.server.number(statement.id()).is_some();
         if known && self.expect.status_is_open() {
