@@ -57,6 +57,8 @@ pub const IDLE_KINDS_MAX: usize = 8;
 pub const WELCOMES_MAX: usize = 64;
 /// Cancel connections under way to the servers of one pool.
 pub const CANCELS_MAX: usize = 64;
+/// Connections that wait for the end of one cancel; more are closed at once.
+pub const CANCEL_ASKERS_MAX: usize = 16;
 /// New connections taken per listener and turn, so that a storm of them does not starve the others.
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// Server connections of one pool that may be dialling or logging in at once.

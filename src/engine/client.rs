@@ -11,8 +11,8 @@ use crate::config::{Config, PoolMode, ServerAssignment};
 use crate::limits;
 use crate::pool::Kind;
 use crate::pool::cancel::CancelKey;
-use crate::relay::Vars;
 use crate::relay::prepared::ClientStatements;
+use crate::relay::{Skip, Vars};
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::take_cstr;
 
@@ -55,8 +55,8 @@ pub struct Session {
     pub(super) vars: Rc<Vars>,
     /// What it has prepared, if it shares its servers with others.
     pub(super) statements: ClientStatements,
-    /// Bytes still to come of a message that means nothing while it has no server.
-    pub(super) passed_over: usize,
+    /// What no server gets to see of what it sends while it has none.
+    pub(super) skip: Skip,
     /// What its servers must have been started with; once it is authenticated.
     pub(super) kind: Option<Rc<Kind>>,
 }

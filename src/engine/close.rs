@@ -1,5 +1,6 @@
 //! Ends things: clients, servers, pairs. What is told to whom, and what is kept.
 
+use super::pump::NO_BLOCKS;
 use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Who, Why,
 };
@@ -63,6 +64,7 @@ impl Engine {
             return;
         };
         server.state = ServerState::Held;
+        let cancels = server.cancels > 0;
         let stays = matches!(departure, Departure::Welcomed | Departure::Over);
         server.sessions += u64::from(!stays);
         let shut = server.link.as_ref().is_some_and(super::Link::is_shut);
@@ -74,6 +76,9 @@ impl Engine {
             self.list(Who::Server(key));
         } else {
             self.close_server(key, LEFT_IN_THE_MIDDLE, host);
+        }
+        if cancels {
+            self.wake_cancels(key); // those that are not sent yet have missed
         }
     }
 
@@ -141,6 +146,7 @@ impl Engine {
             };
             match passage.then {
                 Then::Refuse(refusal) => broke = Some(refusal.text()),
+                Then::Block => broke = Some(NO_BLOCKS.to_owned()),
                 _ => link.keep(bytes.get(passage.pass..).unwrap_or_default()),
             }
         }
@@ -334,8 +340,8 @@ impl Engine {
         self.end_pair(client, key, refusal, "bad packet", host);
     }
 
-    /// Ends both ends of a pair through the server's fault. If the server has said why itself, the client is told no more.
-    fn end_pair(
+    /// Ends both ends of a pair, through the server's fault as a rule. If the server has said why itself, the client is told no more.
+    pub(super) fn end_pair(
         &mut self,
         client: ClientKey,
         server: ServerKey,
@@ -389,23 +395,25 @@ impl Engine {
                 );
             }
         }
-        if let Some(super::server::Cancel { .. }) = self.drop_server_or_cancel(key, host) {
+        if self
+            .servers
+            .get(key)
+            .is_some_and(|server| server.state.is_cancel())
+        {
             log::debug!("cancel: {reason}");
+            self.drop_cancel(key, host);
+        } else {
+            self.drop_server(key);
         }
     }
 
-    fn drop_server_or_cancel(
-        &mut self,
-        key: ServerKey,
-        host: &mut dyn Host,
-    ) -> Option<super::server::Cancel> {
-        if let ServerState::Cancelling(cancel) = self.servers.get(key)?.state {
-            let pool = self.servers.remove(key)?.pool;
-            self.cancel_ended(cancel, pool, host);
-            return Some(cancel);
+    /// Ends the connection of a cancel.
+    pub(super) fn drop_cancel(&mut self, key: ServerKey, host: &mut dyn Host) {
+        if let Some(server) = self.servers.remove(key)
+            && let ServerState::Cancelling(cancel) = server.state
+        {
+            self.cancel_ended(cancel, server.pool, host);
         }
-        self.drop_server(key);
-        None
     }
 
     /// Takes a server off its pool's books.

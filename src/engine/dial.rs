@@ -1,13 +1,12 @@
-//! Makes servers: names, connections, logins, and what servers say while no client holds them. Cancels travel the same way.
+//! Makes servers: names, connections, logins, and what servers say while no client holds them.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::close::closed_while_idle;
-use super::server::Cancel;
 use super::{
-    Address, ClientKey, ClientState, Engine, Host, Input, Link, PoolKey, Server, ServerKey,
-    ServerState, Stream, Tick, Who, Why,
+    Address, Engine, Host, Input, Link, PoolKey, Server, ServerKey, ServerState, Stream, Tick, Who,
+    Why,
 };
 use crate::auth::{Credentials, SaltedPassword};
 use crate::config::{Backend, HostPort, Stored};
@@ -148,8 +147,8 @@ impl Engine {
         let Some(link) = server.link.as_mut() else {
             return;
         };
-        if let ServerState::Cancelling(cancel) = server.state {
-            return self.run_cancel(key, cancel, host);
+        if matches!(server.state, ServerState::Cancelling(_)) {
+            return self.run_cancel(key, host);
         }
         if link.can_flush() {
             link.flush();
@@ -509,7 +508,7 @@ impl Engine {
                 }
             }
             ServerState::Draining => {
-                let _ = self.cancel(key, None, None, host);
+                let _ = self.cancel(key, None, host);
                 self.close_server(
                     key,
                     "abandoned_query_timeout: its client has gone, its query was cancelled",
@@ -517,123 +516,6 @@ impl Engine {
                 );
             }
             ServerState::Paired(_) => {}
-        }
-    }
-
-    /// Sends a cancel to a server. `asker`: the connection that asked for it.
-    pub(super) fn cancel(
-        &mut self,
-        victim_key: ServerKey,
-        owner: Option<ClientKey>,
-        asker: Option<ClientKey>,
-        host: &mut dyn Host,
-    ) -> bool {
-        let id = self.next_id();
-        let key = self.servers.next_key();
-        let Some(victim) = self.servers.get_mut(victim_key) else {
-            return false;
-        };
-        let Some(pool) = self.pools.get_mut(victim.pool) else {
-            return false;
-        };
-        let Some(address) = victim.address.clone().filter(|_| !victim.key.is_empty()) else {
-            return false;
-        };
-        if pool.cancels >= limits::CANCELS_MAX {
-            log::warn!(
-                "pool {}: a cancel request was dropped, {} are under way",
-                pool.label(),
-                pool.cancels
-            );
-            return false;
-        }
-        let Ok(stream) = host.dial(&address, key) else {
-            return false;
-        };
-        pool.cancels += 1;
-        victim.cancels += 1;
-        let cancel = Cancel {
-            victim: victim_key,
-            owner,
-            asker,
-            sent: false,
-        };
-        let mut server = Server::new(
-            ServerState::Cancelling(cancel),
-            id,
-            victim.pool,
-            victim.kind.clone(),
-            self.now,
-        );
-        (server.pid, server.key, server.address) = (victim.pid, victim.key.clone(), Some(address));
-        server.link = Some(Link::dialing(stream));
-        self.servers.insert(server);
-        self.arm_server(key);
-        true
-    }
-
-    fn run_cancel(&mut self, key: ServerKey, cancel: Cancel, host: &mut dyn Host) {
-        // Whom would it hit now? Only while the owner still holds the server and waits for something.
-        let owner_waits = self.servers.get(cancel.victim).is_some_and(|victim| {
-            cancel.owner.is_some()
-                && victim.state.client() == cancel.owner
-                && victim.relay.can_be_cancelled()
-        });
-        let Some(server) = self.servers.get_mut(key) else {
-            return;
-        };
-        let Some(link) = server.link.as_mut() else {
-            return;
-        };
-        if link.can_flush() {
-            link.flush();
-        }
-        if !cancel.sent && link.is_writable() {
-            if cancel.owner.is_some() && !owner_waits {
-                return self.close_server(key, "the query to be cancelled is over", host);
-            }
-            let mut packet = Vec::new();
-            frontend::cancel_request(&mut packet, server.pid, &server.key);
-            link.send(&packet);
-            server.state = ServerState::Cancelling(Cancel {
-                sent: true,
-                ..cancel
-            });
-        }
-        let Some(link) = self
-            .servers
-            .get_mut(key)
-            .and_then(|server| server.link.as_mut())
-        else {
-            return;
-        };
-        let mut nothing = std::mem::take(&mut self.buffer);
-        let closed = link.is_readable() && matches!(link.read(&mut nothing), Input::Closed(_));
-        self.buffer = nothing;
-        if closed {
-            self.close_server(key, "cancel request done", host);
-        }
-    }
-
-    /// A cancel is over, in whatever way.
-    pub(super) fn cancel_ended(&mut self, cancel: Cancel, pool_key: PoolKey, host: &mut dyn Host) {
-        if let Some(pool) = self.pools.get_mut(pool_key) {
-            pool.cancels -= 1;
-            self.unsettled.insert(pool_key);
-        }
-        if let Some(asker) = cancel.asker
-            && self
-                .clients
-                .get(asker)
-                .is_some_and(|client| matches!(client.state, ClientState::Cancelling(_)))
-        {
-            self.close_client(asker, "cancel request done", host);
-        }
-        if let Some(victim) = self.servers.get_mut(cancel.victim) {
-            victim.cancels -= 1;
-            if victim.cancels == 0 && matches!(victim.state, ServerState::Held) {
-                self.reset(cancel.victim, host);
-            }
         }
     }
 

@@ -15,6 +15,7 @@ use crate::auth::{Progress, SaltedPassword, Verify};
 use crate::config::{AuthMethod, CONSOLE_NAMES, PoolMode};
 use crate::limits;
 use crate::pool::{Pool, Waiter};
+use crate::relay::Skip;
 use crate::relay::prepared::ClientStatements;
 use crate::wire::frame::{self, printable};
 use crate::wire::refusal::{Blame, Refusal};
@@ -295,7 +296,7 @@ impl Engine {
             mode: PoolMode::Session,
             vars: Rc::default(),
             statements: ClientStatements::default(),
-            passed_over: 0,
+            skip: Skip::default(),
             kind: None,
             user,
             database,

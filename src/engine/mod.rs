@@ -4,9 +4,10 @@
 //! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
 //!
 //! One noun per file: `greet` takes clients in, `queue` gives them servers, `dial` makes servers, `pump` moves bytes between
-//! the two, `close` ends things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
+//! the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
 //! `wheel` and `link` are what they sound like.
 
+mod cancel;
 mod client;
 mod close;
 mod console;

@@ -169,7 +169,10 @@ impl Engine {
         counters.wait_us += now.since(since);
         counters.idle_us += now.since(server.since);
         counters.idle_ends += 1;
-        server.relay = Relay::default();
+        server.relay = match client.mode() {
+            PoolMode::Statement => Relay::for_one_statement(),
+            PoolMode::Session | PoolMode::Transaction => Relay::default(),
+        };
         server.shared = client.mode() != PoolMode::Session;
         let awaiting = matches!(client.state, ClientState::AwaitingWelcome);
         if server.shared && !awaiting {

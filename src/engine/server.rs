@@ -97,15 +97,15 @@ pub enum ServerState {
     Cancelling(Cancel),
 }
 
-/// A cancel under way.
-#[derive(Clone, Copy, Debug)]
+/// A cancel under way. At most two for one server: one that is sent, and one that waits.
+#[derive(Debug)]
 pub struct Cancel {
     /// The server that is meant.
     pub(super) victim: ServerKey,
     /// The client whose query is meant; `None`: whatever the server runs, it will not be used again.
     pub(super) owner: Option<ClientKey>,
-    /// The connection that brought the CancelRequest: closed when this one is.
-    pub(super) asker: Option<ClientKey>,
+    /// The connections that brought the CancelRequest: closed when this one is.
+    pub(super) askers: Vec<ClientKey>,
     /// The request is sent.
     pub(super) sent: bool,
 }

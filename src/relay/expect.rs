@@ -104,6 +104,8 @@ pub struct Expect {
     doubt: bool,
     /// Requests in the queue that ReadyForQuery will answer.
     readies: usize,
+    /// Those of them that are our own.
+    our_readies: usize,
     /// Requests that leave open which named statements there are: before the last Sync, and after it.
     open_names: (usize, usize),
     /// To be taken back, in this order.
@@ -173,6 +175,7 @@ impl Expect {
             return false;
         }
         self.readies += usize::from(is_ready(kind));
+        self.our_readies += usize::from(is_ready(kind) && owner.is_us());
         self.queue.push_back(Owed {
             kind,
             owner,
@@ -340,7 +343,9 @@ impl Expect {
             .filter(|owed| owed.leaves_names_open())
             .count();
         self.open_names.1 = all - self.open_names.0;
-        self.readies = self.queue.iter().filter(|owed| is_ready(owed.kind)).count();
+        let readies = || self.queue.iter().filter(|owed| is_ready(owed.kind));
+        self.readies = readies().count();
+        self.our_readies = readies().filter(|owed| owed.owner.is_us()).count();
     }
 
     fn pop(&mut self) {
@@ -359,6 +364,7 @@ impl Expect {
             return;
         };
         self.readies -= usize::from(is_ready(owed.kind));
+        self.our_readies -= usize::from(is_ready(owed.kind) && owed.owner.is_us());
         if owed.leaves_names_open() {
             let open = if self.open_names.0 > 0 {
                 &mut self.open_names.0
@@ -401,8 +407,13 @@ impl Expect {
         match self.queue.front() {
             None => self.copy != Copy::None,
             Some(front) if waits(front) => false,
-            Some(_) => self.queue.iter().any(|owed| !owed.owner.is_us()),
+            Some(_) => self.owes_client(),
         }
+    }
+
+    /// Whether the client waits for something, be it behind a query of ours.
+    pub fn owes_client(&self) -> bool {
+        self.copy != Copy::None || self.queue.iter().any(|owed| !owed.owner.is_us())
     }
 
     /// What has to be taken back since the last call.
@@ -413,6 +424,12 @@ impl Expect {
     /// Whether it is open what the server's status will be when it comes to the next message: a ReadyForQuery is to come.
     pub fn status_is_open(&self) -> bool {
         self.readies > 0
+    }
+
+    /// Whether a statement of the client's, or a batch, is complete and its ReadyForQuery is to come; not while the server waits
+    /// for the data of its copy.
+    pub fn statement_is_open(&self) -> bool {
+        self.readies > self.our_readies && self.copy != Copy::In
     }
 
     /// Whether it is open what is prepared where: an earlier batch that changes it is not answered.

@@ -6,6 +6,7 @@
 mod expect;
 pub mod prepared;
 mod rewrite;
+mod skip;
 mod vars;
 mod words;
 
@@ -13,6 +14,7 @@ pub use expect::Expect;
 use expect::Goes;
 use prepared::{Named, With};
 use rewrite::Edit;
+pub use skip::Skip;
 pub use vars::Vars;
 pub use words::Seen;
 
@@ -46,6 +48,8 @@ pub enum Then {
     Terminate,
     /// Rules were broken: this end is closed with the error.
     Refuse(Refusal),
+    /// The client's statement has begun a transaction block, where there must be none.
+    Block,
 }
 
 /// What passes between one client and one server, from pairing to release.
@@ -83,6 +87,8 @@ pub struct Relay {
     flushed: bool,
     /// The last query may have changed what is prepared; nothing is sent before its answer.
     barrier: bool,
+    /// The client has its server for one statement; nothing is sent behind one that might have begun a transaction block.
+    one_statement: bool,
     /// Type letter of the last message that the server began.
     last_answer: u8,
     /// SQLSTATE of the server's last error, until it is ready again.
@@ -127,6 +133,7 @@ impl Default for Relay {
             discarding: false,
             flushed: false,
             barrier: false,
+            one_statement: false,
             last_answer: 0,
             last_error: None,
             tally: Tally::default(),
@@ -135,8 +142,17 @@ impl Default for Relay {
 }
 
 impl Relay {
+    /// For a client that has its server for one statement, or one batch up to its Sync: no transaction block may come of it.
+    pub fn for_one_statement() -> Relay {
+        Relay {
+            one_statement: true,
+            ..Relay::default()
+        }
+    }
+
     /// Looks at what the client sent.
     pub fn up(&mut self, input: &[u8]) -> Passage {
+        self.stalled = false;
         let mut at = 0;
         loop {
             at += self.pass_body_up(input.get(at..).unwrap_or_default());
@@ -155,6 +171,10 @@ impl Relay {
                 Ok(Some(header)) => match allowed(header) {
                     Err(refusal) => Then::Refuse(refusal),
                     Ok(()) if self.expect.is_full() => Then::Full,
+                    Ok(()) if self.waits_for_statement(header.tag) => {
+                        self.stalled = true;
+                        Then::Full
+                    }
                     Ok(()) => {
                         self.begin_up(header);
                         at += HEADER_LEN;
@@ -262,6 +282,10 @@ impl Relay {
                 self.surplus = true;
                 break Then::More;
             }
+            if self.begins_a_block(rest) {
+                self.last_answer = b'Z';
+                break Then::Block;
+            }
             let (known_as, is_there) = self.look_ahead(rest);
             if !is_there {
                 break Then::More;
@@ -293,6 +317,23 @@ impl Relay {
             in_place: edit.finish(at),
             then,
         }
+    }
+
+    /// Whether the server is about to say that it is in a transaction block, to a client that may have none.
+    fn begins_a_block(&self, rest: &[u8]) -> bool {
+        let is_block = matches!(rest, [b'Z', 0, 0, 0, 5, b'T' | b'E', ..]);
+        self.one_statement && is_block && !self.expect.is_ours()
+    }
+
+    /// Whether ReadyForQuery comes before the server wants anything more.
+    fn waits_for_ready(&self) -> bool {
+        self.expect.status_is_open() && !self.expect.is_copying_in()
+    }
+
+    /// Whether a message must not be sent before the client's last statement is over. The data of a copy may.
+    fn waits_for_statement(&self, tag: u8) -> bool {
+        let data = matches!(tag, b'd' | b'c' | b'f' | b'H');
+        self.one_statement && !data && self.expect.statement_is_open()
     }
 
     /// Whether enough of the next message is here; and if it is an error about a statement that the client knows by another
@@ -462,11 +503,6 @@ impl Relay {
         self.touched && self.is_quiet() && self.status == TransactionStatus::Idle
     }
 
-    /// Whether the server is ready for the client, in a transaction block.
-    pub fn is_in_block(&self) -> bool {
-        self.status != TransactionStatus::Idle
-    }
-
     /// Whether the server has said more than the client's transaction brought about.
     pub fn has_surplus(&self) -> bool {
         self.surplus
@@ -492,6 +528,11 @@ impl Relay {
         self.expect.is_owed()
     }
 
+    /// Whether the server owes the client something, be it that it has to answer us first.
+    pub fn owes_client(&self) -> bool {
+        self.expect.owes_client()
+    }
+
     fn waits_for_discard(&self) -> bool {
         self.flushed && self.expect.owed() > 0 && !self.expect.is_copying_in()
     }
@@ -503,7 +544,7 @@ impl Relay {
 
     /// Whether the client may be read, as far as the number of owed answers goes.
     pub fn has_room(&self) -> bool {
-        let waits = self.expect.status_is_open() || self.waits_for_discard();
+        let waits = self.waits_for_ready() || self.waits_for_discard();
         let stalled = self.stalled && waits;
         !stalled && !self.expect.is_full()
     }

@@ -123,7 +123,7 @@ impl Relay {
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) -> Result<Begun, Refusal> {
-        if self.barrier && self.expect.status_is_open() {
+        if self.barrier && self.waits_for_ready() || self.waits_for_statement(header.tag) {
             return Ok(Begun::Wait);
         }
         if self.waits_for_discard() {

@@ -334,8 +334,18 @@ impl Planner<'_> {
     }
 
     fn cancel(&mut self) {
-        let time = self.random.pick(&[0, 1_000, 400_000]);
-        self.query(format!("SELECT pg_sleep {time}"));
+        match self.random.below(6) {
+            0 => self.batch(),
+            1 => {
+                let row = self.tag();
+                self.query(format!("INSERT INTO t '{row}'"));
+            }
+            2 if self.scope.blocks => self.transaction(),
+            _ => {
+                let time = self.random.pick(&[0, 1_000, 400_000]);
+                self.query(format!("SELECT pg_sleep {time}"));
+            }
+        }
         if self.random.chance(30) {
             self.steps.push_back(Step::Rest(300));
         }

@@ -46,7 +46,7 @@ struct Portal {
 }
 
 /// A COPY FROM STDIN in progress.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct CopyIn {
     extended: bool,
     lines: Vec<String>,
@@ -69,7 +69,7 @@ enum Flow {
     CopyIn,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     pid: u32,
     defaults: Settings,
@@ -153,6 +153,28 @@ impl Session {
         self.reported
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether it is outside of a transaction block.
+    pub fn is_idle(&self) -> bool {
+        self.status == Status::Idle
+    }
+
+    /// The request that begins with a message of this type is cancelled before it does anything. False: the message is still
+    /// to be taken, with all that is skipped.
+    pub fn cancel(&mut self, tag: u8, out: &mut Vec<u8>) -> bool {
+        let refusal = Refusal::error(b"57014", "canceling statement due to user request");
+        self.fail(&refusal, out);
+        let whole = matches!(tag, b'Q' | b'F');
+        if tag == b'Q' {
+            self.statements.remove("");
+        }
+        if whole {
+            self.ready(out);
+        } else {
+            self.skipping = true;
+        }
+        whole
     }
 
     /// Lines of a COPY that has begun and not ended.
