@@ -24,10 +24,19 @@ impl Mode {
 
 /// The modes to run in.
 pub fn modes() -> Vec<Mode> {
+    those_of(ON)
+}
+
+/// The modes to run in, where all of them are on.
+pub fn every_mode() -> Vec<Mode> {
+    those_of(&["session", "transaction", "statement"])
+}
+
+fn those_of(on: &[&str]) -> Vec<Mode> {
     let asked = std::env::var("AETHER_MODES").ok();
     let words = match &asked {
         Some(text) => text.split(',').collect(),
-        None => ON.to_vec(),
+        None => on.to_vec(),
     };
     let all = [Mode::Session, Mode::Transaction, Mode::Statement];
     let find = |word: &str| all.into_iter().find(|mode| mode.word() == word);
