@@ -353,6 +353,7 @@ impl Engine {
             return;
         };
         server.vars = Rc::new(welcome.vars);
+        server.login_vars = server.vars.clone();
         server.pid = welcome.pid;
         server.key = welcome.key;
         server.notices = welcome.notices;
@@ -532,7 +533,8 @@ impl Engine {
             return self.put_idle(key);
         }
         let query = if server.shared {
-            let reset = relay.seen().changes_role() || relay.is_unsure();
+            let changed = relay.seen().changes_role() || !server.is_itself();
+            let reset = changed || relay.is_unsure();
             reset.then_some(RESET_ROLE)
         } else {
             pool.config.reset_query.as_deref()

@@ -40,6 +40,8 @@ pub struct Server {
     pub(super) key: Vec<u8>,
     /// Reported parameters.
     pub vars: Rc<Vars>,
+    /// Those of its login.
+    pub(super) login_vars: Rc<Vars>,
     /// Prepared statements that it holds for clients which share it.
     pub statements: ServerStatements,
     /// Notices from its login, for the clients that get it.
@@ -167,6 +169,7 @@ impl Server {
             pid: 0,
             key: Vec::new(),
             vars: Rc::default(),
+            login_vars: Rc::default(),
             statements: ServerStatements::default(),
             notices: Vec::new(),
             sessions: 0,
@@ -222,6 +225,12 @@ impl Server {
                 [idle, self.retire_at].into_iter().flatten().min()
             }
         }
+    }
+
+    /// Whether it is who logged in, as far as the server reports it: whatever has changed that, a function or a text that only
+    /// the server put together.
+    pub(super) fn is_itself(&self) -> bool {
+        self.vars.is_same_user(&self.login_vars)
     }
 
     /// Whether it is too old to be used again.

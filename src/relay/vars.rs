@@ -73,6 +73,14 @@ impl Vars {
         (!sql.is_empty()).then_some(sql)
     }
 
+    /// Whether the reports of who the session is agree. PostgreSQL does not report `role`; where a superuser takes one that is
+    /// none, `is_superuser` tells.
+    pub fn is_same_user(&self, other: &Vars) -> bool {
+        [&b"session_authorization"[..], b"is_superuser"]
+            .iter()
+            .all(|name| self.get(name) == other.get(name))
+    }
+
     /// The value of a parameter.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
         self.0

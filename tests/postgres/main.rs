@@ -10,6 +10,7 @@ mod random;
 mod modes;
 
 mod batches;
+mod blocks;
 mod cancels;
 mod chaos;
 mod faults;
@@ -20,5 +21,7 @@ mod load;
 mod logins;
 mod memory;
 mod operations;
+mod roles;
 mod session;
 mod support_itself;
+mod vanishing;
