@@ -264,3 +264,119 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::{Scene, Shared, World, is_closed};
+    use super::*;
+    use crate::wire::backend;
+
+    /// One client of a pool that shares its servers, and a server that it was welcomed by.
+    fn scene() -> (Scene, Shared, Shared) {
+        let mut greeting = Vec::new();
+        backend::write_authentication_ok(&mut greeting);
+        backend::write_parameter_status(&mut greeting, b"TimeZone", b"UTC");
+        backend::write_backend_key_data(&mut greeting, 1, b"key!");
+        backend::write_ready(&mut greeting);
+        let world = World {
+            greeting,
+            ..World::default()
+        };
+        let config = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db', mode: transaction}\n\
+                      auth: {type: trust}\n";
+        let mut scene = Scene::with(config, world);
+        let client = scene.client();
+        let server = scene.world.servers[0].clone();
+        (scene, client, server)
+    }
+
+    fn query() -> Vec<u8> {
+        let mut query = Vec::new();
+        frontend::query(&mut query, b"select 1");
+        query
+    }
+
+    fn answer() -> Vec<u8> {
+        let mut answer = Vec::new();
+        backend::write_command_complete(&mut answer, "SELECT 1");
+        backend::write_ready(&mut answer);
+        answer
+    }
+
+    /// The request that a cancel's connection carries to the server.
+    fn packet() -> Vec<u8> {
+        let mut packet = Vec::new();
+        frontend::cancel_request(&mut packet, 1, b"key!");
+        packet
+    }
+
+    /// Somebody asks for the client's query to be cancelled.
+    fn ask(scene: &mut Scene) -> Shared {
+        let asker = Shared::default();
+        let mut packet = Vec::new();
+        frontend::cancel_request(&mut packet, 0x0707_0707, &[7; 4]);
+        asker.borrow_mut().input.extend(packet);
+        scene.arrive(&asker);
+        scene.ready(&asker);
+        asker
+    }
+
+    /// The client asks something, and the server is first told which settings it wants.
+    fn behind_settings(scene: &mut Scene, client: &Shared, server: &Shared) {
+        let mut report = Vec::new();
+        backend::write_parameter_status(&mut report, b"TimeZone", b"CET");
+        scene.passes(server, &report, client);
+        let sent = scene.passes(client, &query(), server);
+        assert!(sent.ends_with(&query()) && sent.len() > query().len());
+        assert!(String::from_utf8_lossy(&sent).contains("set_config"));
+    }
+
+    /// It was dropped: the server was not at the client's query yet.
+    #[test]
+    fn a_cancel_that_comes_while_settings_are_restored_waits_for_the_clients_query() {
+        let (mut scene, client, server) = scene();
+        behind_settings(&mut scene, &client, &server);
+        let asker = ask(&mut scene);
+        let cancel = scene.world.servers[1].clone();
+        scene.ready(&cancel);
+        assert_eq!(cancel.borrow().output, b"", "it would hit our own query");
+        scene.passes(&server, &answer(), &client);
+        assert_eq!(cancel.borrow().output, packet());
+        assert!(!is_closed(&asker), "until the server has heard of it");
+        assert_eq!(scene.passes(&server, &answer(), &client), answer());
+    }
+
+    #[test]
+    fn a_cancel_that_waits_is_dropped_when_its_client_has_its_answer() {
+        let (mut scene, client, server) = scene();
+        behind_settings(&mut scene, &client, &server);
+        let asker = ask(&mut scene);
+        let cancel = scene.world.servers[1].clone();
+        scene.ready(&cancel);
+        let both = [answer(), answer()].concat();
+        assert_eq!(scene.passes(&server, &both, &client), answer());
+        assert_eq!(cancel.borrow().output, b"");
+        assert!(is_closed(&cancel) && is_closed(&asker));
+        scene.works(&client, &server);
+    }
+
+    /// One client could hold all of a pool's.
+    #[test]
+    fn the_cancels_of_one_client_are_two_at_most() {
+        let (mut scene, client, server) = scene();
+        assert_eq!(scene.passes(&client, &query(), &server), query());
+        let askers: Vec<Shared> = (0..40).map(|_| ask(&mut scene)).collect();
+        assert_eq!(scene.world.servers.len(), 2, "they all mean the same");
+        let waiting = askers.iter().filter(|asker| !is_closed(asker)).count();
+        assert_eq!(waiting, limits::CANCEL_ASKERS_MAX);
+        let first = scene.world.servers[1].clone();
+        scene.ready(&first);
+        assert_eq!(first.borrow().output, packet());
+        // What is asked for now may mean the client's next query: not the same, but it waits for its turn.
+        (0..40).for_each(|_| drop(ask(&mut scene)));
+        assert_eq!(scene.world.servers.len(), 3);
+        let second = scene.world.servers[2].clone();
+        scene.ready(&second);
+        assert_eq!(second.borrow().output, b"");
+    }
+}

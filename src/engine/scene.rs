@@ -187,7 +187,7 @@ impl Scene {
         self.arrive(&Shared::default());
     }
 
-    fn arrive(&mut self, pipe: &Shared) {
+    pub(super) fn arrive(&mut self, pipe: &Shared) {
         self.world.arriving.push_back(pipe.clone());
         self.turn(vec![Event::Incoming(ListenerId(0))]);
     }

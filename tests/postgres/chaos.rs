@@ -151,7 +151,6 @@ impl<'w> Session<'w> {
         session
             .wire
             .startup(&[("user", "username"), ("database", &world.database)]);
-        let begin = Instant::now();
         loop {
             let message = session.read()?;
             // Any bytes may be in a cancel key.
@@ -162,7 +161,7 @@ impl<'w> Session<'w> {
                 return Err(session.violation(&format!("{tag} in the greeting: {message:?}")));
             }
             if let Some(error) = message.error() {
-                return Err(session.fatal(&error, begin));
+                return Err(session.fatal(&error));
             }
             if message.kind == b'Z' {
                 world.counts.add("sessions");
@@ -195,7 +194,7 @@ impl<'w> Session<'w> {
     }
 
     /// An error that ends the session.
-    fn fatal(&mut self, error: &ServerError, begin: Instant) -> Stop {
+    fn fatal(&mut self, error: &ServerError) -> Stop {
         let what = match error.sqlstate() {
             "57P01" => "57P01",
             "08006" => "08006",
@@ -346,7 +345,7 @@ impl<'w> Session<'w> {
                 b'E' => {
                     let told = message.error().expect("it is one");
                     if told.severity() == "FATAL" {
-                        let stop = self.fatal(&told, begin);
+                        let stop = self.fatal(&told);
                         if told.sqlstate() == "53300" {
                             // Never sent to a server.
                             return if matches!(stop, Stop::Over) {
@@ -627,7 +626,7 @@ fn visit(
         return Ok(());
     };
     match message.error() {
-        Some(error) => Err(session.fatal(&error, Instant::now())),
+        Some(error) => Err(session.fatal(&error)),
         None => Err(session.violation(&format!("{message:?} after Terminate"))),
     }
 }
