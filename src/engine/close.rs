@@ -476,7 +476,14 @@ impl Engine {
                 .hint("See client_idle_timeout of the pool in Aether's configuration.");
                 self.refuse(key, refusal, host);
             }
-            ClientState::Departing(_) => self.client_left(key, Departure::Lost(Why::Eof), host),
+            ClientState::Departing(server) => {
+                let server = *server;
+                self.client_left(key, Departure::Lost(Why::Eof), host);
+                let drains = |server: &super::Server| matches!(server.state, ServerState::Draining);
+                if self.servers.get(server).is_some_and(drains) {
+                    self.server_expired(server, host); // its time is over as well, and does not begin anew
+                }
+            }
             ClientState::Cancelling(_) => self.close_client(key, "cancel request timed out", host),
             ClientState::Leaving { .. } => self.end_lingering(key, host),
             ClientState::Console(_) => {}

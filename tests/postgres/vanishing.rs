@@ -1,6 +1,8 @@
 //! A client that disappears in transaction or statement mode (issue 3; catalogue B11, C7): what it had asked for in whole is
 //! done to its end, what it had not is not done at all, and the next client on that server sees nothing of it.
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use crate::support::wire::{self, kinds, terminated};
 use crate::support::{Cluster, Scene, Wire, wait_until};
 
@@ -91,13 +93,22 @@ fn wait_for_sleeper(stage: &Stage) {
 fn a_statement_whose_client_has_gone_is_done_to_its_end_and_its_server_kept() {
     on_every_stage("query", "", |stage| {
         let pid = stage.next();
-        let mut client = stage.client();
-        let sql = "INSERT INTO rows SELECT 'x' FROM pg_sleep(0.3)";
-        client.send(&statement(sql, stage.extended));
-        wait_for_sleeper(stage);
-        drop(client);
-        assert_eq!(stage.next(), pid);
-        assert_eq!(stage.rows(), "1");
+        for (reset, rows) in [(false, "1"), (true, "2")] {
+            let mut client = stage.client();
+            let sql = "INSERT INTO rows SELECT 'x' FROM pg_sleep(0.3)";
+            client.send(&statement(sql, stage.extended));
+            wait_for_sleeper(stage);
+            if reset {
+                let at_once = nix::libc::linger {
+                    l_onoff: 1,
+                    l_linger: 0,
+                };
+                setsockopt(&client.stream, sockopt::Linger, &at_once).expect("SO_LINGER");
+            }
+            drop(client);
+            assert_eq!(stage.next(), pid, "reset: {reset}");
+            assert_eq!(stage.rows(), rows);
+        }
     });
 }
 
