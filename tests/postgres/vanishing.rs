@@ -129,7 +129,7 @@ fn a_statement_that_nobody_waits_for_is_cancelled_after_its_time() {
 
 #[test]
 fn half_a_message_is_never_run() {
-    on_every_stage("message", "", |stage| {
+    on_every_stage("message", "  abandoned_query_timeout: 0\n", |stage| {
         let pid = stage.next();
         let short = statement("INSERT INTO rows VALUES ('x')", stage.extended);
         let mut client = stage.client();
@@ -150,7 +150,7 @@ fn half_a_message_is_never_run() {
 
 #[test]
 fn half_a_copy_is_not_committed() {
-    on_every_stage("copy", "", |stage| {
+    on_every_stage("copy", "  abandoned_query_timeout: 0\n", |stage| {
         let pid = stage.next();
         let mut client = stage.client();
         let mut copy = statement("COPY rows FROM STDIN", stage.extended);
