@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::prepared::{Named, Undo};
+use super::prepared::{Described, Named, Undo};
 use crate::limits;
+use crate::wire::refusal::Refusal;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +46,26 @@ impl Owner {
     }
 }
 
+/// What the client is told where the server's error would speak of what the client does not know.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// The name of a statement that the server knows under another.
+    Name(Rc<Named>),
+    /// A name as the client spells it this time, or of no statement at all.
+    Spelled(Rc<[u8]>),
+    /// This, if the server does not know the statement.
+    Instead(Rc<Refusal>),
+}
+
 /// A request that waits for its answer.
 #[derive(Debug)]
 struct Owed {
     kind: Kind,
     owner: Owner,
-    /// The client's name for a statement that the server knows under another.
-    name: Option<Rc<Named>>,
+    /// What an error becomes.
+    told: Option<Told>,
+    /// Where the answer to a Describe of ours is kept.
+    described: Option<Described>,
     /// What has to be taken back if the message is skipped or fails.
     undo: Vec<Undo>,
 }
@@ -102,7 +116,7 @@ pub struct Expect {
     /// Extended-protocol messages were sent after the last Sync.
     batch: bool,
     doubt: bool,
-    /// Requests in the queue that ReadyForQuery will answer.
+    /// Requests in the queue that ReadyForQuery will answer, with another status perhaps.
     readies: usize,
     /// Requests that leave open which named statements there are: before the last Sync, and after it.
     open_names: (usize, usize),
@@ -161,10 +175,19 @@ impl Expect {
         }
     }
 
-    /// The message noted last uses another name than the client does.
-    pub fn named(&mut self, named: &Rc<Named>) {
+    /// The message noted last is not what the client has sent: what it is told of an error.
+    pub fn tell(&mut self, told: Told) {
         if let Some(last) = self.queue.back_mut() {
-            last.name = Some(named.clone());
+            last.told = Some(told);
+        }
+    }
+
+    /// Notes a Describe of our own, and where its answer is kept.
+    pub fn described_by_us(&mut self, described: &Described) {
+        if self.owe_in_batch(Kind::Describe, Owner::Ours)
+            && let Some(last) = self.queue.back_mut()
+        {
+            last.described = Some(described.clone());
         }
     }
 
@@ -172,11 +195,12 @@ impl Expect {
         if self.skipping {
             return false;
         }
-        self.readies += usize::from(is_ready(kind));
+        self.readies += usize::from(changes_status(kind, owner));
         self.queue.push_back(Owed {
             kind,
             owner,
-            name: None,
+            told: None,
+            described: None,
             undo: Vec::new(),
         });
         true
@@ -340,7 +364,8 @@ impl Expect {
             .filter(|owed| owed.leaves_names_open())
             .count();
         self.open_names.1 = all - self.open_names.0;
-        self.readies = self.queue.iter().filter(|owed| is_ready(owed.kind)).count();
+        let changes = |owed: &&Owed| changes_status(owed.kind, owed.owner);
+        self.readies = self.queue.iter().filter(changes).count();
     }
 
     fn pop(&mut self) {
@@ -358,7 +383,7 @@ impl Expect {
         let Some(owed) = self.queue.pop_front() else {
             return;
         };
-        self.readies -= usize::from(is_ready(owed.kind));
+        self.readies -= usize::from(changes_status(owed.kind, owed.owner));
         if owed.leaves_names_open() {
             let open = if self.open_names.0 > 0 {
                 &mut self.open_names.0
@@ -384,9 +409,14 @@ impl Expect {
         Some(answer)
     }
 
-    /// The name that the client knows the next request's statement by, if the server knows another.
-    pub fn client_name(&self) -> Option<Rc<Named>> {
-        self.queue.front()?.name.clone()
+    /// What an error becomes that answers the next request.
+    pub fn told(&self) -> Option<Told> {
+        self.queue.front()?.told.clone()
+    }
+
+    /// Where the next answer is kept, if it is to a Describe of our own.
+    pub fn described(&self) -> Option<&Described> {
+        self.queue.front()?.described.as_ref()
     }
 
     /// Whether the next answer is to a request of our own.
@@ -483,6 +513,11 @@ impl Expect {
 
 fn is_ready(kind: Kind) -> bool {
     matches!(kind, Kind::Query | Kind::FunctionCall | Kind::Sync)
+}
+
+/// A query of our own that must not fail leaves the status as it is.
+fn changes_status(kind: Kind, owner: Owner) -> bool {
+    is_ready(kind) && owner != Owner::Ours
 }
 
 #[cfg(test)]
