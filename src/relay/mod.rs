@@ -4,6 +4,7 @@
 //! only streams by: of most messages just the header is looked at. Knows no sockets, no pool, no clock.
 
 mod expect;
+pub mod idle;
 pub mod prepared;
 mod rewrite;
 mod vars;

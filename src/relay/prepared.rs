@@ -12,6 +12,7 @@ use ring::digest::{SHA256, digest};
 
 use super::words::{Seen, Words, first_word};
 use crate::limits;
+use crate::wire::frame::take_cstr;
 
 /// What the names that Aether gives to statements on servers begin with.
 pub const PREFIX: &[u8] = b"aether_";
@@ -386,7 +387,7 @@ impl With<'_> {
 }
 
 /// Whether a query that begins with this word is DEALLOCATE or DISCARD.
-pub fn discards(word: &[u8]) -> bool {
+fn discards(word: &[u8]) -> bool {
     word.eq_ignore_ascii_case(b"deallocate") || word.eq_ignore_ascii_case(b"discard")
 }
 
@@ -395,6 +396,17 @@ fn may_end_block(text: &[u8]) -> bool {
     let words: [&[u8]; 6] = [b"", b"commit", b"end", b"rollback", b"abort", b"prepare"];
     let first = first_word(text);
     words.iter().any(|word| first.eq_ignore_ascii_case(word))
+}
+
+/// The name in the body of a Describe or Close, if it is a statement's.
+pub fn statement_name(body: &[u8]) -> Option<&[u8]> {
+    let (name, _) = body.strip_prefix(b"S").and_then(take_cstr)?;
+    Some(name)
+}
+
+/// Whether a name is one of those that Aether gives to statements on servers.
+pub fn is_one_of_ours(name: &[u8]) -> bool {
+    name.starts_with(PREFIX)
 }
 
 /// The name of a statement on servers.

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use super::expect::Told;
 use super::prepared::{
-    Described, Held, Named, PREFIX, Slot, Statement, TAKEN, Undo, Unnamed, With, discards,
-    server_name,
+    Described, Held, Named, Slot, Statement, TAKEN, Undo, Unnamed, With, is_one_of_ours,
+    server_name, statement_name,
 };
-use super::words::first_word;
+use super::words::{Seen, first_word, skip_blanks, take_word};
 use super::{Body, Passage, Relay, Then, allowed, bad_length};
 use crate::limits;
 use crate::wire::backend::TransactionStatus;
@@ -150,6 +150,7 @@ impl Relay {
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) -> Begun {
+        self.barrier |= self.seen.take(Seen::ENDS_STATEMENTS);
         if self.barrier && self.expect.status_is_open() {
             return Begun::Wait;
         }
@@ -739,7 +740,6 @@ impl Relay {
                 return begun;
             }
         }
-        self.barrier = discards(word);
         self.executed = false;
         let begun = self.passes(header);
         self.end_unnamed(with);
@@ -814,12 +814,6 @@ fn write_close(out: &mut Vec<u8>, name: &[u8]) {
     });
 }
 
-/// The name in the body of a Describe or Close, if it is a statement's.
-fn statement_name(body: &[u8]) -> Option<&[u8]> {
-    let (name, _) = body.strip_prefix(b"S").and_then(take_cstr)?;
-    Some(name)
-}
-
 /// A statement's name as the client spells it now: names may differ behind what PostgreSQL looks at.
 fn spelled(named: &Rc<Named>, name: &[u8]) -> Told {
     if *named.name == *name {
@@ -827,10 +821,6 @@ fn spelled(named: &Rc<Named>, name: &[u8]) -> Told {
     } else {
         Told::Spelled(name.into())
     }
-}
-
-fn is_one_of_ours(name: &[u8]) -> bool {
-    name.starts_with(PREFIX)
 }
 
 fn reserved(name: &[u8]) -> Refusal {
@@ -867,27 +857,49 @@ fn too_long(header: Header) -> Refusal {
 /// The name in `DEALLOCATE [PREPARE] name`, if that is all there is and it is not `ALL`.
 fn deallocated(body: &[u8]) -> Option<Vec<u8>> {
     let text = body.strip_suffix(b"\0").unwrap_or(body);
-    let word = first_word(text);
+    let (word, rest) = take_word(text);
     if !word.eq_ignore_ascii_case(b"deallocate") {
         return None;
     }
-    let start = word.as_ptr() as usize - text.as_ptr() as usize + word.len();
-    let mut rest = text.get(start..)?.trim_ascii();
-    rest = rest.strip_suffix(b";").unwrap_or(rest).trim_ascii();
-    let lower = rest.to_ascii_lowercase();
-    if lower.starts_with(b"prepare") && rest.get(7).is_some_and(u8::is_ascii_whitespace) {
-        rest = rest.get(7..)?.trim_ascii();
+    let (word, after) = take_word(rest);
+    let is_prefix = word.eq_ignore_ascii_case(b"prepare") && !ends(after);
+    let (name, after) = take_name(if is_prefix { after } else { rest })?;
+    ends(after).then_some(name)
+}
+
+/// An identifier as PostgreSQL reads it, if it is not `ALL`, and what follows it.
+fn take_name(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let text = skip_blanks(text);
+    let Some(mut rest) = text.strip_prefix(b"\"") else {
+        let is_in =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte >= 0x80;
+        let end = text.iter().position(|&byte| !is_in(byte));
+        let (name, rest) = text.split_at_checked(end.unwrap_or(text.len()))?;
+        let name = name.to_ascii_lowercase();
+        let is_wrong = name.first()?.is_ascii_digit() || name.starts_with(b"$");
+        return (!is_wrong && name != b"all").then_some((name, rest));
+    };
+    let mut name = Vec::new();
+    loop {
+        let end = rest.iter().position(|&byte| byte == b'"')?;
+        let (part, after) = rest.split_at_checked(end)?;
+        name.extend_from_slice(part);
+        rest = after.get(1..)?;
+        match rest.strip_prefix(b"\"") {
+            Some(more) => rest = more,
+            None => return Some((name, rest)),
+        }
+        name.push(b'"');
     }
-    if let Some(quoted) = rest.strip_prefix(b"\"").and_then(|r| r.strip_suffix(b"\"")) {
-        let name = String::from_utf8_lossy(quoted).replace("\"\"", "\"");
-        return Some(name.into_bytes());
+}
+
+/// Whether no more follows in a text than what ends a statement.
+fn ends(text: &[u8]) -> bool {
+    let mut rest = skip_blanks(text);
+    while let Some(after) = rest.strip_prefix(b";") {
+        rest = skip_blanks(after);
     }
-    let plain = !rest.is_empty()
-        && rest.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || *byte >= 0x80
-        });
-    let name = rest.to_ascii_lowercase();
-    (plain && name != b"all").then_some(name)
+    rest.is_empty()
 }
 
 #[cfg(test)]
@@ -901,6 +913,11 @@ mod tests {
             (b"deallocate PREPARE One;\0", Some(b"one")),
             (b"/* x */ deallocate \"A \"\"b\"\"\" ;\0", Some(b"A \"b\"")),
             (b"deallocate prepare\0", Some(b"prepare")),
+            (b"deallocate /* */ prepare -- x\n\"d\";;\0", Some(b"d")),
+            (b"DEALLOCATE\"d\"\0", Some(b"d")),
+            (b"DEALLOCATE \"all\"\0", Some(b"all")),
+            (b"DEALLOCATE 1\0", None),
+            (b"DEALLOCATE \"open\0", None),
             (b"DEALLOCATE ALL\0", None),
             (b"DEALLOCATE a; DEALLOCATE b\0", None),
             (b"DEALLOCATE\0", None),

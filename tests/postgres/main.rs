@@ -21,4 +21,5 @@ mod logins;
 mod memory;
 mod operations;
 mod session;
+mod statements;
 mod support_itself;
