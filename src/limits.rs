@@ -41,6 +41,8 @@ pub const STATEMENT_MAX: usize = 1024 * 1024;
 pub const STATEMENT_BYTES_MAX: usize = 256 << 20;
 /// Named statements that one client may have.
 pub const STATEMENTS_PER_CLIENT_MAX: usize = 10_000;
+/// Largest ParameterDescription that is kept of a named statement: that of 255 parameters.
+pub const DESCRIPTION_MAX: usize = 1_024;
 /// Longest names of portal and statement, together, that are looked for in a Bind; longest DEALLOCATE that is read.
 pub const NAMES_MAX: usize = 10_000;
 /// A client without a server gets one when its first message is whole, or so much of it is here.

@@ -2,8 +2,10 @@
 //!
 //! Commands for the console leave the engine as [`Request`]s; `admin` answers them with the methods here.
 
+use super::pump::shares_statements;
 use super::{ClientKey, ClientState, Engine, Host, Input, Who, Why};
 use crate::limits;
+use crate::relay::idle;
 use crate::wire::backend;
 use crate::wire::frame::{self, Header};
 use crate::wire::frontend;
@@ -268,6 +270,11 @@ impl Engine {
             counters.queries += u64::from(ready);
             counters.transactions += u64::from(ready);
         }
+        let told = self.answer_idle(key, bytes);
+        let bytes = bytes.get(told..).unwrap_or_default();
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         let header = Header::read(bytes);
         client.link.keep_start(bytes);
         let is_here =
@@ -291,6 +298,29 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Tells a client what it need not have a server for; how many of the bytes that answers.
+    fn answer_idle(&mut self, key: ClientKey, bytes: &[u8]) -> usize {
+        let Some(client) = self.clients.get_mut(key) else {
+            return 0;
+        };
+        let Some(pool) = client.pool().and_then(|pool| self.pools.get_mut(pool)) else {
+            return 0;
+        };
+        let shares = shares_statements(client, pool.config.max_prepared_statements);
+        let Some(session) = client.session.as_deref_mut().filter(|_| shares) else {
+            return 0;
+        };
+        self.edited.clear();
+        let (told, batches) = idle::answer(bytes, &mut session.statements, &mut self.edited);
+        client.link.send(&self.edited);
+        let total = &mut pool.stats.total;
+        total.received += told as u64;
+        total.sent += self.edited.len() as u64;
+        total.queries += batches;
+        total.transactions += batches;
+        told
     }
 }
 

@@ -304,7 +304,7 @@ impl Pair<'_> {
 }
 
 /// Whether a client's prepared statements are kept for it from one server to the next.
-fn shares_statements(client: &Client, max_prepared: usize) -> bool {
+pub(super) fn shares_statements(client: &Client, max_prepared: usize) -> bool {
     max_prepared > 0 && client.mode() != PoolMode::Session
 }
 

@@ -8,8 +8,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::prepared::{Named, Undo};
+use super::prepared::{Described, Named, Undo};
 use crate::limits;
+use crate::wire::refusal::Refusal;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,13 +46,26 @@ impl Owner {
     }
 }
 
+/// What the client is told where the server's error would speak of what the client does not know.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// The name of a statement that the server knows under another.
+    Name(Rc<Named>),
+    /// A name as the client spells it this time, or of no statement at all.
+    Spelled(Rc<[u8]>),
+    /// This, if the server does not know the statement.
+    Instead(Rc<Refusal>),
+}
+
 /// A request that waits for its answer.
 #[derive(Debug)]
 struct Owed {
     kind: Kind,
     owner: Owner,
-    /// The client's name for a statement that the server knows under another.
-    name: Option<Rc<Named>>,
+    /// What an error becomes.
+    told: Option<Told>,
+    /// Where the answer to a Describe of ours is kept.
+    described: Option<Described>,
     /// What has to be taken back if the message is skipped or fails.
     undo: Vec<Undo>,
 }
@@ -102,10 +116,10 @@ pub struct Expect {
     /// Extended-protocol messages were sent after the last Sync.
     batch: bool,
     doubt: bool,
-    /// Requests in the queue that ReadyForQuery will answer.
+    /// Requests in the queue that ReadyForQuery will answer, with another status perhaps.
     readies: usize,
-    /// Those of them that are our own.
-    our_readies: usize,
+    /// Those of them that are our own, and may fail.
+    tried_readies: usize,
     /// Requests that leave open which named statements there are: before the last Sync, and after it.
     open_names: (usize, usize),
     /// To be taken back, in this order.
@@ -163,10 +177,19 @@ impl Expect {
         }
     }
 
-    /// The message noted last uses another name than the client does.
-    pub fn named(&mut self, named: &Rc<Named>) {
+    /// The message noted last is not what the client has sent: what it is told of an error.
+    pub fn tell(&mut self, told: Told) {
         if let Some(last) = self.queue.back_mut() {
-            last.name = Some(named.clone());
+            last.told = Some(told);
+        }
+    }
+
+    /// Notes a Describe of our own, and where its answer is kept.
+    pub fn described_by_us(&mut self, described: &Described) {
+        if self.owe_in_batch(Kind::Describe, Owner::Ours)
+            && let Some(last) = self.queue.back_mut()
+        {
+            last.described = Some(described.clone());
         }
     }
 
@@ -174,12 +197,13 @@ impl Expect {
         if self.skipping {
             return false;
         }
-        self.readies += usize::from(is_ready(kind));
-        self.our_readies += usize::from(is_ready(kind) && owner.is_us());
+        self.readies += usize::from(changes_status(kind, owner));
+        self.tried_readies += usize::from(is_ready(kind) && owner == Owner::OursTried);
         self.queue.push_back(Owed {
             kind,
             owner,
-            name: None,
+            told: None,
+            described: None,
             undo: Vec::new(),
         });
         true
@@ -343,9 +367,10 @@ impl Expect {
             .filter(|owed| owed.leaves_names_open())
             .count();
         self.open_names.1 = all - self.open_names.0;
-        let readies = || self.queue.iter().filter(|owed| is_ready(owed.kind));
-        self.readies = readies().count();
-        self.our_readies = readies().filter(|owed| owed.owner.is_us()).count();
+        let count =
+            |counts: fn(&Owed) -> bool| self.queue.iter().filter(|owed| counts(owed)).count();
+        self.readies = count(|owed| changes_status(owed.kind, owed.owner));
+        self.tried_readies = count(|owed| is_ready(owed.kind) && owed.owner == Owner::OursTried);
     }
 
     fn pop(&mut self) {
@@ -363,8 +388,8 @@ impl Expect {
         let Some(owed) = self.queue.pop_front() else {
             return;
         };
-        self.readies -= usize::from(is_ready(owed.kind));
-        self.our_readies -= usize::from(is_ready(owed.kind) && owed.owner.is_us());
+        self.readies -= usize::from(changes_status(owed.kind, owed.owner));
+        self.tried_readies -= usize::from(is_ready(owed.kind) && owed.owner == Owner::OursTried);
         if owed.leaves_names_open() {
             let open = if self.open_names.0 > 0 {
                 &mut self.open_names.0
@@ -390,9 +415,14 @@ impl Expect {
         Some(answer)
     }
 
-    /// The name that the client knows the next request's statement by, if the server knows another.
-    pub fn client_name(&self) -> Option<Rc<Named>> {
-        self.queue.front()?.name.clone()
+    /// What an error becomes that answers the next request.
+    pub fn told(&self) -> Option<Told> {
+        self.queue.front()?.told.clone()
+    }
+
+    /// Where the next answer is kept, if it is to a Describe of our own.
+    pub fn described(&self) -> Option<&Described> {
+        self.queue.front()?.described.as_ref()
     }
 
     /// Whether the next answer is to a request of our own.
@@ -429,7 +459,7 @@ impl Expect {
     /// Whether a statement of the client's, or a batch, is complete and its ReadyForQuery is to come; not while the server waits
     /// for the data of its copy.
     pub fn statement_is_open(&self) -> bool {
-        self.readies > self.our_readies && self.copy != Copy::In
+        self.readies > self.tried_readies && self.copy != Copy::In
     }
 
     /// Whether it is open what is prepared where: an earlier batch that changes it is not answered.
@@ -500,6 +530,11 @@ impl Expect {
 
 fn is_ready(kind: Kind) -> bool {
     matches!(kind, Kind::Query | Kind::FunctionCall | Kind::Sync)
+}
+
+/// A query of our own that must not fail leaves the status as it is.
+fn changes_status(kind: Kind, owner: Owner) -> bool {
+    is_ready(kind) && owner != Owner::Ours
 }
 
 #[cfg(test)]

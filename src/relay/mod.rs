@@ -4,6 +4,7 @@
 //! only streams by: of most messages just the header is looked at. Knows no sockets, no pool, no clock.
 
 mod expect;
+pub mod idle;
 pub mod prepared;
 mod rewrite;
 mod skip;
@@ -11,8 +12,8 @@ mod vars;
 mod words;
 
 pub use expect::Expect;
-use expect::Goes;
-use prepared::{Named, With};
+use expect::{Goes, Told};
+use prepared::{Description, Named, With};
 use rewrite::Edit;
 pub use skip::Skip;
 pub use vars::Vars;
@@ -79,8 +80,8 @@ pub struct Relay {
     stalled: bool,
     /// The unnamed statement was last changed in the batch that is open.
     unnamed_is_sure: bool,
-    /// The client's unnamed statement deallocates this one; with it, the portal that it is bound to.
-    deallocates: Option<(Rc<Named>, Option<Vec<u8>>)>,
+    /// What the portal of this name deallocates.
+    deallocates: Option<(Rc<Named>, Vec<u8>)>,
     /// A statement was bound in the open batch that may end prepared statements.
     discarding: bool,
     /// It was run, and Flush sent behind it: its answer decides what becomes of what comes next.
@@ -89,6 +90,10 @@ pub struct Relay {
     barrier: bool,
     /// The client has its server for one statement; nothing is sent behind one that might have begun a transaction block.
     one_statement: bool,
+    /// Something was run in the open batch: the transaction may have ended with it.
+    executed: bool,
+    /// The first half of the answer to a Describe of ours.
+    parameters: Vec<u8>,
     /// Type letter of the last message that the server began.
     last_answer: u8,
     /// SQLSTATE of the server's last error, until it is ready again.
@@ -112,6 +117,8 @@ struct Body {
     left: usize,
     /// Whether it is query text.
     text: bool,
+    /// Whether it does not pass.
+    swallowed: bool,
 }
 
 impl Default for Relay {
@@ -134,6 +141,8 @@ impl Default for Relay {
             flushed: false,
             barrier: false,
             one_statement: false,
+            executed: false,
+            parameters: Vec::new(),
             last_answer: 0,
             last_error: None,
             tally: Tally::default(),
@@ -203,6 +212,7 @@ impl Relay {
         self.up = Body {
             left: header.body_len(),
             text: matches!(header.tag, b'Q' | b'P'),
+            swallowed: false,
         };
     }
 
@@ -286,10 +296,11 @@ impl Relay {
                 self.last_answer = b'Z';
                 break Then::Block;
             }
-            let (known_as, is_there) = self.look_ahead(rest);
+            let (told, is_there) = self.look_ahead(rest);
             if !is_there {
                 break Then::More;
             }
+            self.learn(rest);
             match self.begin_down(rest, vars) {
                 Ok(None) => break Then::More,
                 Err(refusal) => break Then::Refuse(refusal),
@@ -298,11 +309,11 @@ impl Relay {
                     if goes == Goes::Nowhere {
                         self.swallowed = true;
                         edit.skip(at, at + count);
-                    } else if let Some(named) = known_as {
+                    } else if let Some(told) = told {
                         let whole = count + std::mem::take(&mut self.down.left);
                         edit.skip(at, at + whole);
                         let body = rest.get(HEADER_LEN..whole).unwrap_or_default();
-                        edit.insert(at + whole, |out| rename(out, body, &named.name));
+                        edit.insert(at + whole, |out| tell(out, body, &told));
                         at += whole - count;
                     }
                     at += count;
@@ -336,24 +347,49 @@ impl Relay {
         self.one_statement && !data && self.expect.statement_is_open()
     }
 
-    /// Whether enough of the next message is here; and if it is an error about a statement that the client knows by another
-    /// name, by which.
-    fn look_ahead(&self, rest: &[u8]) -> (Option<Rc<Named>>, bool) {
+    /// Whether enough of the next message is here; and if it is an error that becomes another one for the client, which.
+    fn look_ahead(&self, rest: &[u8]) -> (Option<Told>, bool) {
         let Ok(Some(header)) = Header::read(rest) else {
             return (None, true);
         };
+        let is_whole = rest.len() >= header.message_len();
         match header.tag {
-            b'E' if header.body_len() <= limits::LOGIN_MESSAGE_MAX => {
-                match self.expect.client_name() {
-                    Some(named) => (Some(named), rest.len() >= header.message_len()),
-                    None => (None, true),
-                }
+            b'E' if header.body_len() <= limits::LOGIN_MESSAGE_MAX => match self.expect.told() {
+                Some(told) => (Some(told), is_whole),
+                None => (None, true),
+            },
+            b't' if self.expect.described().is_some() => {
+                let is_kept = header.body_len() <= limits::DESCRIPTION_MAX;
+                (None, is_whole || !is_kept)
             }
             b'C' => {
                 let start = header.message_len().min(HEADER_LEN + limits::TAG_WITHIN);
                 (None, rest.len() >= start)
             }
             _ => (None, true),
+        }
+    }
+
+    /// Keeps the answer to a Describe of ours.
+    fn learn(&mut self, rest: &[u8]) {
+        let Some(described) = self.expect.described() else {
+            return;
+        };
+        match rest.first() {
+            Some(b't') => {
+                let header = Header::read(rest).ok().flatten();
+                let kept = header.filter(|header| header.body_len() <= limits::DESCRIPTION_MAX);
+                let end = kept.map_or(0, Header::message_len);
+                let body = rest.get(HEADER_LEN..end).unwrap_or_default();
+                self.parameters = body.to_vec();
+            }
+            Some(tag @ (b'n' | b'T')) if !self.parameters.is_empty() => {
+                let _ = described.set(Description {
+                    types: std::mem::take(&mut self.parameters).into(),
+                    has_rows: *tag == b'T',
+                });
+            }
+            _ => {}
         }
     }
 
@@ -591,7 +627,17 @@ fn is_the_end(code: [u8; 5]) -> bool {
     code.starts_with(b"57P")
 }
 
-/// An error with a name of ours in its text, as the client would have it from a server of its own.
+/// An error as the client would have it from a server of its own.
+fn tell(out: &mut Vec<u8>, body: &[u8], told: &Told) {
+    match told {
+        Told::Name(named) => rename(out, body, &named.name),
+        Told::Spelled(name) => rename(out, body, name),
+        Told::Instead(refusal) if refusal::sqlstate(body) == Some(*b"26000") => refusal.write(out),
+        Told::Instead(_) => frame::message(out, b'E', |b| b.extend_from_slice(body)),
+    }
+}
+
+/// An error with a name of ours in its text.
 fn rename(out: &mut Vec<u8>, body: &[u8], name: &[u8]) {
     frame::message(out, b'E', |b| {
         let mut rest = body;

@@ -4,7 +4,7 @@
 //! texts and share one text under two names. What a server holds is noted when it is asked for, in the order in which the
 //! server will see it, and taken back when an error skips it ([`Undo`]). Knows nothing of messages.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
@@ -12,6 +12,7 @@ use ring::digest::{SHA256, digest};
 
 use super::words::{Seen, Words, first_word};
 use crate::limits;
+use crate::wire::frame::take_cstr;
 
 /// What the names that Aether gives to statements on servers begin with.
 pub const PREFIX: &[u8] = b"aether_";
@@ -26,6 +27,8 @@ pub struct Statement {
     seen: Seen,
     /// It is DEALLOCATE or DISCARD: it may end prepared statements.
     discards: bool,
+    /// It may be such that a failed transaction block takes it: one that ends the block, or nothing at all.
+    may_end_block: bool,
     /// What all statements take.
     bytes: Rc<Cell<usize>>,
 }
@@ -52,6 +55,11 @@ impl Statement {
         self.discards
     }
 
+    /// Whether PostgreSQL may prepare and run it in a failed transaction block.
+    pub fn may_end_block(&self) -> bool {
+        self.may_end_block
+    }
+
     /// The text, without its NUL.
     pub fn text(&self) -> &[u8] {
         &self.text
@@ -71,6 +79,18 @@ impl Statement {
 /// name that the client has given already. As an id and as a number, since no other statement has it.
 pub const TAKEN: u64 = 0;
 
+/// What a server has said that a statement takes and gives.
+#[derive(Debug)]
+pub struct Description {
+    /// ParameterDescription's body, which is also how Parse gives types.
+    pub types: Box<[u8]>,
+    /// Whether it returns rows.
+    pub has_rows: bool,
+}
+
+/// A [`Description`], once it has come. Of one database, so it is not the [`Statement`]'s, which all may share.
+pub type Described = Rc<OnceCell<Description>>;
+
 /// A statement under the name that a client gave it.
 #[derive(Debug)]
 pub struct Named {
@@ -78,6 +98,8 @@ pub struct Named {
     pub name: Box<[u8]>,
     /// What it stands for.
     pub statement: Rc<Statement>,
+    /// What the server said of it that prepared it first.
+    pub described: Described,
 }
 
 /// All texts of named statements, each once, and the bytes that all statements take.
@@ -125,7 +147,8 @@ impl Library {
             text: text.into(),
             types: types.into(),
             seen,
-            discards: discards(text),
+            discards: discards(first_word(text)),
+            may_end_block: may_end_block(text),
             bytes: self.bytes.clone(),
         }))
     }
@@ -176,6 +199,15 @@ impl ClientStatements {
         self.names.get(significant(name))
     }
 
+    /// The statement of a name, or the unnamed one if it is kept.
+    pub fn statement(&self, name: &[u8]) -> Option<&Rc<Statement>> {
+        match (&self.unnamed, name) {
+            (Unnamed::Kept(statement), b"") => Some(statement),
+            (_, b"") => None,
+            _ => self.get(name).map(|named| &named.statement),
+        }
+    }
+
     /// Whether it may prepare no more.
     pub fn is_full(&self) -> bool {
         self.names.len() >= limits::STATEMENTS_PER_CLIENT_MAX
@@ -200,19 +232,6 @@ impl ClientStatements {
     }
 }
 
-impl Named {
-    /// The same statement as it is spelled now: names may differ behind what PostgreSQL looks at.
-    pub fn spelled(self: Rc<Named>, name: &[u8]) -> Rc<Named> {
-        if *self.name == *name {
-            return self;
-        }
-        Rc::new(Named {
-            name: name.into(),
-            statement: self.statement.clone(),
-        })
-    }
-}
-
 /// The part of a statement's name that PostgreSQL looks at: `NAMEDATALEN` less one bytes.
 fn significant(name: &[u8]) -> &[u8] {
     name.get(..limits::NAME_LEN).unwrap_or(name)
@@ -230,11 +249,20 @@ pub enum Slot {
     Unknown,
 }
 
+/// A statement as a server has it.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// Its name there ([`server_name`]).
+    pub number: u64,
+    /// What it takes and gives.
+    pub described: Described,
+}
+
 /// What a server holds, once it has seen all that was sent to it.
 #[derive(Debug, Default)]
 pub struct ServerStatements {
-    /// By statement: its number, and when it was used last.
-    present: BTreeMap<u64, (u64, u64)>,
+    /// By statement: what the server has, and when it was used last.
+    present: BTreeMap<u64, (Held, u64)>,
     by_use: BTreeMap<u64, u64>,
     uses: u64,
     /// The unnamed one.
@@ -242,14 +270,14 @@ pub struct ServerStatements {
 }
 
 impl ServerStatements {
-    /// The number of a statement if it is there; it counts as used.
-    pub fn number(&mut self, id: u64) -> Option<u64> {
-        let (number, used) = self.present.get_mut(&id)?;
+    /// A statement if it is there; it counts as used.
+    pub fn find(&mut self, id: u64) -> Option<&Held> {
+        let (held, used) = self.present.get_mut(&id)?;
         self.by_use.remove(used);
         self.uses += 1;
         *used = self.uses;
         self.by_use.insert(self.uses, id);
-        Some(*number)
+        Some(held)
     }
 
     /// Whether its unnamed statement is this one.
@@ -257,27 +285,26 @@ impl ServerStatements {
         self.slot == Slot::Holds(statement.id)
     }
 
-    /// Notes a statement, or that it is gone; gives back the number it had.
-    pub fn set(&mut self, id: u64, number: Option<u64>) -> Option<u64> {
+    /// Notes a statement, or that it is gone; gives back what was there.
+    pub fn set(&mut self, id: u64, held: Option<Held>) -> Option<Held> {
         let old = self.present.remove(&id);
-        if let Some((_, used)) = old {
-            self.by_use.remove(&used);
+        if let Some((_, used)) = &old {
+            self.by_use.remove(used);
         }
-        if let Some(number) = number {
+        if let Some(held) = held {
             self.uses += 1;
-            self.present.insert(id, (number, self.uses));
+            self.present.insert(id, (held, self.uses));
             self.by_use.insert(self.uses, id);
         }
-        old.map(|(number, _)| number)
+        old.map(|(held, _)| held)
     }
 
-    /// The statement that was not used for the longest, when there are more than `max`: its id and number.
-    pub fn surplus(&self, max: usize) -> Option<(u64, u64)> {
+    /// The statement that was not used for the longest, when there are more than `max`: its id.
+    pub fn surplus(&self, max: usize) -> Option<u64> {
         if self.present.len() <= max {
             return None;
         }
-        let (_, id) = self.by_use.first_key_value()?;
-        Some((*id, self.present.get(id)?.0))
+        self.by_use.first_key_value().map(|(_, id)| *id)
     }
 
     /// All named statements are gone.
@@ -295,8 +322,8 @@ pub enum Undo {
     Name(Box<[u8]>, Option<Rc<Named>>),
     /// The client had this unnamed statement.
     Unnamed(Unnamed),
-    /// The server had this number, or none, for a statement.
-    Present(u64, Option<u64>),
+    /// The server had this, or nothing, for a statement.
+    Present(u64, Option<Held>),
     /// The server had this unnamed statement.
     Slot(Slot),
 }
@@ -359,10 +386,27 @@ impl With<'_> {
     }
 }
 
-/// Whether a query is DEALLOCATE or DISCARD.
-pub fn discards(text: &[u8]) -> bool {
-    let word = first_word(text);
+/// Whether a query that begins with this word is DEALLOCATE or DISCARD.
+fn discards(word: &[u8]) -> bool {
     word.eq_ignore_ascii_case(b"deallocate") || word.eq_ignore_ascii_case(b"discard")
+}
+
+/// Whether a text may be one that PostgreSQL takes in a failed transaction block. If in doubt it may.
+fn may_end_block(text: &[u8]) -> bool {
+    let words: [&[u8]; 6] = [b"", b"commit", b"end", b"rollback", b"abort", b"prepare"];
+    let first = first_word(text);
+    words.iter().any(|word| first.eq_ignore_ascii_case(word))
+}
+
+/// The name in the body of a Describe or Close, if it is a statement's.
+pub fn statement_name(body: &[u8]) -> Option<&[u8]> {
+    let (name, _) = body.strip_prefix(b"S").and_then(take_cstr)?;
+    Some(name)
+}
+
+/// Whether a name is one of those that Aether gives to statements on servers.
+pub fn is_one_of_ours(name: &[u8]) -> bool {
+    name.starts_with(PREFIX)
 }
 
 /// The name of a statement on servers.
@@ -400,13 +444,22 @@ mod tests {
             .map(|n| library.named(format!("{n}").as_bytes(), b"").expect("room"))
             .collect();
         for (number, statement) in statements.iter().enumerate() {
-            server.set(statement.id, Some(number as u64));
+            let number = number as u64;
+            let held = Held {
+                number,
+                ..Held::default()
+            };
+            server.set(statement.id, Some(held));
         }
         assert_eq!(server.surplus(3), None);
-        assert_eq!(server.surplus(2), Some((statements[0].id, 0)));
-        assert_eq!(server.number(statements[0].id()), Some(0));
-        assert_eq!(server.surplus(2), Some((statements[1].id, 1)));
-        assert_eq!(server.set(statements[1].id, None), Some(1));
+        assert_eq!(server.surplus(2), Some(statements[0].id));
+        assert_eq!(
+            server.find(statements[0].id()).map(|held| held.number),
+            Some(0)
+        );
+        assert_eq!(server.surplus(2), Some(statements[1].id));
+        let before = server.set(statements[1].id, None);
+        assert_eq!(before.map(|held| held.number), Some(1));
         assert_eq!(server.surplus(2), None);
     }
 }

@@ -5,17 +5,23 @@
 
 use std::rc::Rc;
 
+use super::expect::Told;
 use super::prepared::{
-    Named, PREFIX, Slot, Statement, TAKEN, Undo, Unnamed, With, discards, server_name,
+    Described, Held, Named, Slot, Statement, TAKEN, Undo, Unnamed, With, is_one_of_ours,
+    server_name, statement_name,
 };
-use super::words::first_word;
+use super::words::{Seen, first_word, skip_blanks, take_word};
 use super::{Body, Passage, Relay, Then, allowed, bad_length};
 use crate::limits;
-use crate::wire::frame::{HEADER_LEN, Header, cstr, message, take_cstr};
-use crate::wire::refusal::{Blame, Refusal};
+use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::{HEADER_LEN, Header, cstr, message, printable, take_cstr};
+use crate::wire::refusal::Refusal;
 
 /// A name that no statement on a server has.
 const NOBODY: &[u8] = b"aether_nobody";
+
+/// The name of a statement that is prepared for one Bind or Describe, in the place of one that cannot be had.
+const STAND_IN: &[u8] = b"aether_stand_in";
 
 /// What was read, and what it becomes.
 pub(super) struct Edit<'a> {
@@ -69,6 +75,23 @@ enum Begun {
     Wait,
 }
 
+/// What a client's name of a statement is on the server.
+enum Found {
+    /// Answers have to come first.
+    Wait,
+    /// The same.
+    AsItIs,
+    /// This name.
+    As(Vec<u8>, Told),
+}
+
+/// What a statement is looked for for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Bind,
+    Describe,
+}
+
 impl Relay {
     /// Looks at what a client sent, as [`Relay::up`] does; what passes is in `out`, or passes in place if nothing is changed.
     pub fn up_rewriting(
@@ -81,7 +104,12 @@ impl Relay {
         let mut edit = Edit::new(input, out);
         let mut at = 0;
         let then = loop {
-            at += self.pass_body_up(input.get(at..).unwrap_or_default());
+            let swallowed = self.up.swallowed;
+            let count = self.pass_body_up(input.get(at..).unwrap_or_default());
+            if swallowed {
+                edit.skip(at, at + count);
+            }
+            at += count;
             let rest = input.get(at..).unwrap_or_default();
             if self.up.left > 0 {
                 break Then::More;
@@ -99,13 +127,12 @@ impl Relay {
                 break Then::Full;
             }
             match self.begin_rewriting(header, rest, at, with, &mut edit) {
-                Ok(Begun::Bytes(count)) => at += count,
-                Ok(Begun::More) => break Then::More,
-                Ok(Begun::Wait) => {
+                Begun::Bytes(count) => at += count,
+                Begun::More => break Then::More,
+                Begun::Wait => {
                     self.stalled = true;
                     break Then::Full;
                 }
-                Err(refusal) => break Then::Refuse(refusal),
             }
         };
         Passage {
@@ -122,19 +149,20 @@ impl Relay {
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
-    ) -> Result<Begun, Refusal> {
+    ) -> Begun {
+        self.barrier |= self.seen.take(Seen::ENDS_STATEMENTS);
         if self.barrier && self.waits_for_ready() || self.waits_for_statement(header.tag) {
-            return Ok(Begun::Wait);
+            return Begun::Wait;
         }
         if self.waits_for_discard() {
-            return Ok(Begun::Wait);
+            return Begun::Wait;
         }
         self.flushed = false;
         self.barrier = false;
         if header.tag == b'S' {
-            self.deallocates = None;
             self.unnamed_is_sure = false;
             self.discarding = false;
+            self.executed = false;
         }
         let passes = self.ended || self.expect.is_skipping() || self.expect.is_copying_in();
         let needed = match header.tag {
@@ -149,23 +177,23 @@ impl Relay {
             _ => HEADER_LEN,
         };
         if passes {
-            return Ok(self.passes(header));
+            return self.passes(header);
         }
         let Some(start) = rest.get(..needed) else {
-            return Ok(Begun::More);
+            return Begun::More;
         };
         let body = start.get(HEADER_LEN..).unwrap_or_default();
         match header.tag {
             b'P' if needed == HEADER_LEN + 1 && header.body_len() > 1 => {
-                self.parse_unkept(header, body, with)
+                self.parse_unkept(header, body, at, with, edit)
             }
             b'P' => self.parse(header, body, at, with, edit),
             b'B' => self.bind(header, rest, at, with, edit),
             b'D' => self.describe(header, body, at, with, edit),
             b'C' => self.close(header, body, at, with, edit),
-            b'E' => Ok(self.execute(header, body, at, with, edit)),
+            b'E' => self.execute(header, body, at, with, edit),
             b'Q' => self.query(header, rest, at, with, edit),
-            _ => Ok(self.passes(header)),
+            _ => self.passes(header),
         }
     }
 
@@ -191,58 +219,99 @@ impl Relay {
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
-    ) -> Result<Begun, Refusal> {
-        let Some((name, after)) = take_cstr(body) else {
-            return Ok(self.passes(header)); // the server says what is wrong with it
+    ) -> Begun {
+        let parts = take_cstr(body).and_then(|(name, after)| {
+            let (text, types) = take_cstr(after)?;
+            Some((name, text, types))
+        });
+        let Some((name, text, types)) = parts else {
+            return self.passes(header); // the server says what is wrong with it
         };
-        let Some((text, types)) = take_cstr(after) else {
-            return Ok(self.passes(header));
-        };
-        if name.is_empty() && !first_word(text).eq_ignore_ascii_case(b"deallocate") {
-            return Ok(self.parse_unnamed(header, text, types, with));
+        if name.is_empty() {
+            return self.parse_unnamed(header, text, types, with);
         }
         if self.expect.statements_are_open() {
-            return Ok(Begun::Wait);
-        }
-        if name.is_empty() {
-            return Ok(self.parse_deallocate(header, text, types, at, with, edit));
+            return Begun::Wait;
         }
         if let Some(named) = with.client.get(name).cloned() {
-            let named = named.spelled(name);
-            return Ok(self.parse_again(header, &named, text, types, at, with, edit));
+            let told = spelled(&named, name);
+            return self.parse_again(header, told, text, types, at, with, edit);
         }
-        if is_one_of_ours(name) || with.client.is_full() {
-            return Err(too_many(with.client.count()));
+        if is_one_of_ours(name) {
+            return self.refuse(header, reserved(name), at, edit);
         }
-        let Some(statement) = with.library.named(text, types) else {
-            return Err(too_many(with.client.count()));
+        let room = (!with.client.is_full()).then(|| with.library.named(text, types));
+        let Some(statement) = room.flatten() else {
+            return self.refuse(header, too_many(with.client.count()), at, edit);
         };
-        let known = with.server.number(statement.id()).is_some();
-        if known && self.expect.status_is_open() {
-            return Ok(Begun::Wait);
+        let known = with.server.find(statement.id()).cloned();
+        if known.is_some() && self.expect.status_is_open() {
+            return Begun::Wait;
         }
         let begun = self.replaced(header, at, edit);
+        let end = at + header.message_len();
         self.seen.insert(statement.seen());
-        if known && self.status != super::TransactionStatus::Failed {
-            self.expect.answered_here(b'P');
-        } else {
-            let number = with.library.number();
-            edit.insert(at + header.message_len(), |out| {
+        // In a failed block it is the server that knows what may be prepared.
+        let is_asked = known.is_none() || self.status == TransactionStatus::Failed;
+        let (old, described) = match known {
+            Some(held) => (Some(held.number), held.described),
+            None => (None, Described::default()),
+        };
+        let number = with.library.number();
+        if is_asked {
+            edit.insert(end, |out| {
                 write_parse(out, &server_name(number), text, types)
             });
             self.expect.sent(b'P');
-            let before = with.server.set(statement.id(), Some(number));
+            let held = Held {
+                number,
+                described: described.clone(),
+            };
+            let before = with.server.set(statement.id(), Some(held));
             self.expect.undo(Undo::Present(statement.id(), before));
+        } else {
+            self.expect.answered_here(b'P');
         }
         let named = Rc::new(Named {
             name: name.into(),
             statement,
+            described: described.clone(),
         });
-        self.expect.named(&named);
+        self.expect.tell(Told::Name(named.clone()));
         let before = with.client.set(name, Some(named));
         self.expect.undo(Undo::Name(name.into(), before));
-        self.evict(at + header.message_len(), with, edit);
-        Ok(begun)
+        if is_asked && described.get().is_none() {
+            edit.insert(end, |out| write_describe(out, &server_name(number)));
+            self.expect.described_by_us(&described);
+        }
+        if let Some(old) = old.filter(|_| is_asked) {
+            edit.insert(end, |out| write_close(out, &server_name(old)));
+            self.expect.sent_by_us(b'C');
+        }
+        self.evict(end, with, edit);
+        begun
+    }
+
+    /// A Parse that is not done fails as any message does: the server is asked about nobody in its place, and what it says
+    /// is replaced.
+    fn refuse(
+        &mut self,
+        header: Header,
+        refusal: Refusal,
+        at: usize,
+        edit: &mut Edit<'_>,
+    ) -> Begun {
+        self.touched = true;
+        edit.skip(at, at + HEADER_LEN);
+        edit.insert(at + HEADER_LEN, |out| write_describe(out, NOBODY));
+        self.expect.sent(b'D');
+        self.expect.tell(Told::Instead(Rc::new(refusal)));
+        self.up = Body {
+            left: header.body_len(),
+            text: false,
+            swallowed: true,
+        };
+        Begun::Bytes(HEADER_LEN)
     }
 
     /// The name is taken: the server finds out, unless the text is wrong to begin with.
@@ -250,53 +319,26 @@ impl Relay {
     fn parse_again(
         &mut self,
         header: Header,
-        named: &Rc<Named>,
+        told: Told,
         text: &[u8],
         types: &[u8],
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) -> Begun {
-        if with.server.number(TAKEN).is_none() {
+        if with.server.find(TAKEN).is_none() {
             // Empty, so that it can be parsed in a failed transaction too.
             edit.insert(at, |out| {
                 write_parse(out, &server_name(TAKEN), b"", b"\0\0")
             });
-            self.prepared(TAKEN, TAKEN, at, with, edit);
+            self.prepared(TAKEN, Held::default(), at, with, edit);
         }
         let begun = self.replaced(header, at, edit);
         edit.insert(at + header.message_len(), |out| {
             write_parse(out, &server_name(TAKEN), text, types)
         });
         self.expect.sent(b'P');
-        self.expect.named(named);
-        begun
-    }
-
-    /// DEALLOCATE in the extended protocol: of the name that the server knows. It happens with the next Execute.
-    fn parse_deallocate(
-        &mut self,
-        header: Header,
-        text: &[u8],
-        types: &[u8],
-        at: usize,
-        with: &mut With<'_>,
-        edit: &mut Edit<'_>,
-    ) -> Begun {
-        let known = deallocated(text).and_then(|name| with.client.get(&name).cloned());
-        let Some(named) = known else {
-            return self.parse_unnamed(header, text, types, with);
-        };
-        let number = self.prepare(&named.statement, at, with, edit);
-        let begun = self.replaced(header, at, edit);
-        let sql = [b"DEALLOCATE ".as_slice(), &server_name(number)].concat();
-        edit.insert(at + header.message_len(), |out| {
-            write_parse(out, b"", &sql, types)
-        });
-        self.expect.sent(b'P');
-        let (unnamed, slot) = kept(with.library.unnamed(text, types));
-        self.note_unnamed(unnamed, slot, with);
-        self.deallocates = Some((named, None));
+        self.expect.tell(told);
         begun
     }
 
@@ -309,8 +351,9 @@ impl Relay {
         edit: &mut Edit<'_>,
     ) -> Begun {
         self.begin_up(header);
+        self.executed = true;
         let portal = take_cstr(body).map(|(portal, _)| portal);
-        let runs = |(_, bound): &mut (_, Option<Vec<u8>>)| bound.as_deref() == portal;
+        let runs = |(_, bound): &mut (_, Vec<u8>)| Some(&bound[..]) == portal;
         if let Some((named, _)) = self.deallocates.take_if(runs) {
             self.deallocate(&named, with);
         }
@@ -324,20 +367,9 @@ impl Relay {
         Begun::Bytes(header.message_len())
     }
 
-    /// Notes which portal runs the client's unnamed statement, if that is a DEALLOCATE.
-    fn note_portal(&mut self, portal: &[u8], of_unnamed: bool) {
-        if let Some((_, bound)) = &mut self.deallocates {
-            if of_unnamed {
-                *bound = Some(portal.to_vec());
-            } else if bound.as_deref() == Some(portal) {
-                *bound = None;
-            }
-        }
-    }
-
     /// What the message noted last does, if it goes well: a statement is gone, for the client and on the server.
     fn deallocate(&mut self, named: &Rc<Named>, with: &mut With<'_>) {
-        self.expect.named(named);
+        self.expect.tell(Told::Name(named.clone()));
         let before = with.client.set(&named.name, None);
         self.expect.undo(Undo::Name(named.name.clone(), before));
         let id = named.statement.id();
@@ -365,19 +397,14 @@ impl Relay {
         &mut self,
         header: Header,
         body: &[u8],
+        at: usize,
         with: &mut With<'_>,
-    ) -> Result<Begun, Refusal> {
+        edit: &mut Edit<'_>,
+    ) -> Begun {
         if body.first() != Some(&0) {
-            let text = "the text of a named prepared statement is too long";
-            let max = limits::STATEMENT_MAX >> 10;
-            return Err(Refusal::fatal(b"54000", text, Blame::Client)
-                .detail(format!(
-                    "The Parse message has {} bytes, {max} kB are kept.",
-                    header.message_len()
-                ))
-                .hint("Use the unnamed statement, or pool_mode session for this client."));
+            return self.refuse(header, too_long(header), at, edit);
         }
-        Ok(self.begin_unnamed(header, Unnamed::OnServer, Slot::Unknown, with))
+        self.begin_unnamed(header, Unnamed::OnServer, Slot::Unknown, with)
     }
 
     fn begin_unnamed(
@@ -394,7 +421,6 @@ impl Relay {
 
     fn note_unnamed(&mut self, unnamed: Unnamed, slot: Slot, with: &mut With<'_>) {
         self.unnamed_is_sure = true;
-        self.deallocates = None;
         let before = std::mem::replace(&mut with.client.unnamed, unnamed);
         self.expect.undo(Undo::Unnamed(before));
         self.note_slot(slot, with);
@@ -405,58 +431,83 @@ impl Relay {
         self.expect.undo(Undo::Slot(before));
     }
 
-    /// Sees to it that a named statement is on the server; its number there.
+    /// Sees to it that a named statement is on the server; its name there. `None`: answers have to come first.
     fn prepare(
         &mut self,
-        statement: &Rc<Statement>,
+        named: &Named,
+        purpose: Use,
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
-    ) -> u64 {
+    ) -> Option<Vec<u8>> {
+        let statement = &named.statement;
         self.seen.insert(statement.seen());
-        if let Some(number) = with.server.number(statement.id()) {
-            return number;
+        if let Some(held) = with.server.find(statement.id()) {
+            return Some(server_name(held.number));
         }
-        let number = with.library.number();
+        if self.expect.status_is_open() {
+            return None;
+        }
+        if self.block_has_failed()
+            && !statement.may_end_block()
+            && let Some(description) = named.described.get()
+            && !(purpose == Use::Describe && description.has_rows)
+        {
+            // It cannot be prepared there, nor run: an empty one with the same parameters fails, or is described, as it would.
+            return Some(self.stand_in(b"", &description.types, at, edit));
+        }
+        let held = Held {
+            number: with.library.number(),
+            described: named.described.clone(),
+        };
+        let name = server_name(held.number);
         edit.insert(at, |out| {
-            write_parse(
-                out,
-                &server_name(number),
-                statement.text(),
-                statement.types(),
-            )
+            write_parse(out, &name, statement.text(), statement.types())
         });
-        self.prepared(statement.id(), number, at, with, edit);
-        number
+        self.prepared(statement.id(), held, at, with, edit);
+        Some(name)
+    }
+
+    /// Whether the server refuses whatever does not end the transaction block.
+    fn block_has_failed(&self) -> bool {
+        self.status == TransactionStatus::Failed && !self.executed
+    }
+
+    /// Prepares a statement for the message that comes next and no other.
+    fn stand_in(&mut self, text: &[u8], types: &[u8], at: usize, edit: &mut Edit<'_>) -> Vec<u8> {
+        edit.insert(at, |out| {
+            write_close(out, STAND_IN);
+            write_parse(out, STAND_IN, text, types);
+        });
+        self.expect.sent_by_us(b'C');
+        self.expect.sent_by_us(b'P');
+        STAND_IN.to_vec()
     }
 
     /// A Parse of our own was sent.
     fn prepared(
         &mut self,
         id: u64,
-        number: u64,
+        held: Held,
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) {
         self.expect.sent_by_us(b'P');
-        with.server.set(id, Some(number));
+        with.server.set(id, Some(held));
         self.expect.undo(Undo::Present(id, None));
         self.evict(at, with, edit);
     }
 
     /// Closes what the server holds beyond its limit. It has seen everything that refers to it by then.
     fn evict(&mut self, at: usize, with: &mut With<'_>, edit: &mut Edit<'_>) {
-        while let Some((id, number)) = with.server.surplus(with.max) {
-            with.server.set(id, None);
-            edit.insert(at, |out| {
-                message(out, b'C', |b| {
-                    b.push(b'S');
-                    cstr(b, &server_name(number));
-                })
-            });
+        while let Some(id) = with.server.surplus(with.max) {
+            let Some(held) = with.server.set(id, None) else {
+                return;
+            };
+            edit.insert(at, |out| write_close(out, &server_name(held.number)));
             self.expect.sent_by_us(b'C');
-            self.expect.undo(Undo::Present(id, Some(number)));
+            self.expect.undo(Undo::Present(id, Some(held)));
         }
     }
 
@@ -469,7 +520,7 @@ impl Relay {
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
-    ) -> Result<Begun, Refusal> {
+    ) -> Begun {
         let here = rest
             .get(HEADER_LEN..header.message_len().min(rest.len()))
             .unwrap_or_default();
@@ -479,28 +530,26 @@ impl Relay {
         });
         let Some((portal, name)) = names else {
             let all = here.len() == header.body_len() || here.len() > limits::NAMES_MAX;
-            return Ok(if all {
+            return if all {
                 self.passes(header)
             } else {
                 Begun::More
-            });
+            };
         };
-        if name.is_empty() {
-            if !self.find_unnamed(at, with, edit) {
-                return Ok(Begun::Wait);
+        let found = match self.find_deallocated(name, with) {
+            Some(target) => self.bind_deallocate(name, target, portal, at, with, edit),
+            None => {
+                self.deallocates.take_if(|(_, bound)| bound == portal);
+                self.find(name, Use::Bind, at, with, edit)
             }
-            self.note_portal(portal, true);
-            if let Unnamed::Kept(statement) = &with.client.unnamed {
-                self.discarding |= statement.discards();
-            }
-            return Ok(self.passes(header));
+        };
+        if let Found::Wait = found {
+            return Begun::Wait;
         }
-        if self.expect.statements_are_open() {
-            return Ok(Begun::Wait);
-        }
-        self.note_portal(portal, false);
-        let Some((server_name, named)) = self.find(name, at, with, edit) else {
-            return Ok(self.passes(header));
+        let statement = with.client.statement(name);
+        self.discarding |= statement.is_some_and(|statement| statement.discards());
+        let Found::As(server_name, told) = found else {
+            return self.passes(header);
         };
         let skipped = HEADER_LEN + portal.len() + 1 + name.len() + 1;
         let length = header.length as usize + server_name.len() - name.len();
@@ -512,44 +561,40 @@ impl Relay {
             cstr(out, &server_name);
         });
         self.begin_up(header);
-        self.expect.named(&named);
-        self.discarding |= named.statement.discards();
-        self.up = Body {
-            left: header.message_len() - skipped,
-            text: false,
-        };
-        Ok(Begun::Bytes(skipped))
+        self.expect.tell(told);
+        self.up.left = header.message_len() - skipped;
+        Begun::Bytes(skipped)
     }
 
-    /// What a client's name is on the server, prepared there by now. `None`: it is nobody's but perhaps SQL's, and passes.
+    /// What a client's name is on the server, prepared there by now.
     fn find(
         &mut self,
         name: &[u8],
+        purpose: Use,
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
-    ) -> Option<(Vec<u8>, Rc<Named>)> {
+    ) -> Found {
+        if name.is_empty() {
+            return self.find_unnamed(at, with, edit);
+        }
+        if self.expect.statements_are_open() {
+            return Found::Wait;
+        }
         match with.client.get(name).cloned() {
-            Some(named) => {
-                let number = self.prepare(&named.statement, at, with, edit);
-                Some((server_name(number), named.spelled(name)))
-            }
-            None if is_one_of_ours(name) => {
-                let statement = with.library.unnamed(b"", b"\0\0")?;
-                let named = Named {
-                    name: name.into(),
-                    statement,
-                };
-                Some((NOBODY.to_vec(), Rc::new(named)))
-            }
-            None => None,
+            Some(named) => match self.prepare(&named, purpose, at, with, edit) {
+                Some(server_name) => Found::As(server_name, spelled(&named, name)),
+                None => Found::Wait,
+            },
+            None if is_one_of_ours(name) => Found::As(NOBODY.to_vec(), Told::Spelled(name.into())),
+            None => Found::AsItIs, // nobody's but perhaps SQL's
         }
     }
 
-    /// Sees to it that the server's unnamed statement is the client's. False: it is open yet what that is.
-    fn find_unnamed(&mut self, at: usize, with: &mut With<'_>, edit: &mut Edit<'_>) -> bool {
+    /// Sees to it that the server's unnamed statement is the client's.
+    fn find_unnamed(&mut self, at: usize, with: &mut With<'_>, edit: &mut Edit<'_>) -> Found {
         if !self.unnamed_is_sure && self.expect.status_is_open() {
-            return false;
+            return Found::Wait;
         }
         self.unnamed_is_sure = true;
         match &with.client.unnamed {
@@ -563,15 +608,48 @@ impl Relay {
                 self.note_slot(Slot::Holds(statement.id()), with);
             }
             Unnamed::None if with.server.slot != Slot::Empty => {
-                edit.insert(at, |out| {
-                    message(out, b'C', |b| b.extend_from_slice(b"S\0"))
-                });
+                edit.insert(at, |out| write_close(out, b""));
                 self.expect.sent_by_us(b'C');
                 self.note_slot(Slot::Empty, with);
             }
             _ => {}
         }
-        true
+        Found::AsItIs
+    }
+
+    /// The statement that the one of this name deallocates, if the server knows it by another name.
+    fn find_deallocated(&self, name: &[u8], with: &With<'_>) -> Option<Rc<Named>> {
+        let statement = with
+            .client
+            .statement(name)
+            .filter(|statement| statement.discards() && !self.block_has_failed())?;
+        let target = deallocated(statement.text())?;
+        with.client.get(&target).cloned()
+    }
+
+    /// Binds a DEALLOCATE of the name that the server knows. It happens when the portal is executed.
+    fn bind_deallocate(
+        &mut self,
+        name: &[u8],
+        target: Rc<Named>,
+        portal: &[u8],
+        at: usize,
+        with: &mut With<'_>,
+        edit: &mut Edit<'_>,
+    ) -> Found {
+        let is_sure = !name.is_empty() || self.unnamed_is_sure || !self.expect.status_is_open();
+        if !is_sure || self.expect.statements_are_open() {
+            return Found::Wait;
+        }
+        let Some(server_name) = self.prepare(&target, Use::Bind, at, with, edit) else {
+            return Found::Wait;
+        };
+        let sql = [b"DEALLOCATE ".as_slice(), &server_name].concat();
+        let statement = with.client.statement(name);
+        let types = statement.map_or(&b"\0\0"[..], |statement| statement.types());
+        let stand_in = self.stand_in(&sql, types, at, edit);
+        self.deallocates = Some((target, portal.to_vec()));
+        Found::As(stand_in, Told::Spelled(name.into()))
     }
 
     fn describe(
@@ -581,36 +659,21 @@ impl Relay {
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
-    ) -> Result<Begun, Refusal> {
-        let Some(name) = body
-            .strip_prefix(b"S")
-            .and_then(take_cstr)
-            .map(|(name, _)| name)
-        else {
-            return Ok(self.passes(header));
+    ) -> Begun {
+        let Some(name) = statement_name(body) else {
+            return self.passes(header);
         };
-        if name.is_empty() {
-            if !self.find_unnamed(at, with, edit) {
-                return Ok(Begun::Wait);
-            }
-            return Ok(self.passes(header));
-        }
-        if self.expect.statements_are_open() {
-            return Ok(Begun::Wait);
-        }
-        let Some((server_name, named)) = self.find(name, at, with, edit) else {
-            return Ok(self.passes(header));
+        let (server_name, told) = match self.find(name, Use::Describe, at, with, edit) {
+            Found::Wait => return Begun::Wait,
+            Found::AsItIs => return self.passes(header),
+            Found::As(server_name, told) => (server_name, told),
         };
         let begun = self.replaced(header, at, edit);
-        edit.insert(at + header.message_len(), |out| {
-            message(out, b'D', |b| {
-                b.push(b'S');
-                cstr(b, &server_name);
-            })
-        });
+        let end = at + header.message_len();
+        edit.insert(end, |out| write_describe(out, &server_name));
         self.expect.sent(b'D');
-        self.expect.named(&named);
-        Ok(begun)
+        self.expect.tell(told);
+        begun
     }
 
     fn close(
@@ -620,28 +683,24 @@ impl Relay {
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
-    ) -> Result<Begun, Refusal> {
-        let Some(name) = body
-            .strip_prefix(b"S")
-            .and_then(take_cstr)
-            .map(|(name, _)| name)
-        else {
-            return Ok(self.passes(header));
+    ) -> Begun {
+        let Some(name) = statement_name(body) else {
+            return self.passes(header);
         };
         if name.is_empty() {
-            return Ok(self.begin_unnamed(header, Unnamed::None, Slot::Empty, with));
+            return self.begin_unnamed(header, Unnamed::None, Slot::Empty, with);
         }
         if self.expect.statements_are_open() {
-            return Ok(Begun::Wait);
+            return Begun::Wait;
         }
         if with.client.get(name).is_none() && !is_one_of_ours(name) {
-            return Ok(self.passes(header)); // perhaps SQL has prepared it
+            return self.passes(header); // perhaps SQL has prepared it
         }
         let begun = self.replaced(header, at, edit);
         self.expect.answered_here(b'C');
         let before = with.client.set(name, None);
         self.expect.undo(Undo::Name(name.into(), before));
-        Ok(begun)
+        begun
     }
 
     // ---- Query ----
@@ -654,17 +713,17 @@ impl Relay {
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
-    ) -> Result<Begun, Refusal> {
+    ) -> Begun {
         let start = rest
             .get(HEADER_LEN..header.message_len().min(rest.len()))
             .unwrap_or_default();
         let word = first_word(start);
         if word.eq_ignore_ascii_case(b"deallocate") && header.message_len() <= limits::NAMES_MAX {
             let Some(body) = rest.get(HEADER_LEN..header.message_len()) else {
-                return Ok(Begun::More);
+                return Begun::More;
             };
             if self.expect.statements_are_open() {
-                return Ok(Begun::Wait);
+                return Begun::Wait;
             }
             if let Some(name) = deallocated(body)
                 && let Some(named) = with.client.get(&name).cloned()
@@ -678,13 +737,13 @@ impl Relay {
                 self.expect.sent(b'Q');
                 self.deallocate(&named, with);
                 self.end_unnamed(with);
-                return Ok(begun);
+                return begun;
             }
         }
-        self.barrier = discards(word);
+        self.executed = false;
         let begun = self.passes(header);
         self.end_unnamed(with);
-        Ok(begun)
+        begun
     }
 
     /// Sees to it that the server has something of a statement's name, for a DEALLOCATE by simple query. A Parse would not do:
@@ -696,8 +755,8 @@ impl Relay {
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) -> u64 {
-        if let Some(number) = with.server.number(statement.id()) {
-            return number;
+        if let Some(held) = with.server.find(statement.id()) {
+            return held.number;
         }
         let number = with.library.number();
         let sql = [
@@ -741,41 +800,106 @@ fn write_parse(out: &mut Vec<u8>, name: &[u8], text: &[u8], types: &[u8]) {
     });
 }
 
-fn is_one_of_ours(name: &[u8]) -> bool {
-    name.starts_with(PREFIX)
+fn write_describe(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, b'D', |b| {
+        b.push(b'S');
+        cstr(b, name);
+    });
+}
+
+fn write_close(out: &mut Vec<u8>, name: &[u8]) {
+    message(out, b'C', |b| {
+        b.push(b'S');
+        cstr(b, name);
+    });
+}
+
+/// A statement's name as the client spells it now: names may differ behind what PostgreSQL looks at.
+fn spelled(named: &Rc<Named>, name: &[u8]) -> Told {
+    if *named.name == *name {
+        Told::Name(named.clone())
+    } else {
+        Told::Spelled(name.into())
+    }
+}
+
+fn reserved(name: &[u8]) -> Refusal {
+    let text = format!(
+        "prepared statement name \"{}\" is reserved",
+        printable(name)
+    );
+    Refusal::error(b"42939", text)
+        .hint("Names that begin with \"aether_\" are the pooler's own; choose another one.")
 }
 
 fn too_many(names: usize) -> Refusal {
-    Refusal::fatal(
-        b"54000",
-        "too many prepared statements",
-        Blame::Client,
-    )
-    .detail(format!("This client has {names}; texts take up to {} MB in all.", limits::STATEMENT_BYTES_MAX >> 20))
-    .hint("Close statements that are no longer needed, or prepare fewer different texts. Names that begin with \"aether_\" are the pooler's own.")
+    let (names_max, texts_max) = (
+        limits::STATEMENTS_PER_CLIENT_MAX,
+        limits::STATEMENT_BYTES_MAX >> 20,
+    );
+    Refusal::error(b"54000", "too many prepared statements")
+        .detail(format!(
+            "This client has {names} of {names_max}; the texts of all clients may take {texts_max} MB."
+        ))
+        .hint("Close statements that are no longer needed, or prepare fewer different texts.")
+}
+
+fn too_long(header: Header) -> Refusal {
+    let (length, max) = (header.message_len(), limits::STATEMENT_MAX >> 10);
+    let text = "the text of a named prepared statement is too long";
+    Refusal::error(b"54000", text)
+        .detail(format!(
+            "The Parse message has {length} bytes, {max} kB are kept."
+        ))
+        .hint("Use the unnamed statement, or mode: session for this client.")
 }
 
 /// The name in `DEALLOCATE [PREPARE] name`, if that is all there is and it is not `ALL`.
 fn deallocated(body: &[u8]) -> Option<Vec<u8>> {
     let text = body.strip_suffix(b"\0").unwrap_or(body);
-    let word = first_word(text);
-    let start = word.as_ptr() as usize - text.as_ptr() as usize + word.len();
-    let mut rest = text.get(start..)?.trim_ascii();
-    rest = rest.strip_suffix(b";").unwrap_or(rest).trim_ascii();
-    let lower = rest.to_ascii_lowercase();
-    if lower.starts_with(b"prepare") && rest.get(7).is_some_and(u8::is_ascii_whitespace) {
-        rest = rest.get(7..)?.trim_ascii();
+    let (word, rest) = take_word(text);
+    if !word.eq_ignore_ascii_case(b"deallocate") {
+        return None;
     }
-    if let Some(quoted) = rest.strip_prefix(b"\"").and_then(|r| r.strip_suffix(b"\"")) {
-        let name = String::from_utf8_lossy(quoted).replace("\"\"", "\"");
-        return Some(name.into_bytes());
+    let (word, after) = take_word(rest);
+    let is_prefix = word.eq_ignore_ascii_case(b"prepare") && !ends(after);
+    let (name, after) = take_name(if is_prefix { after } else { rest })?;
+    ends(after).then_some(name)
+}
+
+/// An identifier as PostgreSQL reads it, if it is not `ALL`, and what follows it.
+fn take_name(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let text = skip_blanks(text);
+    let Some(mut rest) = text.strip_prefix(b"\"") else {
+        let is_in =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte >= 0x80;
+        let end = text.iter().position(|&byte| !is_in(byte));
+        let (name, rest) = text.split_at_checked(end.unwrap_or(text.len()))?;
+        let name = name.to_ascii_lowercase();
+        let is_wrong = name.first()?.is_ascii_digit() || name.starts_with(b"$");
+        return (!is_wrong && name != b"all").then_some((name, rest));
+    };
+    let mut name = Vec::new();
+    loop {
+        let end = rest.iter().position(|&byte| byte == b'"')?;
+        let (part, after) = rest.split_at_checked(end)?;
+        name.extend_from_slice(part);
+        rest = after.get(1..)?;
+        match rest.strip_prefix(b"\"") {
+            Some(more) => rest = more,
+            None => return Some((name, rest)),
+        }
+        name.push(b'"');
     }
-    let plain = !rest.is_empty()
-        && rest.iter().all(|byte| {
-            byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || *byte >= 0x80
-        });
-    let name = rest.to_ascii_lowercase();
-    (plain && name != b"all").then_some(name)
+}
+
+/// Whether no more follows in a text than what ends a statement.
+fn ends(text: &[u8]) -> bool {
+    let mut rest = skip_blanks(text);
+    while let Some(after) = rest.strip_prefix(b";") {
+        rest = skip_blanks(after);
+    }
+    rest.is_empty()
 }
 
 #[cfg(test)]
@@ -789,9 +913,15 @@ mod tests {
             (b"deallocate PREPARE One;\0", Some(b"one")),
             (b"/* x */ deallocate \"A \"\"b\"\"\" ;\0", Some(b"A \"b\"")),
             (b"deallocate prepare\0", Some(b"prepare")),
+            (b"deallocate /* */ prepare -- x\n\"d\";;\0", Some(b"d")),
+            (b"DEALLOCATE\"d\"\0", Some(b"d")),
+            (b"DEALLOCATE \"all\"\0", Some(b"all")),
+            (b"DEALLOCATE 1\0", None),
+            (b"DEALLOCATE \"open\0", None),
             (b"DEALLOCATE ALL\0", None),
             (b"DEALLOCATE a; DEALLOCATE b\0", None),
             (b"DEALLOCATE\0", None),
+            (b"DISCARD plans\0", None),
         ] {
             assert_eq!(deallocated(sql).as_deref(), name);
         }

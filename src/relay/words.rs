@@ -29,6 +29,16 @@ impl Seen {
     /// `ROLE` or `AUTHORIZATION`: with `SET` or `set_config`, who the session is.
     const IDENTITY: Seen = Seen(256);
 
+    /// `DEALLOCATE` or `DISCARD`: prepared statements may end.
+    pub const ENDS_STATEMENTS: Seen = Seen(512);
+
+    /// Takes out what `other` has; whether all of it was there.
+    pub fn take(&mut self, other: Seen) -> bool {
+        let contained = self.contains(other);
+        self.0 &= !other.0;
+        contained
+    }
+
     /// Adds what `other` has.
     pub fn insert(&mut self, other: Seen) {
         self.0 |= other.0;
@@ -94,7 +104,7 @@ const fn hash(word: &str) -> u32 {
     hash
 }
 
-const WORDS: [(u32, Seen); 25] = [
+const WORDS: [(u32, Seen); 27] = [
     (hash("set"), Seen::SET),
     (hash("set_config"), Seen::SET),
     (hash("temp"), Seen::TEMPORARY),
@@ -121,6 +131,8 @@ const WORDS: [(u32, Seen); 25] = [
     (hash("seed"), Seen::SEED),
     (hash("role"), Seen::IDENTITY),
     (hash("authorization"), Seen::IDENTITY),
+    (hash("deallocate"), Seen::ENDS_STATEMENTS),
+    (hash("discard"), Seen::ENDS_STATEMENTS),
 ];
 
 impl Default for Words {
@@ -152,26 +164,48 @@ impl Words {
 
 /// The first word of a query, comments and blanks before it left out.
 pub fn first_word(text: &[u8]) -> &[u8] {
+    take_word(text).0
+}
+
+/// The first word of a query, as [`first_word`] finds it, and what follows it. The word is empty where something else begins.
+pub fn take_word(text: &[u8]) -> (&[u8], &[u8]) {
+    let rest = skip_blanks(text);
+    let is_end = |byte: &u8| !byte.is_ascii_alphanumeric() && *byte != b'_';
+    let end = rest.iter().position(is_end).unwrap_or(rest.len());
+    rest.split_at_checked(end).unwrap_or((rest, b""))
+}
+
+/// A text without the blanks and comments that it begins with.
+pub fn skip_blanks(text: &[u8]) -> &[u8] {
     let mut rest = text;
     loop {
         rest = rest.trim_ascii_start();
         if let Some(comment) = rest.strip_prefix(b"--") {
             let end = comment.iter().position(|&byte| byte == b'\n');
             rest = end.and_then(|end| comment.get(end..)).unwrap_or_default();
-        } else if let Some(comment) = rest.strip_prefix(b"/*") {
-            let end = comment.windows(2).position(|two| two == b"*/");
-            rest = end
-                .and_then(|end| comment.get(end + 2..))
-                .unwrap_or_default();
+        } else if rest.starts_with(b"/*") {
+            rest = skip_comment(rest);
         } else {
-            break;
+            return rest;
         }
     }
-    let end = rest
-        .iter()
-        .position(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_')
-        .unwrap_or(rest.len());
-    rest.get(..end).unwrap_or_default()
+}
+
+/// What follows the comment that the text begins with. Comments may be in comments.
+fn skip_comment(text: &[u8]) -> &[u8] {
+    let (mut depth, mut rest) = (0, text);
+    loop {
+        if let Some(after) = rest.strip_prefix(b"/*") {
+            (depth, rest) = (depth + 1, after);
+        } else if let Some(after) = rest.strip_prefix(b"*/") {
+            (depth, rest) = (depth - 1, after);
+        } else {
+            rest = rest.get(1..).unwrap_or_default();
+        }
+        if depth == 0 || rest.is_empty() {
+            return rest;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -239,6 +273,7 @@ mod tests {
             (&b"select 1"[..], &b"select"[..]),
             (b"  /* x */ -- y\n\tDeAllocate all", b"DeAllocate"),
             (b"/* open", b""),
+            (b"/* a /* b */ */select", b"select"),
             (b"-- open", b""),
             (b"", b""),
             (b"(select)", b""),

@@ -23,5 +23,6 @@ mod memory;
 mod operations;
 mod roles;
 mod session;
+mod statements;
 mod support_itself;
 mod vanishing;

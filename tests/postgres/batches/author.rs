@@ -930,6 +930,33 @@ impl<'a> Author<'a> {
             9.. if self.classes.session => self.random.pick(SESSION).to_string(),
             _ => return vec![self.flow()],
         };
+        let ends = ["deallocate", "discard"];
+        let ends_statements = ends.iter().any(|word| sql.to_lowercase().starts_with(word));
+        if ends_statements && self.random.chance(25) {
+            return self.named_over_batches(sql);
+        }
         vec![self.as_either(&sql)]
+    }
+
+    /// Parsed under a name in one batch, run in others.
+    fn named_over_batches(&mut self, sql: String) -> Vec<Batch> {
+        let name = "n".to_string();
+        let parameters = &[][..];
+        let mut first = vec![Act::Close(b'S', name.clone())];
+        first.push(self.parse_as(&name, Statement { sql, parameters }));
+        let portal = self.random.pick(&["", "p"]).to_string();
+        let mut second = vec![
+            self.bind_as(&portal, &name),
+            self.describe(&name, &portal),
+            Act::Execute(portal, 0),
+            Act::Sync,
+        ];
+        if self.random.chance(30) {
+            first.append(&mut second);
+            return vec![first];
+        }
+        first.push(Act::Sync);
+        let between = self.flow();
+        vec![first, between, second]
     }
 }
