@@ -5,6 +5,7 @@
 
 mod expect;
 pub mod prepared;
+mod recover;
 mod rewrite;
 mod vars;
 mod words;
@@ -12,6 +13,7 @@ mod words;
 pub use expect::Expect;
 use expect::Goes;
 use prepared::{Named, With};
+use recover::{Failure, Passed, Recover};
 use rewrite::Edit;
 pub use vars::Vars;
 pub use words::Seen;
@@ -81,6 +83,8 @@ pub struct Relay {
     discarding: bool,
     /// It was run, and Flush sent behind it: its answer decides what becomes of what comes next.
     flushed: bool,
+    /// The open batch, in case that it has to be tried again.
+    recover: Recover,
     /// The last query may have changed what is prepared; nothing is sent before its answer.
     barrier: bool,
     /// Type letter of the last message that the server began.
@@ -126,6 +130,7 @@ impl Default for Relay {
             deallocates: None,
             discarding: false,
             flushed: false,
+            recover: Recover::default(),
             barrier: false,
             last_answer: 0,
             last_error: None,
@@ -135,6 +140,14 @@ impl Default for Relay {
 }
 
 impl Relay {
+    /// For the next client of the same server.
+    pub fn anew(self) -> Relay {
+        Relay {
+            recover: self.recover.anew(),
+            ..Relay::default()
+        }
+    }
+
     /// Looks at what the client sent.
     pub fn up(&mut self, input: &[u8]) -> Passage {
         let mut at = 0;
@@ -253,6 +266,9 @@ impl Relay {
                 break Then::More;
             }
             self.swallowed = false;
+            if let Some(error) = self.take_error() {
+                edit.insert(at, |out| out.extend_from_slice(&error));
+            }
             while let Some(tag) = self.expect.take_made() {
                 edit.insert(at, |out| frame::message(out, tag, |_| {}));
             }
@@ -266,11 +282,19 @@ impl Relay {
             if !is_there {
                 break Then::More;
             }
+            let outdated = self.outdated(rest, known_as.as_ref(), with);
+            let last_answer = self.last_answer;
             match self.begin_down(rest, vars) {
                 Ok(None) => break Then::More,
                 Err(refusal) => break Then::Refuse(refusal),
                 Ok(Some((count, goes))) => {
                     self.notice_discard(rest, with);
+                    self.notice_types(rest, with);
+                    let asked_for = rest.first().is_some_and(|tag| !b"NSA".contains(tag));
+                    if goes == Goes::Down && asked_for && !outdated {
+                        self.recover.answered();
+                    }
+                    let mut waits = false;
                     if goes == Goes::Nowhere {
                         self.swallowed = true;
                         edit.skip(at, at + count);
@@ -278,12 +302,22 @@ impl Relay {
                         let whole = count + std::mem::take(&mut self.down.left);
                         edit.skip(at, at + whole);
                         let body = rest.get(HEADER_LEN..whole).unwrap_or_default();
-                        edit.insert(at + whole, |out| rename(out, body, &named.name));
+                        if outdated {
+                            let mut error = Vec::new();
+                            rename(&mut error, body, &named.name);
+                            self.last_answer = last_answer;
+                            waits = self.recover.failed(Failure { named, error });
+                        } else {
+                            edit.insert(at + whole, |out| rename(out, body, &named.name));
+                        }
                         at += whole - count;
                     }
                     at += count;
                     for undo in self.expect.take_undone() {
                         with.undo(undo);
+                    }
+                    if waits {
+                        self.decide(with);
                     }
                 }
             }
@@ -293,6 +327,117 @@ impl Relay {
             in_place: edit.finish(at),
             then,
         }
+    }
+
+    // ---- After DDL ----
+
+    /// Whether a message that comes from the server says that the statement of a kept batch is outdated, as the first answer to
+    /// it. The next Parse of its text is a real one, wherever the error comes.
+    fn outdated(&mut self, rest: &[u8], known_as: Option<&Rc<Named>>, with: &mut With<'_>) -> bool {
+        let Ok(Some(header)) = Header::read(rest) else {
+            return false;
+        };
+        let end = header.message_len().min(rest.len());
+        let body = rest.get(HEADER_LEN..end).unwrap_or_default();
+        if header.tag != b'E' || !recover::is_outdated(body) {
+            return false;
+        }
+        let direct = known_as.filter(|_| self.expect.uses_statement());
+        if let Some(named) = direct.or(self.recover.bound.as_ref()) {
+            with.library.forget(&named.statement);
+        }
+        direct.is_some() && self.recover.is_keeping()
+    }
+
+    /// A client that is told of the types of a statement's parameters goes by them.
+    fn notice_types(&self, rest: &[u8], with: &With<'_>) {
+        if rest.starts_with(b"t")
+            && let Some(named) = self.expect.client_name()
+            && let Some(named) = with.client.get(&named.name)
+        {
+            named.tells_types.set(true);
+        }
+    }
+
+    /// Before a message of the client's: whether a batch may begin with it that can be tried again.
+    fn begins_batch(&self) -> bool {
+        let idle = self.status == TransactionStatus::Idle;
+        self.recover.is_at_start() && idle && !self.expect.owes_client()
+    }
+
+    /// Notes a message of the client's of which `count` bytes from `at` on are decided.
+    fn keep_batch(
+        &mut self,
+        header: Header,
+        begins: bool,
+        input: &[u8],
+        at: usize,
+        count: usize,
+        with: &With<'_>,
+    ) {
+        let (made, named) = self.expect.last();
+        let passed = Passed {
+            header,
+            begins,
+            made,
+            named,
+        };
+        if self.recover.passed(passed, at) {
+            self.recover.keep(input, at + count);
+            self.decide(with);
+        }
+    }
+
+    /// The client waits for the answer to a batch that has failed: is it tried again, or told?
+    fn decide(&mut self, with: &With<'_>) {
+        let synced = self.expect.status_is_open();
+        let name = self.recover.failed_name();
+        let current = name.and_then(|name| with.client.get(name));
+        if !self.recover.safe(current) {
+            return self.recover.tell(synced);
+        }
+        self.recover.try_again(synced);
+        if synced {
+            self.expect.own_sync();
+        }
+    }
+
+    /// An error that was kept from the client and is due.
+    fn take_error(&mut self) -> Option<Vec<u8>> {
+        let error = self.recover.take_error()?;
+        self.last_answer = b'E';
+        Some(error)
+    }
+
+    /// Whether [`Relay::try_again`] has something to say, now or when the server has answered.
+    pub fn is_to_try_again(&self) -> bool {
+        self.recover.is_pending()
+    }
+
+    /// What goes to the server, if a batch is to be tried again: what makes it ready, or the batch.
+    pub fn try_again(&mut self, with: &mut With<'_>, out: &mut Vec<u8>) {
+        if self.recover.take_unasked() {
+            self.expect.synced_by_us();
+            return frame::message(out, b'S', |_| {});
+        }
+        if !self.recover.is_pending() || self.expect.owed() > 0 {
+            return;
+        }
+        let Some((named, batch)) = self.recover.take_batch() else {
+            return;
+        };
+        let statement = &named.statement;
+        if let Some(new) = with.library.named(statement.text(), statement.types())
+            && let Some(old) = with.client.get(&named.name)
+        {
+            let renewed = Rc::new(old.renewed(new));
+            with.client.set(&named.name, Some(renewed));
+        }
+        let passage = self.up_rewriting(&batch, with, out);
+        if passage.pass < batch.len() {
+            self.expect.doubt(); // it had passed once
+        }
+        self.recover.sent_again(batch);
     }
 
     /// Whether enough of the next message is here; and if it is an error about a statement that the client knows by another
@@ -333,6 +478,9 @@ impl Relay {
     /// Answers that are due and made here: what no server was asked. To be sent when the server is between two messages.
     pub fn take_made(&mut self, out: &mut Vec<u8>) {
         if self.down.left == 0 {
+            if let Some(error) = self.take_error() {
+                out.extend_from_slice(&error);
+            }
             while let Some(tag) = self.expect.take_made() {
                 frame::message(out, tag, |_| {});
             }
@@ -459,7 +607,8 @@ impl Relay {
 
     /// Whether the server owes nothing and its transaction is over.
     pub fn is_over(&self) -> bool {
-        self.touched && self.is_quiet() && self.status == TransactionStatus::Idle
+        let idle = self.status == TransactionStatus::Idle;
+        self.touched && idle && self.is_quiet() && !self.recover.is_pending()
     }
 
     /// Whether the server is ready for the client, in a transaction block.
@@ -489,7 +638,7 @@ impl Relay {
 
     /// Whether the server works on something that a cancel could end.
     pub fn is_busy(&self) -> bool {
-        self.expect.is_owed()
+        self.expect.is_owed() || self.recover.is_pending()
     }
 
     fn waits_for_discard(&self) -> bool {
@@ -498,7 +647,7 @@ impl Relay {
 
     /// Whether it works on something of the client's, not of ours.
     pub fn can_be_cancelled(&self) -> bool {
-        self.expect.is_clients()
+        self.expect.is_clients() || self.recover.is_pending()
     }
 
     /// Whether the client may be read, as far as the number of owed answers goes.

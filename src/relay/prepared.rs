@@ -62,6 +62,13 @@ impl Statement {
         &self.types
     }
 
+    /// So many parameters, from the first on, have types that Parse gave.
+    pub fn fixed_types(&self) -> usize {
+        let types = self.types.get(2..).unwrap_or_default();
+        let given = types.chunks_exact(4).take_while(|oid| *oid != [0; 4]);
+        given.count()
+    }
+
     fn size(&self) -> usize {
         size_of::<Statement>() + self.text.len() + self.types.len()
     }
@@ -78,6 +85,8 @@ pub struct Named {
     pub name: Box<[u8]>,
     /// What it stands for.
     pub statement: Rc<Statement>,
+    /// The client was told of the types of its parameters.
+    pub tells_types: Cell<bool>,
 }
 
 /// All texts of named statements, each once, and the bytes that all statements take.
@@ -128,6 +137,15 @@ impl Library {
             discards: discards(text),
             bytes: self.bytes.clone(),
         }))
+    }
+
+    /// Whoever asks for this text from now on gets another statement. Those who have this one keep it.
+    pub fn forget(&mut self, statement: &Rc<Statement>) {
+        let key = Library::key(&statement.text, &statement.types);
+        let same = |known: &Weak<Statement>| std::ptr::eq(known.as_ptr(), Rc::as_ptr(statement));
+        if self.named.get(&key).is_some_and(same) {
+            self.named.remove(&key);
+        }
     }
 
     fn key(text: &[u8], types: &[u8]) -> [u8; 32] {
@@ -201,15 +219,35 @@ impl ClientStatements {
 }
 
 impl Named {
+    /// A statement that was parsed under a name.
+    pub fn new(name: &[u8], statement: Rc<Statement>) -> Named {
+        Named {
+            name: name.into(),
+            statement,
+            tells_types: Cell::new(false),
+        }
+    }
+
+    /// Whether a name, as it is spelled, is this one.
+    pub fn is_called(&self, name: &[u8]) -> bool {
+        significant(&self.name) == significant(name)
+    }
+
+    /// The same statement parsed anew; the client has learnt nothing of that.
+    pub fn renewed(&self, statement: Rc<Statement>) -> Named {
+        Named {
+            name: self.name.clone(),
+            statement,
+            tells_types: self.tells_types.clone(),
+        }
+    }
+
     /// The same statement as it is spelled now: names may differ behind what PostgreSQL looks at.
     pub fn spelled(self: Rc<Named>, name: &[u8]) -> Rc<Named> {
         if *self.name == *name {
             return self;
         }
-        Rc::new(Named {
-            name: name.into(),
-            statement: self.statement.clone(),
-        })
+        Rc::new(Named::new(name, self.statement.clone()))
     }
 }
 

@@ -78,6 +78,7 @@ impl Relay {
         out: &mut Vec<u8>,
     ) -> Passage {
         self.stalled = false;
+        self.recover.begin_read();
         let mut edit = Edit::new(input, out);
         let mut at = 0;
         let then = loop {
@@ -98,8 +99,12 @@ impl Relay {
             if self.expect.is_full() {
                 break Then::Full;
             }
+            let begins = self.begins_batch();
             match self.begin_rewriting(header, rest, at, with, &mut edit) {
-                Ok(Begun::Bytes(count)) => at += count,
+                Ok(Begun::Bytes(count)) => {
+                    self.keep_batch(header, begins, input, at, count, with);
+                    at += count;
+                }
                 Ok(Begun::More) => break Then::More,
                 Ok(Begun::Wait) => {
                     self.stalled = true;
@@ -108,6 +113,7 @@ impl Relay {
                 Err(refusal) => break Then::Refuse(refusal),
             }
         };
+        self.recover.keep(input, at);
         Passage {
             pass: at,
             in_place: edit.finish(at),
@@ -126,7 +132,7 @@ impl Relay {
         if self.barrier && self.expect.status_is_open() {
             return Ok(Begun::Wait);
         }
-        if self.waits_for_discard() {
+        if self.waits_for_discard() || self.recover.is_pending() {
             return Ok(Begun::Wait);
         }
         self.flushed = false;
@@ -234,10 +240,7 @@ impl Relay {
             let before = with.server.set(statement.id(), Some(number));
             self.expect.undo(Undo::Present(statement.id(), before));
         }
-        let named = Rc::new(Named {
-            name: name.into(),
-            statement,
-        });
+        let named = Rc::new(Named::new(name, statement));
         self.expect.named(&named);
         let before = with.client.set(name, Some(named));
         self.expect.undo(Undo::Name(name.into(), before));
@@ -536,11 +539,7 @@ impl Relay {
             }
             None if is_one_of_ours(name) => {
                 let statement = with.library.unnamed(b"", b"\0\0")?;
-                let named = Named {
-                    name: name.into(),
-                    statement,
-                };
-                Some((NOBODY.to_vec(), Rc::new(named)))
+                Some((NOBODY.to_vec(), Rc::new(Named::new(name, statement))))
             }
             None => None,
         }

@@ -12,6 +12,7 @@ mod modes;
 mod batches;
 mod cancels;
 mod chaos;
+mod ddl;
 mod faults;
 mod hostile_server;
 mod isolation;
