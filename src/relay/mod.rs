@@ -282,6 +282,16 @@ impl Relay {
             if !is_there {
                 break Then::More;
             }
+            let Some(types) = self.types_of_outdated(rest) else {
+                break Then::More;
+            };
+            if !types.is_empty() {
+                // Answered with the error, or not at all. The Describe waits for that.
+                self.recover.hold(types);
+                edit.skip(at, at + types.len());
+                at += types.len();
+                continue;
+            }
             let outdated = self.outdated(rest, known_as.as_ref(), with);
             let last_answer = self.last_answer;
             match self.begin_down(rest, vars) {
@@ -303,7 +313,7 @@ impl Relay {
                         edit.skip(at, at + whole);
                         let body = rest.get(HEADER_LEN..whole).unwrap_or_default();
                         if outdated {
-                            let mut error = Vec::new();
+                            let mut error = self.recover.take_held();
                             rename(&mut error, body, &named.name);
                             self.last_answer = last_answer;
                             waits = self.recover.failed(Failure { named, error });
@@ -347,6 +357,39 @@ impl Relay {
             with.library.forget(&named.statement);
         }
         direct.is_some() && self.recover.is_keeping()
+    }
+
+    /// The types of a statement's parameters, which come before the error that the statement is outdated, as the first answer to
+    /// a kept batch. `None`: not enough is here to tell.
+    fn types_of_outdated<'a>(&self, rest: &'a [u8]) -> Option<&'a [u8]> {
+        if !rest.starts_with(b"t") || !self.recover.is_keeping() {
+            return Some(b"");
+        }
+        let Ok(Some(header)) = Header::read(rest) else {
+            return if rest.len() < HEADER_LEN {
+                None
+            } else {
+                Some(b"")
+            };
+        };
+        if header.message_len() > limits::BATCH_KEPT_MAX {
+            return Some(b"");
+        }
+        let (types, next) = rest.split_at_checked(header.message_len())?;
+        match Header::read(next) {
+            Ok(None) => None,
+            Ok(Some(error))
+                if error.tag == b'E' && error.body_len() <= limits::LOGIN_MESSAGE_MAX =>
+            {
+                let body = next.get(HEADER_LEN..error.message_len())?;
+                Some(if recover::is_outdated(body) {
+                    types
+                } else {
+                    b""
+                })
+            }
+            _ => Some(b""),
+        }
     }
 
     /// A client that is told of the types of a statement's parameters goes by them.

@@ -64,6 +64,8 @@ pub(super) struct Recover {
     parsed: Option<Rc<Named>>,
     /// The statement that was bound last.
     pub(super) bound: Option<Rc<Named>>,
+    /// What comes before the error.
+    held: Vec<u8>,
     failure: Option<Failure>,
 }
 
@@ -203,6 +205,16 @@ impl Recover {
         matches!(self.stage, Stage::Kept(_))
     }
 
+    /// An answer that belongs to the error behind it.
+    pub(super) fn hold(&mut self, answer: &[u8]) {
+        self.held = answer.to_vec();
+    }
+
+    /// What was held.
+    pub(super) fn take_held(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.held)
+    }
+
     /// The batch has failed. True: the client waits.
     pub(super) fn failed(&mut self, failure: Failure) -> bool {
         self.failure = Some(failure);
@@ -302,7 +314,7 @@ fn is_safe(batch: &[u8], named: &Named, parsed: bool) -> Option<bool> {
             _ => {}
         }
     }
-    Some(true)
+    Some(described || portal.is_none()) // else it could be run later, behind a Flush
 }
 
 /// What matters of a Bind.

@@ -1,6 +1,7 @@
 //! Prepared statements in transaction mode after DDL: where the client cannot notice, they recover; everywhere else it is told
 //! what a server of its own would tell it, and its next Parse is a real one.
 
+use crate::support::cluster::PASSWORD;
 use crate::support::wire::{
     bind, close, describe, execute, kinds, message, parse, sync, terminated,
 };
@@ -14,7 +15,7 @@ fn scene(name: &str, servers: usize) -> Scene {
     let scene = Scene::new(Cluster::shared(), &format!("ddl_{name}_{servers}"), &keys);
     admin(
         &scene,
-        "CREATE TABLE changing (id int); INSERT INTO changing VALUES (1)",
+        "CREATE TABLE changing (id int); INSERT INTO changing VALUES (1); GRANT ALL ON changing TO PUBLIC",
     );
     scene
 }
@@ -31,8 +32,8 @@ fn change(scene: &Scene) {
 }
 
 fn direct(scene: &Scene) -> Wire {
-    let parameters = [("user", "postgres"), ("database", &*scene.database)];
-    Wire::try_login(Cluster::shared().port(), &parameters, "").expect("a session of its own")
+    let parameters = [("user", "username"), ("database", &*scene.database)];
+    Wire::try_login(Cluster::shared().port(), &parameters, PASSWORD).expect("a session of its own")
 }
 
 /// Sends messages and gives the answers up to ReadyForQuery.
@@ -121,7 +122,7 @@ fn a_batch_that_describes_what_it_runs_recovers_on_every_server() {
         for wire in &mut sessions {
             wire.run("COMMIT");
         }
-        scene.wait_for_rest();
+        scene.wait_for_pool("sv_active", 0);
     }
 }
 
@@ -150,7 +151,7 @@ fn whoever_knows_the_shape_of_the_rows_is_told_that_it_has_changed() {
         for wire in sessions.iter_mut() {
             wire.run("COMMIT");
         }
-        scene.wait_for_rest();
+        scene.wait_for_pool("sv_active", 0);
     }
 }
 
@@ -194,7 +195,7 @@ fn a_statement_parsed_after_ddl_never_meets_the_plan_of_another_client() {
         );
         assert_eq!(letters(&answer), expected, "{answer:?}");
         assert_eq!(letters(&ask(&mut fresh, &bare(&[]))), "2DCZ");
-        scene.wait_for_rest();
+        scene.wait_for_pool("sv_active", 0);
     }
 }
 
@@ -242,7 +243,7 @@ fn a_batch_that_comes_in_pieces_is_judged_as_a_whole() {
         wire.send(&execute("", 0));
         assert_eq!(letters(&ask(&mut wire, &[sync()])), expected);
         assert_eq!(wire.value("SELECT 5").as_deref(), Some("5"));
-        scene.wait_for_rest();
+        scene.wait_for_pool("sv_active", 0);
     }
 }
 
@@ -320,7 +321,7 @@ fn where_a_second_try_is_not_safe_the_answers_are_those_of_a_session_of_ones_own
             answers[0]
         );
     }
-    scene.wait_for_rest();
+    scene.wait_for_pool("sv_active", 0);
 }
 
 #[test]
@@ -381,7 +382,7 @@ fn a_type_that_was_made_anew_is_found_again_if_the_client_knows_nothing_of_it() 
     }
     ask(&mut knowing, &[close(b'S', "s"), parse("s", text), sync()]);
     assert_eq!(letters(&ask(&mut knowing, &bare(&["happy"]))), "2DCZ");
-    scene.wait_for_rest();
+    scene.wait_for_pool("sv_active", 0);
 }
 
 /// The text can't be parsed any more: the client is told why.
@@ -401,5 +402,5 @@ fn a_second_try_that_fails_gives_the_error_of_the_second_try() {
     let answer = ask(&mut wire, &described(&[]));
     assert_eq!(answer[0], "E 42703 column \"note\" does not exist");
     assert_eq!(wire.value("SELECT 1").as_deref(), Some("1"));
-    scene.wait_for_rest();
+    scene.wait_for_pool("sv_active", 0);
 }
