@@ -109,7 +109,7 @@ pub struct Session {
     pub schema: Option<Rc<Cell<u64>>>,
     /// What it was when a statement was parsed.
     parsed: BTreeMap<String, u64>,
-    /// Parsed in this transaction: it has a lock that DDL waits for.
+    /// Parsed or used in this transaction: it has a lock that DDL waits for.
     locked: BTreeSet<String>,
 }
 
@@ -555,12 +555,13 @@ impl Session {
     }
 
     /// PostgreSQL's RevalidateCachedQuery.
-    fn revalidate(&self, name: &str, sql: &str) -> Result<(), Refusal> {
+    fn revalidate(&mut self, name: &str, sql: &str) -> Result<(), Refusal> {
         let same = |schema: &Rc<Cell<u64>>| self.parsed.get(name) == Some(&schema.get());
         if !sql.starts_with(LIVE)
             || self.locked.contains(name)
             || self.schema.as_ref().is_none_or(same)
         {
+            self.locked.insert(name.to_owned());
             return Ok(());
         }
         Err(Refusal::error(
