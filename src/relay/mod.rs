@@ -474,6 +474,7 @@ impl Relay {
             && let Some(old) = with.client.get(&named.name)
         {
             let renewed = Rc::new(old.renewed(new));
+            self.recover.renew(&named, &renewed);
             with.client.set(&named.name, Some(renewed));
         }
         let passage = self.up_rewriting(&batch, with, out);

@@ -233,6 +233,11 @@ impl Named {
         significant(&self.name) == significant(name)
     }
 
+    /// Whether it is the same statement under the same name.
+    pub fn is_same(&self, other: &Named) -> bool {
+        self.is_called(&other.name) && Rc::ptr_eq(&self.statement, &other.statement)
+    }
+
     /// The same statement parsed anew; the client has learnt nothing of that.
     pub fn renewed(&self, statement: Rc<Statement>) -> Named {
         Named {

@@ -29,7 +29,9 @@ enum Stage {
     /// It has failed, and the client knows nothing of it yet: it has not asked for answers.
     Failed,
     /// It has failed, and is tried again when the server is ready. Is it asked to be?
-    Again { asked: bool },
+    Again { last: Last, asked: bool },
+    /// It is being sent again.
+    Resent(Last),
     /// It is not kept.
     Passed,
 }
@@ -64,6 +66,8 @@ pub(super) struct Recover {
     parsed: Option<Rc<Named>>,
     /// The statement that was bound last.
     pub(super) bound: Option<Rc<Named>>,
+    /// How often it was tried again.
+    tries: u32,
     /// What comes before the error.
     held: Vec<u8>,
     failure: Option<Failure>,
@@ -107,7 +111,7 @@ impl Recover {
 
     /// Everything before `end` of what was read has passed.
     pub(super) fn keep(&mut self, input: &[u8], end: usize) {
-        if !matches!(self.stage, Stage::Start | Stage::Passed) {
+        if !matches!(self.stage, Stage::Start | Stage::Resent(_) | Stage::Passed) {
             let passed = input.get(self.from..end).unwrap_or_default();
             self.kept.extend_from_slice(passed);
         }
@@ -127,7 +131,7 @@ impl Recover {
                 self.end_at(tag);
             }
             Stage::Kept(_) | Stage::Failed => return self.passed_more(passed.header, at),
-            Stage::Again { .. } => {}
+            Stage::Again { .. } | Stage::Resent(_) => {}
             Stage::Passed => self.end_at(tag),
         }
         false
@@ -138,6 +142,7 @@ impl Recover {
             b'S' | b'Q' | b'F' => self.parsed = None,
             b'B' | b'D' if passed.begins && passed.named.is_some() => {
                 self.stage = Stage::Kept(Last::Message);
+                self.tries = 0;
                 self.from = at;
                 self.limit(passed.header, at);
             }
@@ -190,7 +195,7 @@ impl Recover {
         }
     }
 
-    /// The client is given an answer.
+    /// The client is given an answer: the batch is not tried again.
     pub(super) fn answered(&mut self) {
         if let Stage::Kept(last) = self.stage {
             self.give_up();
@@ -236,37 +241,63 @@ impl Recover {
         else {
             return false;
         };
-        let parsed = self.parsed.as_ref().is_some_and(|parsed| {
-            parsed.name == named.name && Rc::ptr_eq(&parsed.statement, &named.statement)
-        });
+        let parsed = self
+            .parsed
+            .as_ref()
+            .is_some_and(|parsed| parsed.is_same(named));
         !named.statement.discards() && is_safe(&self.kept, current, parsed).unwrap_or(false)
     }
 
     /// It is tried again; `synced`: the client has sent a Sync.
     pub(super) fn try_again(&mut self, synced: bool) {
-        self.stage = Stage::Again { asked: synced };
+        let last = if synced { Last::Sync } else { Last::Flush };
+        self.stage = Stage::Again {
+            last,
+            asked: synced,
+        };
     }
 
     /// Whether the server has to be asked to be ready; it is, from now on.
     pub(super) fn take_unasked(&mut self) -> bool {
-        let unasked = self.stage == (Stage::Again { asked: false });
-        if unasked {
-            self.stage = Stage::Again { asked: true };
+        match &mut self.stage {
+            Stage::Again { asked, .. } => !std::mem::replace(asked, true),
+            _ => false,
         }
-        unasked
     }
 
     /// The statement that has failed and the batch, to be sent now. The buffer comes back with [`Recover::sent_again`].
     pub(super) fn take_batch(&mut self) -> Option<(Rc<Named>, Vec<u8>)> {
+        let Stage::Again { last, .. } = self.stage else {
+            return None;
+        };
         let failure = self.failure.take()?;
-        self.stage = Stage::Passed;
+        self.stage = Stage::Resent(last);
         Some((failure.named, std::mem::take(&mut self.kept)))
     }
 
-    /// The batch was sent.
-    pub(super) fn sent_again(&mut self, mut batch: Vec<u8>) {
-        batch.clear();
+    /// The statement that has failed was parsed anew, or is about to be.
+    pub(super) fn renew(&mut self, old: &Rc<Named>, new: &Rc<Named>) {
+        if self
+            .parsed
+            .as_ref()
+            .is_some_and(|parsed| parsed.is_same(old))
+        {
+            self.parsed = Some(new.clone());
+        }
+    }
+
+    /// The batch was sent. The text may have been parsed by others in the meantime, and that be outdated too: then the second
+    /// try fails as well, and the third is with a statement that nobody has had.
+    pub(super) fn sent_again(&mut self, batch: Vec<u8>) {
+        let Stage::Resent(last) = self.stage else {
+            return;
+        };
         self.kept = batch;
+        self.stage = Stage::Kept(last);
+        self.tries += 1;
+        if self.tries >= limits::TRIES_AGAIN_MAX {
+            self.answered();
+        }
     }
 
     /// The error that the client has to be told after all.
@@ -378,5 +409,124 @@ pub(super) fn is_outdated(body: &[u8]) -> bool {
         b"0A000" => routine == b"RevalidateCachedQuery",
         b"XX000" => text.starts_with(b"cache lookup failed for type "),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::prepared::Library;
+    use super::*;
+    use crate::wire::frame::{cstr, message};
+
+    fn error(fields: &[(u8, &str)]) -> Vec<u8> {
+        let mut body = Vec::new();
+        for (field, text) in fields {
+            body.push(*field);
+            cstr(&mut body, text.as_bytes());
+        }
+        body.push(0);
+        body
+    }
+
+    #[test]
+    fn an_outdated_statement_is_known_by_the_routine_whatever_the_language() {
+        let german = "im zwischengespeicherten Plan darf sich der Ergebnistyp nicht ändern";
+        let routine = "RevalidateCachedQuery";
+        let gone = "cache lookup failed for type 16400";
+        for (fields, outdated) in [
+            ([(b'C', "0A000"), (b'M', german), (b'R', routine)], true),
+            ([(b'C', "0A000"), (b'M', german), (b'R', "ExecCopy")], false),
+            ([(b'C', "42703"), (b'M', german), (b'R', routine)], false),
+            ([(b'C', "XX000"), (b'M', gone), (b'R', "any")], true),
+            (
+                [
+                    (b'C', "XX000"),
+                    (b'M', "cache lookup failed for index 1"),
+                    (b'R', "any"),
+                ],
+                false,
+            ),
+            ([(b'C', "22P02"), (b'M', gone), (b'R', "any")], false),
+        ] {
+            let body = error(&fields);
+            assert_eq!(is_outdated(&body), outdated, "{fields:?}");
+            (0..body.len()).for_each(|end| drop(is_outdated(&body[..end])));
+        }
+    }
+
+    /// `B`ind and `E`xecute of the statement, `D`escribe of the portal, `d`escribe of the statement, `o`ther statement's.
+    fn batch(script: &str, values: u8, result_formats: u8) -> Vec<u8> {
+        let mut out = Vec::new();
+        for step in script.bytes() {
+            match step {
+                b'B' => message(&mut out, b'B', |b| {
+                    b.extend_from_slice(b"\0s\0\0\0");
+                    b.extend_from_slice(&[0, values]);
+                    (0..values).for_each(|_| b.extend_from_slice(b"\0\0\0\x011"));
+                    b.extend_from_slice(&[0, result_formats]);
+                    (0..result_formats).for_each(|_| b.extend_from_slice(&[0, 1]));
+                }),
+                b'D' => message(&mut out, b'D', |b| b.extend_from_slice(b"P\0")),
+                b'd' => message(&mut out, b'D', |b| b.extend_from_slice(b"Ss\0")),
+                b'o' => message(&mut out, b'D', |b| b.extend_from_slice(b"Sother\0")),
+                b'E' => message(&mut out, b'E', |b| b.extend_from_slice(b"\0\0\0\0\0")),
+                other => message(&mut out, other, |_| {}),
+            }
+        }
+        out
+    }
+
+    fn named(types: &[u8]) -> Named {
+        let statement = Library::default().named(b"SELECT $1", types);
+        Named::new(b"s", statement.expect("room"))
+    }
+
+    fn safe(batch: &[u8], named: &Named, parsed: bool) -> bool {
+        is_safe(batch, named, parsed).expect("it makes sense")
+    }
+
+    #[test]
+    fn a_batch_that_runs_a_statement_has_to_tell_of_the_shape_of_its_rows() {
+        let named = named(b"\0\0");
+        for script in ["BDES", "dBES", "dS", "dH", "dHBES", "BDHES", "BDEES", "BDS"] {
+            assert!(safe(&batch(script, 0, 1), &named, false), "{script}");
+        }
+        for script in ["BES", "BEDS", "BH", "oBES", "BoES", "BDEBES", "BDEBDES"] {
+            assert!(!safe(&batch(script, 0, 1), &named, false), "{script}");
+        }
+        assert!(
+            safe(&batch("BES", 0, 1), &named, true),
+            "it was parsed in it"
+        );
+        assert!(
+            !safe(&batch("BDES", 0, 2), &named, false),
+            "for two columns"
+        );
+        let cut = batch("BDES", 0, 1);
+        assert_eq!(is_safe(&cut[..cut.len() - 1], &named, false), None);
+    }
+
+    /// A value in the binary form of an int4 is a float4 too, and another one.
+    #[test]
+    fn values_chosen_by_types_that_may_have_changed_are_not_sent_again() {
+        let told = |types: &[u8]| {
+            let named = named(types);
+            named.tells_types.set(true);
+            named
+        };
+        let one = batch("BDES", 1, 1);
+        assert!(!safe(&one, &told(b"\0\0"), false));
+        assert!(!safe(&one, &told(b"\0\x01\0\0\0\0"), false));
+        assert!(safe(&one, &told(b"\0\x01\0\0\0\x17"), false), "fixed");
+        assert!(!safe(
+            &batch("BDES", 2, 1),
+            &told(b"\0\x01\0\0\0\x17"),
+            false
+        ));
+        assert!(safe(&one, &named(b"\0\0"), false), "it was never told");
+        assert!(
+            safe(&batch("BDES", 0, 1), &told(b"\0\0"), false),
+            "no values"
+        );
     }
 }
