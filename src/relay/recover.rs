@@ -450,7 +450,9 @@ mod tests {
         ] {
             let body = error(&fields);
             assert_eq!(is_outdated(&body), outdated, "{fields:?}");
-            (0..body.len()).for_each(|end| drop(is_outdated(&body[..end])));
+            for end in 0..body.len() {
+                let _ = is_outdated(&body[..end]);
+            }
         }
     }
 

@@ -404,3 +404,19 @@ fn a_second_try_that_fails_gives_the_error_of_the_second_try() {
     assert_eq!(wire.value("SELECT 1").as_deref(), Some("1"));
     scene.wait_for_pool("sv_active", 0);
 }
+
+/// Found by the simulation: the second try is with what others have parsed since, and that may be outdated by then as well.
+#[test]
+fn a_second_try_with_a_statement_that_is_outdated_too_is_followed_by_a_third() {
+    let scene = scene("twice", 1);
+    let mut first = spread(&scene, 1).remove(0);
+    change(&scene);
+    let mut second = scene.login();
+    prepare(&mut second, TEXT);
+    assert_eq!(letters(&ask(&mut second, &described(&[]))), "2TDCZ");
+    admin(&scene, "ALTER TABLE changing ADD COLUMN more int");
+    assert_eq!(letters(&ask(&mut first, &described(&[]))), "2TDCZ");
+    assert_eq!(ask(&mut second, &bare(&[]))[0], OUTDATED);
+    assert_eq!(letters(&ask(&mut second, &described(&[]))), "2TDCZ");
+    scene.wait_for_pool("sv_active", 0);
+}
