@@ -306,9 +306,8 @@ fn where_a_second_try_is_not_safe_the_answers_are_those_of_a_session_of_ones_own
                 &scene,
                 &format!("ALTER TABLE changing ADD COLUMN c{columns} int"),
             );
-            wire.send(&batch.concat());
+            let mut all = ask(&mut wire, &batch);
             wire.send(&message(b'Q', &terminated("SHOW application_name")));
-            let mut all = Vec::new();
             while !all.iter().any(|one: &String| one.contains("case ")) {
                 all.extend(told(&wire.read_until(b'Z')));
             }
