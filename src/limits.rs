@@ -35,6 +35,10 @@ pub const OUTBOX_MAX: usize = 256 * 1024;
 pub const OWED_MAX: usize = 8_192;
 /// Iterations that a server may ask for in SCRAM (catalogue R6).
 pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
+/// Longest batch that is kept to be tried again after DDL. As much may stay with each server connection.
+pub const BATCH_KEPT_MAX: usize = 16 * 1024;
+/// How often a batch is tried again after DDL.
+pub const TRIES_AGAIN_MAX: u32 = 2;
 /// Largest Parse message, length word and type letter included, whose text is kept.
 pub const STATEMENT_MAX: usize = 1024 * 1024;
 /// Bytes that the texts of all prepared statements may take together.

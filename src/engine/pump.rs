@@ -131,6 +131,7 @@ impl Pair<'_> {
         if let Err(pumped) = self.down() {
             return pumped;
         }
+        self.try_again();
         if half_closed || matches!(self.client.state, ClientState::Departing(_)) {
             pass_the_end_on(self.server);
         }
@@ -256,6 +257,24 @@ impl Pair<'_> {
                 link.keep(rest);
                 Ok(())
             }
+        }
+    }
+
+    /// A batch whose statement was outdated.
+    fn try_again(&mut self) {
+        if self.server.relay.is_to_try_again()
+            && let Some(session) = self.client.session.as_deref_mut()
+            && let Some(link) = self.server.link.as_mut()
+        {
+            let mut with = With {
+                client: &mut session.statements,
+                server: &mut self.server.statements,
+                library: self.library,
+                max: self.max_prepared,
+            };
+            self.edited.clear();
+            self.server.relay.try_again(&mut with, self.edited);
+            link.send(self.edited);
         }
     }
 

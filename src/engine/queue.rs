@@ -13,8 +13,8 @@ use crate::config::{Backend, PoolMode};
 use crate::limits;
 use crate::pool::cancel::{CancelKey, KEY_LEN};
 use crate::pool::{Checkout, Kind, Pool};
+use crate::relay::Vars;
 use crate::relay::prepared::{Slot, Unnamed};
-use crate::relay::{Relay, Vars};
 use crate::reset::Reset;
 use crate::wire::refusal::{Blame, Refusal};
 use crate::wire::{backend, frontend};
@@ -169,9 +169,10 @@ impl Engine {
         counters.wait_us += now.since(since);
         counters.idle_us += now.since(server.since);
         counters.idle_ends += 1;
+        let relay = std::mem::take(&mut server.relay).anew();
         server.relay = match client.mode() {
-            PoolMode::Statement => Relay::for_one_statement(),
-            PoolMode::Session | PoolMode::Transaction => Relay::default(),
+            PoolMode::Statement => relay.for_one_statement(),
+            PoolMode::Session | PoolMode::Transaction => relay,
         };
         server.shared = client.mode() != PoolMode::Session;
         let awaiting = matches!(client.state, ClientState::AwaitingWelcome);

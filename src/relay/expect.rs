@@ -169,6 +169,19 @@ impl Expect {
         self.owe_in_batch(kind, Owner::Made);
     }
 
+    /// Notes a Sync of our own, in a batch that the server skips.
+    pub fn synced_by_us(&mut self) {
+        self.sync();
+        self.own_sync();
+    }
+
+    /// The Sync that comes next, in a batch that has failed, is ours: the client sees nothing of its answer.
+    pub fn own_sync(&mut self) {
+        if let Some(owed) = self.queue.front_mut().filter(|o| o.kind == Kind::Sync) {
+            owed.owner = Owner::Ours;
+        }
+    }
+
     /// Adds what has to be taken back if the message noted last comes to nothing.
     pub fn undo(&mut self, undo: Undo) {
         if let Some(last) = self.queue.back_mut() {
@@ -423,6 +436,29 @@ impl Expect {
     /// Where the next answer is kept, if it is to a Describe of our own.
     pub fn described(&self) -> Option<&Described> {
         self.queue.front()?.described.as_ref()
+    }
+
+    /// Whether the next answer is to a Bind or to a Describe.
+    pub fn uses_statement(&self) -> bool {
+        let front = self.queue.front().map(|owed| owed.kind);
+        matches!(front, Some(Kind::Bind | Kind::Describe))
+    }
+
+    /// Of the request noted last: whether it is answered here, and the statement that it names.
+    pub fn last(&self) -> (bool, Option<Rc<Named>>) {
+        self.queue.back().map_or((false, None), |owed| {
+            let named = match &owed.told {
+                Some(Told::Name(named)) => Some(named.clone()),
+                _ => None,
+            };
+            (owed.owner == Owner::Made, named)
+        })
+    }
+
+    /// Whether the server itself was asked something by the client that is not answered to its end.
+    pub fn has_asked(&self) -> bool {
+        let clients = |owed: &Owed| owed.owner == Owner::Client;
+        self.queue.iter().any(clients) || self.skipping || self.copy != Copy::None
     }
 
     /// Whether the next answer is to a request of our own.

@@ -101,6 +101,7 @@ impl Relay {
         out: &mut Vec<u8>,
     ) -> Passage {
         self.stalled = false;
+        self.recover.begin_read();
         let mut edit = Edit::new(input, out);
         let mut at = 0;
         let then = loop {
@@ -126,8 +127,12 @@ impl Relay {
             if self.expect.is_full() {
                 break Then::Full;
             }
+            let begins = self.begins_batch();
             match self.begin_rewriting(header, rest, at, with, &mut edit) {
-                Begun::Bytes(count) => at += count,
+                Begun::Bytes(count) => {
+                    self.keep_batch(header, begins, input, at, count, with);
+                    at += count;
+                }
                 Begun::More => break Then::More,
                 Begun::Wait => {
                     self.stalled = true;
@@ -135,6 +140,7 @@ impl Relay {
                 }
             }
         };
+        self.recover.keep(input, at);
         Passage {
             pass: at,
             in_place: edit.finish(at),
@@ -154,7 +160,7 @@ impl Relay {
         if self.barrier && self.waits_for_ready() || self.waits_for_statement(header.tag) {
             return Begun::Wait;
         }
-        if self.waits_for_discard() {
+        if self.waits_for_discard() || self.recover.is_pending() {
             return Begun::Wait;
         }
         self.flushed = false;
@@ -272,11 +278,7 @@ impl Relay {
         } else {
             self.expect.answered_here(b'P');
         }
-        let named = Rc::new(Named {
-            name: name.into(),
-            statement,
-            described: described.clone(),
-        });
+        let named = Rc::new(Named::new(name, statement, described.clone()));
         self.expect.tell(Told::Name(named.clone()));
         let before = with.client.set(name, Some(named));
         self.expect.undo(Undo::Name(name.into(), before));

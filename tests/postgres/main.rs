@@ -13,6 +13,7 @@ mod batches;
 mod blocks;
 mod cancels;
 mod chaos;
+mod ddl;
 mod faults;
 mod hostile_server;
 mod isolation;

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::random::Random;
+use crate::session::{DDL, LIVE};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -93,6 +94,7 @@ impl Planner<'_> {
                 15 | 16 => self.copy(),
                 17 => self.cancel(),
                 18 => self.call(),
+                19 if !self.scope.session => self.live(),
                 _ => {
                     let time = self.random.pick(&[500, 20_000, 3_000_000]);
                     self.steps.push_back(Step::Rest(time));
@@ -285,6 +287,49 @@ impl Planner<'_> {
             self.send(b'C', &[b"S", name.as_bytes(), b"\0"]);
         }
         self.send(b'S', &[]);
+    }
+
+    /// Statements that DDL makes outdated, used only in ways in which nobody must notice.
+    fn live(&mut self) {
+        if self.scope.blocks {
+            self.query("ROLLBACK".to_owned()); // perhaps one was left open
+        }
+        let sql = format!("{LIVE}{}' x 2", self.random.below(3));
+        let parse = [b"live\0", sql.as_bytes(), b"\0\0\0"].concat();
+        self.send(b'C', &[b"Slive\0"]);
+        self.send(b'P', &[&parse]);
+        self.send(b'S', &[]);
+        self.steps.push_back(Step::Settle);
+        for _ in 0..self.random.between(1, 5) {
+            if self.random.chance(40) {
+                self.query(DDL.to_owned());
+                self.steps.push_back(Step::Settle);
+            }
+            let anew = self.random.chance(30);
+            if anew {
+                self.send(b'C', &[b"Slive\0"]);
+                self.send(b'P', &[&parse]);
+            }
+            let statement_first = self.random.chance(30);
+            if statement_first {
+                self.send(b'D', &[b"Slive\0"]);
+            }
+            if self.random.chance(10) {
+                self.send(b'H', &[]);
+            }
+            if !statement_first || self.random.chance(70) {
+                self.send(b'B', &[b"\0live\0\0\0\0\0\0\0"]);
+                if !anew && !statement_first || self.random.chance(30) {
+                    self.send(b'D', &[b"P\0"]);
+                }
+                if self.random.chance(10) {
+                    self.send(b'H', &[]);
+                }
+                self.send(b'E', &[b"\0\0\0\0\0"]);
+            }
+            self.send(b'S', &[]);
+            self.steps.push_back(Step::Settle);
+        }
     }
 
     fn copy(&mut self) {

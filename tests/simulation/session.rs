@@ -3,7 +3,9 @@
 //! The servers of the simulation run it, and so does every client beside its real connection, as the reference: through a
 //! session pool, the answers must be those of a session of one's own, byte for byte. Speaks just enough SQL to leave traces.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use aether::wire::backend;
 use aether::wire::frame::{cstr, message, take_cstr, take_u32};
@@ -28,6 +30,10 @@ const DEFAULTS: [(&str, &str); 6] = [
 
 /// What a session says whose DISCARD ALL fails.
 pub const STUBBORN: &str = "nothing is discarded here";
+
+/// What statements begin with that are outdated after DDL, and DDL.
+pub const LIVE: &str = "SELECT 'live ";
+pub const DDL: &str = "ALTER TABLE live";
 
 type Settings = BTreeMap<String, String>;
 
@@ -99,6 +105,12 @@ pub struct Session {
     pub rolled_back: Vec<String>,
     /// DISCARD ALL fails: a fault.
     pub stubborn: bool,
+    /// How often DDL has changed the shape of [`LIVE`] rows, on all connections. `None`: the reference knows nothing of it.
+    pub schema: Option<Rc<Cell<u64>>>,
+    /// What it was when a statement was parsed.
+    parsed: BTreeMap<String, u64>,
+    /// Parsed or used in this transaction: it has a lock that DDL waits for.
+    locked: BTreeSet<String>,
 }
 
 impl Session {
@@ -145,6 +157,9 @@ impl Session {
             committed: Vec::new(),
             rolled_back: Vec::new(),
             stubborn: false,
+            schema: None,
+            parsed: BTreeMap::new(),
+            locked: BTreeSet::new(),
         })
     }
 
@@ -322,6 +337,7 @@ impl Session {
         if self.status == Status::Idle {
             self.commit(out);
             self.portals.clear();
+            self.locked.clear();
         }
         let now = reported_of(&self.settings);
         for (name, value) in now
@@ -363,7 +379,15 @@ impl Session {
     }
 
     fn fail(&mut self, refusal: &Refusal, out: &mut Vec<u8>) {
+        let begin = out.len();
         refusal.write(out);
+        if refusal.sqlstate == *b"0A000" {
+            let body = out.split_off(begin).split_off(5);
+            message(out, b'E', |b| {
+                b.extend_from_slice(&body[..body.len() - 1]);
+                b.extend_from_slice(b"RRevalidateCachedQuery\0\0");
+            });
+        }
         match self.status {
             Status::Idle => self.roll_back(),
             Status::Block => self.status = Status::Failed,
@@ -440,6 +464,9 @@ impl Session {
                         format!("prepared statement \"{name}\" already exists"),
                     ));
                 }
+                let schema = self.schema.as_ref().map_or(0, |schema| schema.get());
+                self.parsed.insert(name.clone(), schema);
+                self.locked.insert(name.clone());
                 self.statements.insert(name, sql);
                 message(out, b'1', |_| {});
             }
@@ -449,6 +476,7 @@ impl Session {
                 if self.status == Status::Failed && !ends_transaction(&sql) {
                     return Err(aborted());
                 }
+                self.revalidate(&name, &sql)?;
                 if !portal.is_empty() && self.portals.contains_key(&portal) {
                     return Err(Refusal::error(
                         b"42P03",
@@ -477,6 +505,7 @@ impl Session {
                 }
                 if kind == Some(b'S') {
                     message(out, b't', |b| b.extend_from_slice(&[0, 0]));
+                    self.revalidate(&name, &sql)?;
                 }
                 if returns_rows(&sql) {
                     description(out)
@@ -545,6 +574,22 @@ impl Session {
             )
         };
         self.statements.get(name).cloned().ok_or_else(unknown)
+    }
+
+    /// PostgreSQL's RevalidateCachedQuery.
+    fn revalidate(&mut self, name: &str, sql: &str) -> Result<(), Refusal> {
+        let same = |schema: &Rc<Cell<u64>>| self.parsed.get(name) == Some(&schema.get());
+        if !sql.starts_with(LIVE)
+            || self.locked.contains(name)
+            || self.schema.as_ref().is_none_or(same)
+        {
+            self.locked.insert(name.to_owned());
+            return Ok(());
+        }
+        Err(Refusal::error(
+            b"0A000",
+            "im zwischengespeicherten Plan darf sich der Ergebnistyp nicht ändern",
+        ))
     }
 
     fn portal(&self, name: &str) -> Result<Portal, Refusal> {
@@ -700,6 +745,12 @@ impl Session {
                 let gone = self.statements.remove(name);
                 gone.ok_or_else(|| Refusal::error(b"26000", unknown))?;
                 "DEALLOCATE"
+            }
+            ["ALTER", "TABLE", "live"] => {
+                if let Some(schema) = &self.schema {
+                    schema.set(schema.get() + 1);
+                }
+                "ALTER TABLE"
             }
             ["LOAD", ..] => {
                 self.loaded = true;
