@@ -179,6 +179,7 @@ impl Expect {
     pub fn own_sync(&mut self) {
         if let Some(owed) = self.queue.front_mut().filter(|o| o.kind == Kind::Sync) {
             owed.owner = Owner::Ours;
+            self.recount();
         }
     }
 
