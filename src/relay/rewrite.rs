@@ -132,7 +132,9 @@ impl Relay {
         self.flushed = false;
         self.barrier = false;
         if header.tag == b'S' {
-            self.deallocates = None;
+            if self.deallocates.take().is_some() {
+                with.server.slot = Slot::Unknown; // its text holds for this batch only
+            }
             self.unnamed_is_sure = false;
             self.discarding = false;
         }
@@ -313,6 +315,7 @@ impl Relay {
         let runs = |(_, bound): &mut (_, Option<Vec<u8>>)| bound.as_deref() == portal;
         if let Some((named, _)) = self.deallocates.take_if(runs) {
             self.deallocate(&named, with);
+            with.server.slot = Slot::Unknown; // it names what is gone
         }
         if !self.discarding {
             return Begun::Bytes(HEADER_LEN);
@@ -556,11 +559,17 @@ impl Relay {
             Unnamed::Kept(statement) if !with.server.slot_holds(statement) => {
                 let statement = statement.clone();
                 self.seen.insert(statement.seen());
-                edit.insert(at, |out| {
-                    write_parse(out, b"", statement.text(), statement.types())
+                let known =
+                    deallocated(statement.text()).and_then(|name| with.client.get(&name).cloned());
+                let sql = known.as_ref().map(|named| {
+                    let number = self.prepare(&named.statement, at, with, edit);
+                    [b"DEALLOCATE ".as_slice(), &server_name(number)].concat()
                 });
+                let text = sql.as_deref().unwrap_or(statement.text());
+                edit.insert(at, |out| write_parse(out, b"", text, statement.types()));
                 self.expect.sent_by_us(b'P');
                 self.note_slot(Slot::Holds(statement.id()), with);
+                self.deallocates = known.map(|named| (named, None));
             }
             Unnamed::None if with.server.slot != Slot::Empty => {
                 edit.insert(at, |out| {
