@@ -27,7 +27,8 @@
 //! 3. That much is written straight to the server's socket; what it does not take waits in its outbox, and as long as it
 //!    waits the client is not read.
 //!    In transaction mode, where prepared statements have other names on the server, what passes is put together anew
-//!    (`relay/rewrite.rs`, `relay/prepared.rs`); after DDL, a batch may go up twice (`relay/recover.rs`).
+//!    (`relay/rewrite.rs`, `relay/prepared.rs`); after DDL, a batch may go up twice (`relay/recover.rs`). Some of it needs no
+//!    server at all (`relay/idle.rs`).
 //! 4. The server answers; the same way down, through [`relay::Relay::down`], until ReadyForQuery.
 //! 5. When the client leaves (`engine/close.rs`), the server is reset ([`reset::Reset`]) and goes back to its
 //!    [`pool::Pool`], which gives it to the client that has waited longest. In transaction mode it goes back when the

@@ -47,3 +47,66 @@ fn batch<'a>(input: &'a [u8], statements: &ClientStatements) -> Option<(usize, V
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::prepared::{Described, Library, Named};
+    use super::*;
+    use crate::wire::frame::cstr;
+    use std::rc::Rc;
+
+    fn close(what: u8, name: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        message(&mut out, b'C', |b| {
+            b.push(what);
+            cstr(b, name);
+        });
+        out
+    }
+
+    /// Bytes that were answered, the answers' types, and the names that are left of "a" and "b".
+    fn told(input: &[Vec<u8>]) -> (usize, String, usize) {
+        let mut statements = ClientStatements::default();
+        let mut library = Library::default();
+        for name in [b"a", b"b"] {
+            let named = Named {
+                name: (*name).into(),
+                statement: library.named(b"select 1", b"\0\0").expect("room"),
+                described: Described::default(),
+            };
+            statements.set(name, Some(Rc::new(named)));
+        }
+        let mut out = Vec::new();
+        let (count, _) = answer(&input.concat(), &mut statements, &mut out);
+        let tags = out.iter().filter(|byte| b"3Z".contains(byte));
+        let tags = tags.map(|&byte| char::from(byte)).collect();
+        (count, tags, statements.count())
+    }
+
+    #[test]
+    fn only_whole_batches_about_ones_own_statements_are_answered() {
+        let sync = b"S\0\0\0\x04".to_vec();
+        let flush = b"H\0\0\0\x04".to_vec();
+        let (a, none) = (close(b'S', b"a"), close(b'S', b""));
+        let (portal, foreign) = (close(b'P', b"a"), close(b'S', b"by SQL"));
+        let wrong = [&a[..], b"x"].concat();
+        let sync_with_body = b"S\0\0\0\x05x".to_vec();
+        for (input, expected) in [
+            (vec![sync.clone()], (5, "Z", 2)),
+            (vec![sync.clone(), sync.clone(), a.clone()], (10, "ZZ", 2)),
+            (
+                vec![a.clone(), flush, a.clone(), none, sync.clone()],
+                (33, "333Z", 1),
+            ),
+            (vec![a.clone()], (0, "", 2)),
+            (vec![a.clone(), sync[..4].to_vec()], (0, "", 2)),
+            (vec![a.clone(), portal, sync.clone()], (0, "", 2)),
+            (vec![foreign, sync.clone()], (0, "", 2)),
+            (vec![wrong, sync], (0, "", 2)),
+            (vec![sync_with_body], (0, "", 2)),
+        ] {
+            let (count, tags, left) = told(&input);
+            assert_eq!((count, tags.as_str(), left), expected, "{input:?}");
+        }
+    }
+}

@@ -23,6 +23,9 @@ const NOBODY: &[u8] = b"aether_nobody";
 /// The name of a statement that is prepared for one Bind or Describe, in the place of one that cannot be had.
 const STAND_IN: &[u8] = b"aether_stand_in";
 
+/// The name of a statement that is prepared to be deallocated.
+const GONE: &[u8] = b"aether_gone";
+
 /// What was read, and what it becomes.
 pub(super) struct Edit<'a> {
     input: &'a [u8],
@@ -352,12 +355,15 @@ impl Relay {
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) -> Begun {
-        self.begin_up(header);
-        self.executed = true;
         let portal = take_cstr(body).map(|(portal, _)| portal);
         let runs = |(_, bound): &mut (_, Vec<u8>)| Some(&bound[..]) == portal;
-        if let Some((named, _)) = self.deallocates.take_if(runs) {
-            self.deallocate(&named, with);
+        if self.deallocates.as_mut().is_some_and(runs) && self.expect.statements_are_open() {
+            return Begun::Wait;
+        }
+        self.executed = true;
+        match self.deallocates.take_if(runs) {
+            Some((target, _)) => self.execute_deallocate(header, target, at, with, edit),
+            None => self.begin_up(header),
         }
         if !self.discarding {
             return Begun::Bytes(HEADER_LEN);
@@ -369,14 +375,30 @@ impl Relay {
         Begun::Bytes(header.message_len())
     }
 
-    /// What the message noted last does, if it goes well: a statement is gone, for the client and on the server.
-    fn deallocate(&mut self, named: &Rc<Named>, with: &mut With<'_>) {
+    /// What the server deallocates has to exist if the statement does, and is of no other use.
+    fn execute_deallocate(
+        &mut self,
+        header: Header,
+        target: Rc<Named>,
+        at: usize,
+        with: &mut With<'_>,
+        edit: &mut Edit<'_>,
+    ) {
+        if with.client.get(&target.name).is_some() {
+            self.prepare_aside(GONE, b"", b"\0\0", at, edit);
+        } else {
+            edit.insert(at, |out| write_close(out, GONE));
+            self.expect.sent_by_us(b'C');
+        }
+        self.begin_up(header);
+        self.forget(&target, with);
+    }
+
+    /// What the message noted last does, if it goes well: the client's statement is gone.
+    fn forget(&mut self, named: &Rc<Named>, with: &mut With<'_>) {
         self.expect.tell(Told::Name(named.clone()));
         let before = with.client.set(&named.name, None);
         self.expect.undo(Undo::Name(named.name.clone(), before));
-        let id = named.statement.id();
-        let before = with.server.set(id, None);
-        self.expect.undo(Undo::Present(id, before));
     }
 
     fn parse_unnamed(
@@ -456,7 +478,8 @@ impl Relay {
             && !(purpose == Use::Describe && description.has_rows)
         {
             // It cannot be prepared there, nor run: an empty one with the same parameters fails, or is described, as it would.
-            return Some(self.stand_in(b"", &description.types, at, edit));
+            self.prepare_aside(STAND_IN, b"", &description.types, at, edit);
+            return Some(STAND_IN.to_vec());
         }
         let held = Held {
             number: with.library.number(),
@@ -476,14 +499,20 @@ impl Relay {
     }
 
     /// Prepares a statement for the message that comes next and no other.
-    fn stand_in(&mut self, text: &[u8], types: &[u8], at: usize, edit: &mut Edit<'_>) -> Vec<u8> {
+    fn prepare_aside(
+        &mut self,
+        name: &[u8],
+        text: &[u8],
+        types: &[u8],
+        at: usize,
+        edit: &mut Edit<'_>,
+    ) {
         edit.insert(at, |out| {
-            write_close(out, STAND_IN);
-            write_parse(out, STAND_IN, text, types);
+            write_close(out, name);
+            write_parse(out, name, text, types);
         });
         self.expect.sent_by_us(b'C');
         self.expect.sent_by_us(b'P');
-        STAND_IN.to_vec()
     }
 
     /// A Parse of our own was sent.
@@ -538,9 +567,13 @@ impl Relay {
                 Begun::More
             };
         };
-        let found = match self.find_deallocated(name, with) {
-            Some(target) => self.bind_deallocate(name, target, portal, at, with, edit),
-            None => {
+        let found = match find_deallocated(name, with) {
+            Some(_) if self.expect.status_is_open() => Found::Wait,
+            Some(target) if !self.block_has_failed() => {
+                self.deallocates = Some((target, portal.to_vec()));
+                self.bind_deallocate(name, at, with, edit)
+            }
+            _ => {
                 self.deallocates.take_if(|(_, bound)| bound == portal);
                 self.find(name, Use::Bind, at, with, edit)
             }
@@ -619,39 +652,19 @@ impl Relay {
         Found::AsItIs
     }
 
-    /// The statement that the one of this name deallocates, if the server knows it by another name.
-    fn find_deallocated(&self, name: &[u8], with: &With<'_>) -> Option<Rc<Named>> {
-        let statement = with
-            .client
-            .statement(name)
-            .filter(|statement| statement.discards() && !self.block_has_failed())?;
-        let target = deallocated(statement.text())?;
-        with.client.get(&target).cloned()
-    }
-
-    /// Binds a DEALLOCATE of the name that the server knows. It happens when the portal is executed.
+    /// Binds a DEALLOCATE of a name that the server knows. It happens when the portal is executed.
     fn bind_deallocate(
         &mut self,
         name: &[u8],
-        target: Rc<Named>,
-        portal: &[u8],
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) -> Found {
-        let is_sure = !name.is_empty() || self.unnamed_is_sure || !self.expect.status_is_open();
-        if !is_sure || self.expect.statements_are_open() {
-            return Found::Wait;
-        }
-        let Some(server_name) = self.prepare(&target, Use::Bind, at, with, edit) else {
-            return Found::Wait;
-        };
-        let sql = [b"DEALLOCATE ".as_slice(), &server_name].concat();
+        let sql = [b"DEALLOCATE ".as_slice(), GONE].concat();
         let statement = with.client.statement(name);
         let types = statement.map_or(&b"\0\0"[..], |statement| statement.types());
-        let stand_in = self.stand_in(&sql, types, at, edit);
-        self.deallocates = Some((target, portal.to_vec()));
-        Found::As(stand_in, Told::Spelled(name.into()))
+        self.prepare_aside(STAND_IN, &sql, types, at, edit);
+        Found::As(STAND_IN.to_vec(), Told::Spelled(name.into()))
     }
 
     fn describe(
@@ -737,8 +750,12 @@ impl Relay {
                     message(out, b'Q', |b| cstr(b, &sql))
                 });
                 self.expect.sent(b'Q');
-                self.deallocate(&named, with);
+                self.forget(&named, with);
+                let id = named.statement.id();
+                let before = with.server.set(id, None);
+                self.expect.undo(Undo::Present(id, before));
                 self.end_unnamed(with);
+                self.barrier = true;
                 return begun;
             }
         }
@@ -800,6 +817,15 @@ fn write_parse(out: &mut Vec<u8>, name: &[u8], text: &[u8], types: &[u8]) {
         cstr(b, text);
         b.extend_from_slice(types);
     });
+}
+
+/// The statement that the one of this name deallocates, if it is the client's.
+fn find_deallocated(name: &[u8], with: &With<'_>) -> Option<Rc<Named>> {
+    let statement = with.client.statement(name)?;
+    let target = statement
+        .discards()
+        .then(|| deallocated(statement.text()))?;
+    with.client.get(&target?).cloned()
 }
 
 fn write_describe(out: &mut Vec<u8>, name: &[u8]) {

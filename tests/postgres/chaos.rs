@@ -18,7 +18,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use plan::{Known, Planner, Role, Step, tags_in};
 
-use crate::modes::{Mode, every_mode, number};
+use crate::modes::{Mode, modes, number};
 use crate::support::wire::{self, kinds};
 use crate::support::{Cluster, Message, PATIENCE, Scene, ServerError, Wire, wait_until};
 
@@ -827,7 +827,7 @@ fn chaos(mode: Mode, target: u64) {
 
 #[test]
 fn no_client_sees_what_is_anothers_whatever_happens() {
-    let modes = every_mode();
+    let modes = modes(&[Mode::Session, Mode::Transaction, Mode::Statement]);
     let all = number("AETHER_CHAOS").unwrap_or(100_000);
     for &mode in &modes {
         chaos(mode, all / modes.len() as u64);

@@ -1,7 +1,4 @@
-//! The pool modes in which the tests of batches and of chaos run. A mode is switched on by adding its word to [`ON`].
-
-/// The modes that Aether has. `AETHER_MODES=session,transaction` takes others instead.
-const ON: &[&str] = &["session"];
+//! The pool modes in which the tests of batches and of chaos run.
 
 /// A value of the key `mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,26 +19,15 @@ impl Mode {
     }
 }
 
-/// The modes to run in.
-pub fn modes() -> Vec<Mode> {
-    those_of(ON)
-}
-
-/// The modes to run in, where all of them are on.
-pub fn every_mode() -> Vec<Mode> {
-    those_of(&["session", "transaction", "statement"])
-}
-
-fn those_of(on: &[&str]) -> Vec<Mode> {
-    let asked = std::env::var("AETHER_MODES").ok();
-    let words = match &asked {
-        Some(text) => text.split(',').collect(),
-        None => on.to_vec(),
+/// The modes to run in: `on`, or those of `AETHER_MODES=session,transaction`.
+pub fn modes(on: &[Mode]) -> Vec<Mode> {
+    let Ok(asked) = std::env::var("AETHER_MODES") else {
+        return on.to_vec();
     };
     let all = [Mode::Session, Mode::Transaction, Mode::Statement];
     let find = |word: &str| all.into_iter().find(|mode| mode.word() == word);
-    words
-        .into_iter()
+    asked
+        .split(',')
         .map(|word| find(word).unwrap_or_else(|| panic!("{word:?} is no mode")))
         .collect()
 }

@@ -210,3 +210,38 @@ fn a_failed_block_describes_what_its_server_has_never_had() {
         "one, and the stand-in: {names}"
     );
 }
+
+/// Found by the simulation, seed 18396: a DEALLOCATE that was still to fail, in a failed block, was believed by the Parse behind it.
+#[test]
+fn a_deallocate_that_fails_is_not_believed() {
+    let cluster = Cluster::shared();
+    let scene = transaction_pool(cluster, "believed");
+    let mut client = scene.login();
+    let parse = [wire::parse("one", "SELECT 1"), wire::sync()];
+    assert_eq!(kinds(&ask(&mut client, &parse)), "1Z");
+    let query = |sql: &str| wire::message(b'Q', &wire::terminated(sql));
+    let pipeline = ["BEGIN", "SELECT 1 / 0", "DEALLOCATE one", "COMMIT"].map(query);
+    client.send(&[pipeline.concat(), parse.concat()].concat());
+    for expected in ["CZ", "EZ", "EZ", "CZ", "EZ"] {
+        let answer = client.read_until(b'Z');
+        assert_eq!(kinds(&answer), expected, "{answer:?}");
+    }
+    // A portal deallocates, by name, what has the name when it is run.
+    let batch = [
+        wire::parse("end", "DEALLOCATE one"),
+        wire::bind("", "end", &[]),
+        wire::execute("", 0),
+        wire::parse("one", "SELECT 2"),
+        wire::bind("", "one", &[]),
+        wire::execute("", 0),
+        wire::close(b'S', "one"),
+        wire::sync(),
+        wire::bind("p", "end", &[]),
+        wire::execute("p", 0),
+        wire::sync(),
+    ];
+    assert_eq!(kinds(&ask(&mut client, &batch)), "12C12DC3Z");
+    let answer = client.read_until(b'Z');
+    let error = first_error(&answer).expect("an error");
+    assert_eq!(error.message(), "prepared statement \"one\" does not exist");
+}
