@@ -6,14 +6,14 @@
 mod expect;
 pub mod prepared;
 mod rewrite;
-mod vars;
+pub mod vars;
 mod words;
 
 pub use expect::Expect;
 use expect::Goes;
 use prepared::{Named, With};
 use rewrite::Edit;
-pub use vars::Vars;
+pub use vars::{Settings, Vars};
 pub use words::Seen;
 
 use std::rc::Rc;
