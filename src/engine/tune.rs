@@ -271,3 +271,149 @@ fn set_of(pool: &mut Pool, session: &Session) -> Result<(Rc<Kind>, Rc<Settings>)
         _ => Ok((pool.ask(kind), settings)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ms;
+    use super::super::scene::{Scene, Shared, World, is_closed};
+    use crate::wire::backend;
+
+    const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db', mode: transaction, max_connections: 1}\n\
+                          auth: {type: trust}\n";
+    const CET: &[(&str, &str)] = &[("TimeZone", "CET")];
+
+    /// What a server says that reports its time zone.
+    fn greeting(zone: &[u8]) -> Vec<u8> {
+        let mut greeting = Vec::new();
+        backend::write_authentication_ok(&mut greeting);
+        backend::write_parameter_status(&mut greeting, b"TimeZone", zone);
+        backend::write_backend_key_data(&mut greeting, 1, b"key!");
+        backend::write_ready(&mut greeting);
+        greeting
+    }
+
+    fn scene() -> Scene {
+        let world = World {
+            greeting: greeting(b"UTC"),
+            ..World::default()
+        };
+        let mut scene = Scene::with(CONFIG, world);
+        scene.engine.contain(false);
+        scene
+    }
+
+    fn said(pipe: &Shared) -> String {
+        String::from_utf8_lossy(&pipe.borrow().output).into_owned()
+    }
+
+    fn asked(scene: &Scene, server: usize) -> usize {
+        said(&scene.world.servers[server])
+            .matches("set_config")
+            .count()
+    }
+
+    fn answer(scene: &mut Scene, server: usize) {
+        let mut answer = Vec::new();
+        backend::write_command_complete(&mut answer, "SELECT 1");
+        backend::write_parameter_status(&mut answer, b"TimeZone", b"CET");
+        backend::write_ready(&mut answer);
+        let server = scene.world.servers[server].clone();
+        server.borrow_mut().input.extend(answer);
+        scene.ready(&server);
+    }
+
+    #[test]
+    fn all_who_come_with_the_same_are_welcomed_by_one_answer() {
+        let mut scene = scene();
+        let clients = [scene.client_with("db", CET), scene.client_with("db", CET)];
+        assert_eq!((scene.world.servers.len(), asked(&scene, 0)), (1, 1));
+        answer(&mut scene, 0);
+        for client in &clients {
+            assert!(said(client).contains("TimeZone\0CET\0"), "{}", said(client));
+        }
+        let late = scene.client_with("db", CET);
+        assert!(said(&late).contains("TimeZone\0CET\0"));
+        assert_eq!(asked(&scene, 0), 1);
+    }
+
+    #[test]
+    fn a_server_that_is_lost_while_it_is_asked_leaves_the_question_to_the_next() {
+        let mut scene = scene();
+        let client = scene.client_with("db", CET);
+        let server = scene.world.servers[0].clone();
+        server
+            .borrow_mut()
+            .input
+            .extend(b"E\0\0\0\x19SFATAL\0VFATAL\0C57P01\0\0");
+        scene.ready(&server);
+        assert!(is_closed(&server), "{}", said(&server));
+        let next = scene.world.servers[1].clone();
+        scene.ready(&next);
+        answer(&mut scene, 1);
+        assert!(said(&client).contains("TimeZone\0CET\0"));
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_given_up_after_connect_timeout() {
+        let mut scene = scene();
+        let client = scene.client_with("db", CET);
+        let server = scene.world.servers[0].clone();
+        scene.wait(ms(14_000));
+        assert!(!is_closed(&server));
+        scene.wait(ms(2_000));
+        assert!(is_closed(&server));
+        let next = scene.world.servers[1].clone();
+        scene.ready(&next);
+        answer(&mut scene, 1);
+        assert!(said(&client).contains("TimeZone\0CET\0"));
+    }
+
+    /// Nobody holds the server meanwhile: it is the next client's, and what was learnt is kept.
+    #[test]
+    fn a_client_that_goes_while_its_server_is_asked_costs_nothing() {
+        let mut scene = scene();
+        let client = scene.client_with("db", CET);
+        let gone = super::super::Ready {
+            read: true,
+            write: true,
+            hung_up: true,
+        };
+        let who = client.borrow().who.expect("the engine knows it");
+        scene.turn(vec![super::super::Event::Ready(who, gone)]);
+        answer(&mut scene, 0);
+        let next = scene.client_with("db", CET);
+        assert!(said(&next).contains("TimeZone\0CET\0"));
+        assert_eq!((scene.world.servers.len(), asked(&scene, 0)), (1, 1));
+    }
+
+    /// What a server that belongs to another backend by now has answered is no more than that.
+    #[test]
+    fn a_reload_while_a_server_is_asked_makes_the_new_one_be_asked() {
+        let mut scene = scene();
+        let client = scene.client_with("db", CET);
+        scene.reload(&CONFIG.replace("127.0.0.1", "127.0.0.2"));
+        answer(&mut scene, 0);
+        assert!(!said(&client).contains("TimeZone\0CET\0"));
+        let next = scene.world.servers[1].clone();
+        scene.ready(&next);
+        assert_eq!(asked(&scene, 1), 1);
+        answer(&mut scene, 1);
+        assert!(said(&client).contains("TimeZone\0CET\0"));
+    }
+
+    /// It would be asked for a setting whose result it never tells: it must have been started with it.
+    #[test]
+    fn a_parameter_that_any_server_of_the_pool_does_not_report_is_given_at_startup() {
+        let mut scene = scene();
+        let _client = scene.client_with("db", &[("DateStyle", "SQL"), ("TimeZone", "CET")]);
+        let packets: Vec<String> = scene.world.servers.iter().map(said).collect();
+        assert!(!packets[0].contains("datestyle"), "{packets:?}");
+        assert!(is_closed(&scene.world.servers[0]), "it made room");
+        let next = scene.world.servers[1].clone();
+        scene.ready(&next);
+        assert!(said(&next).contains("datestyle\0SQL\0"), "{}", said(&next));
+        assert!(!said(&next).contains("DateStyle"), "{}", said(&next));
+        answer(&mut scene, 1);
+        assert!(said(&_client).contains("TimeZone\0CET\0"));
+    }
+}

@@ -336,7 +336,6 @@ mod tests {
             "-c a=b x",
             "\\",
             "-c TimeZone=CET -B 5",
-            "\\-c\\ TimeZone=CET",
         ] {
             let (kind, settings) = taken(&[], &[("options", text.as_bytes())]);
             assert_eq!(

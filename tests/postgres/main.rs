@@ -21,4 +21,5 @@ mod logins;
 mod memory;
 mod operations;
 mod session;
+mod startup;
 mod support_itself;

@@ -811,7 +811,7 @@ fn assign(settings: &mut Settings, name: &str, value: &str) -> Result<(), Refusa
         return Err(Refusal::error(b"42704", text));
     };
     let wrong = || {
-        let text = format!("invalid value for parameter \"{name}\": \"{value}\"");
+        let text = format!("invalid value for parameter \"{known}\": \"{value}\"");
         Refusal::error(b"22023", text)
     };
     let value = match (&known[..], value) {
