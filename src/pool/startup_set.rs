@@ -371,7 +371,7 @@ mod tests {
             for _ in 0..12 {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let alphabet = b"-c= \\\t\x0bab\xc3-\n";
-                text.push(alphabet[state as usize >> 16 % 16 & 7]);
+                text.push(alphabet[(state >> 16) as usize % alphabet.len()]);
             }
             if let Some(settings) = read_options(&text) {
                 assert_eq!(
