@@ -11,7 +11,7 @@
 //! | [`wire`] | the protocol: bytes to messages and back |
 //! | [`auth`] | how a client proves itself, how we prove ourselves to a server |
 //! | [`relay`] | what may pass between a client and its server |
-//! | [`startup`], [`reset`] | logging in to a server; making it fit for the next client |
+//! | [`startup`], [`tune`], [`reset`] | logging in to a server; trying a client's settings on it; making it fit for the next client |
 //! | [`pool`] | who gets which server |
 //! | [`engine`] | moves bytes: turn, links, timers |
 //! | [`admin`] | the console, a client that lives inside the engine |
@@ -49,4 +49,5 @@ pub mod relay;
 pub mod reset;
 pub mod startup;
 pub mod stats;
+pub mod tune;
 pub mod wire;

@@ -61,6 +61,8 @@ pub const KEYWORD_WITHIN: usize = 128;
 pub const IDLE_KINDS_MAX: usize = 8;
 /// Most startup sets whose welcome is remembered in one pool (`server_assignment: first_query`).
 pub const WELCOMES_MAX: usize = 64;
+/// Most sets of reported startup parameters of which one pool remembers what its servers make of them.
+pub const SETTINGS_MAX: usize = 256;
 /// Cancel connections under way to the servers of one pool.
 pub const CANCELS_MAX: usize = 64;
 /// Connections that wait for the end of one cancel; more are closed at once.

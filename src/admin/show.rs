@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::command::{Command, SHOW};
 use crate::arena::{PoolKey, Tick};
-use crate::engine::{Client, ClientState, Engine, Server, ServerState};
+use crate::engine::{Client, ClientState, Engine, Server, ServerState, Session};
 use crate::pool::Pool;
 use crate::stats::{Counters, mean, per_second};
 use crate::wire::backend::{self, ColumnType, INT4, INT8, NUMERIC, TEXT, TransactionStatus};
@@ -246,7 +246,7 @@ fn pools(engine: &Engine) -> Vec<Row> {
             ServerState::Cancelling(_) => 1,
             ServerState::Held => 2,
             ServerState::Idle => 3,
-            ServerState::Checking(_) | ServerState::Resetting(_) => 4,
+            ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => 4,
             ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => 5,
         };
         if let Some(count) = tally.servers.get_mut(place) {
@@ -361,11 +361,7 @@ fn client_row(engine: &Engine, client: &Client) -> Row {
         ),
         number(server.map_or(0, |server| server.pid)),
         text(""),
-        text(
-            &session
-                .map(|session| session.application_name.clone())
-                .unwrap_or_default(),
-        ),
+        text(&session.map(Session::application_name).unwrap_or_default()),
         number(0),
         number(client.id),
     ]

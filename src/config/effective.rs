@@ -81,6 +81,11 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
         "max_prepared_statements",
         &pool.max_prepared_statements.to_string(),
     );
+    page.line(
+        2,
+        "track_extra_parameters",
+        &list(pool.track_extra_parameters.iter().cloned()),
+    );
     page.line(2, "max_connections", &pool.max_connections.to_string());
     page.line(
         2,

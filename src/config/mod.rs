@@ -112,6 +112,8 @@ pub struct PoolConfig {
     /// Named prepared statements that one server holds for clients which share it; 0: names pass as they are. Counts in
     /// transaction and statement mode.
     pub max_prepared_statements: usize,
+    /// Names of parameters that servers report beside the usual ones.
+    pub track_extra_parameters: Vec<String>,
     /// Most server connections, over all users; at least 1.
     pub max_connections: usize,
     /// Idle server connections kept ready.

@@ -39,7 +39,7 @@ pub struct Session {
     /// The database it asked for.
     pub database: String,
     /// From the startup packet; printable.
-    pub application_name: String,
+    pub(super) application_name: String,
     /// Where it wants to go.
     pub(super) place: Place,
     /// Startup parameters as given, without user and database: names and values, a zero byte behind each. In one piece, so that
@@ -59,9 +59,20 @@ pub struct Session {
     pub(super) skip: Skip,
     /// What its servers must have been started with; once it is authenticated.
     pub(super) kind: Option<Rc<Kind>>,
+    /// What was known of its pool when that was found out ([`crate::pool::Pool::epoch`]).
+    pub(super) epoch: u32,
 }
 
 impl Session {
+    /// What it is called; printable. Of one that shares its servers, as it was at the end of its last transaction.
+    pub fn application_name(&self) -> String {
+        let now = self.vars.get(b"application_name");
+        match now.filter(|_| self.mode != PoolMode::Session) {
+            Some(name) => crate::wire::frame::printable(name),
+            None => self.application_name.clone(),
+        }
+    }
+
     /// Startup parameters as given, without user and database.
     pub(super) fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = &self.parameters[..];

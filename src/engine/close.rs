@@ -430,6 +430,7 @@ impl Engine {
             }
             ServerState::Idle => pool.take_idle(key, &server.kind),
             ServerState::Checking(_) => pool.check_ended(&server.kind),
+            ServerState::Tuning(tuning) => pool.asking_ended(&server.kind, &tuning.settings),
             ServerState::Paired(_)
             | ServerState::Draining
             | ServerState::Held

@@ -290,11 +290,9 @@ impl Engine {
             }
             // Nonsense is refused by the relay, without costing anybody more than a turn.
             _ => {
-                let session = client.session.as_deref();
-                let kind = session.and_then(|session| session.kind.clone());
                 client.link.reconsider();
-                if let (Some(pool), Some(kind)) = (client.pool(), kind) {
-                    self.wait_for_server(key, pool, kind, ClientState::Queued);
+                if let Some(pool) = client.pool() {
+                    self.wait_for_server(key, pool);
                 }
             }
         }

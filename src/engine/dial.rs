@@ -16,12 +16,16 @@ use crate::relay::Vars;
 use crate::relay::prepared::Slot;
 use crate::reset::Outcome;
 use crate::startup::{Login, Step, Welcome};
+use crate::tune::Verdict;
 use crate::wire::frame;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
 
 /// Why a server is not fit that sends anything but what may come at any time.
 const UNASKED: &str = "it spoke while nobody had asked";
+
+/// What failed when settings were tried.
+const TUNING: &str = "setting the startup parameters of a client failed";
 
 impl Engine {
     /// Begins a server connection of a kind.
@@ -261,6 +265,16 @@ impl Engine {
                 }
                 _ => self.server_unfit(key, UNASKED, host),
             },
+            ServerState::Tuning(tuning) => {
+                let known = tag != b'S' || Vars::report_shared(&mut server.vars, body);
+                let verdict = match tuning.step(tag, body) {
+                    Verdict::More if !known => {
+                        Verdict::Unfit("it sent a broken ParameterStatus".to_owned())
+                    }
+                    verdict => verdict,
+                };
+                self.tuned(key, verdict, host);
+            }
             ServerState::Checking(reset) | ServerState::Resetting(reset) => {
                 let known = tag != b'S' || Vars::report_shared(&mut server.vars, body);
                 match reset.step(tag, body) {
@@ -352,23 +366,18 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
-        server.vars = Rc::new(welcome.vars);
-        server.login_vars = server.vars.clone();
-        server.pid = welcome.pid;
-        server.key = welcome.key;
-        server.notices = welcome.notices;
         server.retire_at = retire_at(now, pool.config.max_lifetime, host);
         log::debug!(
             "pool {}: new server connection, process {}",
             pool.label(),
-            server.pid
+            welcome.pid
         );
-        pool.learn(&server.kind, &server.vars);
         pool.dial_ended(&server.kind);
         if pool.login_succeeded(&server.kind) {
             log::info!("pool {}: the server can be reached again", pool.label());
         }
         pool.stats.total.connects += 1;
+        self.learn(key, welcome);
         self.put_idle(key);
     }
 
@@ -423,7 +432,7 @@ impl Engine {
     }
 
     /// A server is not fit for use.
-    fn server_unfit(&mut self, key: ServerKey, why: &str, host: &mut dyn Host) {
+    pub(super) fn server_unfit(&mut self, key: ServerKey, why: &str, host: &mut dyn Host) {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
@@ -442,12 +451,13 @@ impl Engine {
             ServerState::Checking(_) => {
                 self.close_server(key, &format!("test query failed: {why}"), host)
             }
+            ServerState::Tuning(_) => self.close_server(key, &format!("{TUNING}: {why}"), host),
             _ => self.close_server(key, why, host),
         }
     }
 
-    /// The reset, or the check, went well.
-    fn reset_done(&mut self, key: ServerKey, host: &mut dyn Host) {
+    /// The reset, or the check, went well, or it has said what it makes of settings.
+    pub(super) fn reset_done(&mut self, key: ServerKey, host: &mut dyn Host) {
         let Some(server) = self.servers.get(key) else {
             return;
         };
@@ -457,10 +467,10 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
-        if matches!(server.state, ServerState::Checking(_)) {
-            pool.check_ended(&server.kind);
-        } else {
-            pool.stats.total.resets += 1;
+        match &server.state {
+            ServerState::Checking(_) => pool.check_ended(&server.kind),
+            ServerState::Tuning(tuning) => pool.asking_ended(&server.kind, &tuning.settings),
+            _ => pool.stats.total.resets += 1,
         }
         self.put_idle(key);
     }
@@ -483,6 +493,11 @@ impl Engine {
             ServerState::Checking(_) => self.close_server(
                 key,
                 "test query failed: no answer within check_timeout",
+                host,
+            ),
+            ServerState::Tuning(_) => self.close_server(
+                key,
+                &format!("{TUNING}: no answer within connect_timeout"),
                 host,
             ),
             ServerState::Resetting(_) => self.close_server(

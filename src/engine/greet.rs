@@ -6,7 +6,6 @@
 use std::rc::Rc;
 
 use super::client::{Console, Place, Role, Session};
-use super::queue::kind_of;
 use super::{
     Accepted, Client, ClientKey, ClientState, Engine, Host, Input, Link, ListenerId, Shutdown,
     Timer, Who, ms,
@@ -14,7 +13,7 @@ use super::{
 use crate::auth::{Progress, SaltedPassword, Verify};
 use crate::config::{AuthMethod, CONSOLE_NAMES, PoolMode};
 use crate::limits;
-use crate::pool::{Pool, Waiter};
+use crate::pool::Pool;
 use crate::relay::Skip;
 use crate::relay::prepared::ClientStatements;
 use crate::wire::frame::{self, printable};
@@ -298,6 +297,7 @@ impl Engine {
             statements: ClientStatements::default(),
             skip: Skip::default(),
             kind: None,
+            epoch: 0,
             user,
             database,
         };
@@ -534,44 +534,7 @@ impl Engine {
                 .hint("It was removed from Aether's configuration.");
             return self.refuse(key, refusal, host);
         }
-        let kind = match kind_of(&pool.config.backend, session) {
-            Ok(kind) => pool.ask(kind),
-            Err(refusal) => return self.refuse(key, refusal, host),
-        };
-        session.kind = Some(kind.clone());
-        session.mode = if kind.is_replication() {
-            PoolMode::Session
-        } else {
-            pool.config.mode
-        };
-        pool.stats.total.logins += 1;
-        if Client::is_frugal(&pool.config)
-            && !kind.is_replication()
-            && let Some(vars) = pool.welcome(&kind)
-        {
-            self.welcome(key, &vars, None, host);
-            return self.enter_client(key, ClientState::Idle);
-        }
-        self.wait_for_server(key, pool_key, kind, ClientState::AwaitingWelcome);
-    }
-
-    /// Puts a client into its pool's queue.
-    pub(super) fn wait_for_server(
-        &mut self,
-        key: ClientKey,
-        pool_key: super::PoolKey,
-        kind: Rc<crate::pool::Kind>,
-        state: ClientState,
-    ) {
-        if let Some(pool) = self.pools.get_mut(pool_key) {
-            pool.enqueue(Waiter {
-                client: key,
-                kind,
-                since: self.now,
-            });
-            self.unsettled.insert(pool_key);
-        }
-        self.enter_client(key, state);
+        self.enter_queue(key, pool_key, host);
     }
 
     pub(super) fn send_to_client(&mut self, key: ClientKey, bytes: &[u8]) {

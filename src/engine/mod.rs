@@ -3,8 +3,9 @@
 //! [`Engine::turn`] is the whole loop body. It is given what happened, asks the world for what it needs through [`Host`], and
 //! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
 //!
-//! One noun per file: `greet` takes clients in, `queue` gives them servers, `dial` makes servers, `pump` moves bytes between
-//! the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
+//! One noun per file: `greet` takes clients in, `tune` finds out what servers make of their settings, `queue` gives them
+//! servers, `dial` makes servers, `pump` moves bytes between the two, `cancel` brings cancels to what they mean, `close` ends
+//! things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
 //! `wheel` and `link` are what they sound like.
 
 mod cancel;
@@ -21,6 +22,7 @@ mod queue;
 mod scene;
 mod server;
 mod stream;
+mod tune;
 mod wheel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -299,30 +301,6 @@ impl Engine {
             self.ask_anew(key);
         }
         self.unsettled.insert(key);
-    }
-
-    /// Clients without a server asked for one as the old settings had it: as a role, for a database.
-    fn ask_anew(&mut self, pool_key: PoolKey) {
-        let Some(pool) = self.pools.get_mut(pool_key) else {
-            return;
-        };
-        for key in self.clients.keys() {
-            let Some(client) = self.clients.get_mut(key) else {
-                continue;
-            };
-            let waits = client.state.is_waiting() || matches!(client.state, ClientState::Idle);
-            if !waits || client.pool() != Some(pool_key) {
-                continue;
-            }
-            // One that is too long together with the new ones goes on as it was.
-            if let Some(session) = client.session.as_deref_mut()
-                && let Ok(kind) = queue::kind_of(&pool.config.backend, session)
-            {
-                let kind = pool.ask(kind);
-                pool.wait_for(key, &kind);
-                session.kind = Some(kind);
-            }
-        }
     }
 
     fn timers(&mut self, host: &mut dyn Host) {

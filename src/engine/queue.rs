@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::client::Session;
 use super::close::{Departure, closed_while_idle};
 use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, PoolKey, ServerKey, ServerState, Tick,
     Timer, Who, ms,
 };
-use crate::config::{Backend, PoolMode};
+use crate::config::PoolMode;
 use crate::limits;
 use crate::pool::cancel::{CancelKey, KEY_LEN};
-use crate::pool::{Checkout, Kind, Pool};
+use crate::pool::{Checkout, Kind, Pool, Wants};
 use crate::relay::Vars;
 use crate::relay::prepared::{Slot, Unnamed};
 use crate::reset::Reset;
@@ -39,6 +38,7 @@ impl Engine {
 
     /// Serves the queue: the oldest waiter first.
     fn serve(&mut self, pool_key: PoolKey, host: &mut dyn Host) {
+        self.welcome_waiting(pool_key, host);
         let mut place = 0;
         let mut ahead: BTreeMap<Rc<Kind>, usize> = BTreeMap::new();
         while let Some((pool, waiter)) = self
@@ -47,12 +47,22 @@ impl Engine {
             .and_then(|pool| Some((pool, pool.waiter(place)?)))
         {
             let (client, kind, since) = (waiter.client, waiter.kind.clone(), waiter.since);
+            let wants = waiter.wants.clone();
+            if matches!(&wants, Wants::Welcome(settings) if pool.welcomes.is_asking(&kind, settings))
+            {
+                place += 1;
+                continue;
+            }
             let before = ahead.get(&kind).copied().unwrap_or(0);
             match pool.checkout(&kind, before, self.now) {
                 Checkout::Pair(server) => {
-                    if self.is_fit(server, host)
-                        && let Some(pool) = self.pools.get_mut(pool_key)
-                    {
+                    if !self.is_fit(server, host) {
+                        continue;
+                    }
+                    if let Wants::Welcome(settings) = wants {
+                        self.tune(server, settings);
+                        place += 1;
+                    } else if let Some(pool) = self.pools.get_mut(pool_key) {
                         pool.dequeue(place);
                         self.pair(client, server, since, host);
                     }
@@ -479,68 +489,6 @@ fn free_pid(is_taken: impl Fn(u32) -> bool, host: &mut dyn Host) -> u32 {
             return pid;
         }
     }
-}
-
-/// What a session's servers must have been started with.
-pub(super) fn kind_of(backend: &Backend, session: &Session) -> Result<Kind, Refusal> {
-    let text = |text: &str| text.as_bytes().to_vec();
-    let mut parameters: BTreeMap<Vec<u8>, Vec<u8>> = backend
-        .parameters
-        .iter()
-        .map(|(name, value)| (text(name), text(value)))
-        .collect();
-    let given: BTreeMap<Vec<u8>, &[u8]> = session
-        .parameters()
-        .map(|(name, value)| (parameter_name(name), value))
-        .collect();
-    for (name, value) in given {
-        match (parameters.get_mut(&name), &name[..]) {
-            (Some(options), b"options") => {
-                options.push(b' ');
-                options.extend_from_slice(value);
-            }
-            (_, b"replication") if is_false(value) => {}
-            _ => {
-                parameters.insert(name, value.to_vec());
-            }
-        }
-    }
-    let kind = Kind {
-        user: text(backend.user.as_deref().unwrap_or(&session.user)),
-        database: text(backend.database.as_deref().unwrap_or(&session.database)),
-        parameters: parameters.into_iter().collect(),
-    };
-    let length: usize = kind
-        .parameters
-        .iter()
-        .map(|(name, value)| name.len() + value.len() + 2)
-        .sum();
-    // Length word, version, the ends of two names and two values, and the last one.
-    let frame = 4 + 4 + "user".len() + "database".len() + 4 + 1;
-    if length + kind.user.len() + kind.database.len() + frame > limits::STARTUP_PACKET_MAX {
-        return Err(Refusal::protocol(
-            "the startup parameters are too long together with those of the pool",
-        ));
-    }
-    Ok(kind)
-}
-
-/// A startup parameter's name in the form in which kinds compare. Settings have names without case; those that mean something
-/// in the packet itself do not, so that `User` is no way to another role: the server does not know such a setting and says so.
-fn parameter_name(name: &[u8]) -> Vec<u8> {
-    let lower = name.to_ascii_lowercase();
-    match &lower[..] {
-        b"user" | b"database" | b"options" | b"replication" => name.to_vec(),
-        _ if lower.starts_with(b"_pq_.") => name.to_vec(),
-        _ => lower,
-    }
-}
-
-/// PostgreSQL's `parse_bool`, as far as the values for "no" go.
-fn is_false(value: &[u8]) -> bool {
-    let value = value.to_ascii_lowercase();
-    let prefix = |word: &[u8], least: usize| value.len() >= least && word.starts_with(&value);
-    value == b"0" || prefix(b"false", 1) || prefix(b"no", 1) || prefix(b"off", 2)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::relay::prepared::ServerStatements;
 use crate::relay::{Relay, Vars};
 use crate::reset::Reset;
 use crate::startup::Login;
+use crate::tune::Tuning;
 
 /// A server connection.
 pub struct Server {
@@ -40,8 +41,8 @@ pub struct Server {
     pub(super) key: Vec<u8>,
     /// Reported parameters.
     pub vars: Rc<Vars>,
-    /// Those of its login.
-    pub(super) login_vars: Rc<Vars>,
+    /// The same as they were when it had been started; `None` before that.
+    pub(super) base: Option<Rc<Vars>>,
     /// Prepared statements that it holds for clients which share it.
     pub statements: ServerStatements,
     /// Notices from its login, for the clients that get it.
@@ -87,6 +88,8 @@ pub enum ServerState {
     Idle,
     /// The check query runs; it goes to the client that waits.
     Checking(Reset),
+    /// It is asked what it makes of the settings of a client that waits for its welcome.
+    Tuning(Tuning),
     /// A client holds it.
     Paired(ClientKey),
     /// Its client has gone, and it still works for it.
@@ -118,7 +121,9 @@ impl ServerState {
         match self {
             ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => "new",
             ServerState::Idle => "idle",
-            ServerState::Checking(_) | ServerState::Resetting(_) => "tested",
+            ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => {
+                "tested"
+            }
             ServerState::Paired(_) | ServerState::Draining => "active",
             ServerState::Held => "being_canceled",
             ServerState::Cancelling(_) => "active_cancel",
@@ -169,7 +174,7 @@ impl Server {
             pid: 0,
             key: Vec::new(),
             vars: Rc::default(),
-            login_vars: Rc::default(),
+            base: None,
             statements: ServerStatements::default(),
             notices: Vec::new(),
             sessions: 0,
@@ -208,9 +213,10 @@ impl Server {
     pub(super) fn deadline(&self, pool: &PoolConfig) -> Option<Tick> {
         let after = |delay: Duration| Some(self.since.plus(delay));
         match &self.state {
-            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
-                after(pool.connect_timeout)
-            }
+            ServerState::Resolving
+            | ServerState::Dialing(_)
+            | ServerState::LoggingIn(_)
+            | ServerState::Tuning(_) => after(pool.connect_timeout),
             ServerState::Checking(_) => after(pool.check_timeout),
             ServerState::Resetting(_) => after(pool.reset_timeout),
             ServerState::Held | ServerState::Cancelling(_) => {
@@ -230,7 +236,8 @@ impl Server {
     /// Whether it is who logged in, as far as the server reports it: whatever has changed that, a function or a text that only
     /// the server put together.
     pub(super) fn is_itself(&self) -> bool {
-        self.vars.is_same_user(&self.login_vars)
+        let base = self.base.as_deref();
+        base.is_none_or(|base| self.vars.is_same_user(base))
     }
 
     /// Whether it is too old to be used again.

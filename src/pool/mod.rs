@@ -1,23 +1,30 @@
 //! Who gets which server: idle stacks, the queue of waiting clients, limits.
 //!
 //! A pool is one entry of the configuration. Its servers are of *kinds*: logged in as one role with one set of startup
-//! parameters. A client only ever gets a server of its own kind, since what was given at startup cannot be changed later.
+//! parameters. A client only ever gets a server of its own kind, since what was given at startup cannot be changed later; but
+//! what servers report can, and is no part of the kind of clients that share them ([`startup_set`]).
 //!
 //! Pure bookkeeping over keys: says what to do ([`Checkout`]) and is told what was done. Knows no sockets and no messages.
 
 pub mod cancel;
+pub mod startup_set;
+mod welcomes;
 
-use std::collections::{BTreeMap, VecDeque};
+pub use welcomes::Known;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::arena::{ClientKey, ServerKey, Tick};
 use crate::config::PoolConfig;
 use crate::limits;
-use crate::relay::Vars;
+use crate::relay::{Settings, Vars};
 use crate::stats::Stats;
 use crate::wire::frame::printable;
 use crate::wire::refusal::Refusal;
+use startup_set::REPORTED;
+use welcomes::Welcomes;
 
 /// A role and the startup parameters of a session: what a server must have been started with to serve it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,10 +51,27 @@ impl Kind {
 pub struct Waiter {
     /// Who waits.
     pub client: ClientKey,
-    /// For what.
+    /// For a server of which kind.
     pub kind: Rc<Kind>,
+    /// For what.
+    pub wants: Wants,
     /// Since when.
     pub since: Tick,
+}
+
+/// What a client waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// A server.
+    Server,
+    /// To be told what servers make of the settings that it came with.
+    Welcome(Rc<Settings>),
+}
+
+impl Waiter {
+    fn is_asking_for(&self, settings: &Rc<Settings>) -> bool {
+        matches!(&self.wants, Wants::Welcome(wanted) if wanted == settings)
+    }
 }
 
 /// What a pool says to a client that wants a server.
@@ -138,11 +162,20 @@ pub struct Pool {
     kinds: BTreeMap<Rc<Kind>, KindState>,
     asked: u64,
     last_asked: Option<Rc<Kind>>,
+    /// What servers make of the settings that clients come with.
+    pub welcomes: Welcomes,
+    /// What all of its servers report, by lower-case name; as long as none is known, what they are expected to.
+    reported: BTreeSet<Vec<u8>>,
+    /// Counts what changes the kinds of clients that are here.
+    pub epoch: u32,
+    /// Somebody who waits for his welcome can perhaps be given it.
+    pub has_news: bool,
 }
 
 impl Pool {
     /// An empty pool.
     pub fn new(name: String, config: Rc<PoolConfig>, from_fallback: bool) -> Pool {
+        let reported = expected(&config);
         Pool {
             name,
             config,
@@ -162,6 +195,10 @@ impl Pool {
             kinds: BTreeMap::new(),
             asked: 0,
             last_asked: None,
+            welcomes: Welcomes::default(),
+            reported,
+            epoch: 0,
+            has_news: false,
         }
     }
 
@@ -208,6 +245,9 @@ impl Pool {
     pub fn moved(&mut self) {
         (self.failure, self.refused) = (None, None);
         self.last_asked = None;
+        self.welcomes.clear();
+        self.reported = expected(&self.config);
+        self.epoch += 1;
         self.kinds.retain(|_, state| {
             state.welcome = None;
             !state.idle.is_empty() || state.coming > 0
@@ -215,11 +255,12 @@ impl Pool {
         self.expect_base_kind();
     }
 
-    /// A waiting client wants a server of this kind from now on.
-    pub fn wait_for(&mut self, client: ClientKey, kind: &Rc<Kind>) {
-        for waiter in &mut self.waiters {
-            if waiter.client == client {
-                waiter.kind = kind.clone();
+    /// Whoever waits at a place wants something else from now on.
+    pub fn wait_for(&mut self, place: usize, kind: &Rc<Kind>, settings: &Rc<Settings>) {
+        if let Some(waiter) = self.waiters.get_mut(place) {
+            waiter.kind = kind.clone();
+            if let Wants::Welcome(wanted) = &mut waiter.wants {
+                *wanted = settings.clone();
             }
         }
     }
@@ -263,12 +304,63 @@ impl Pool {
         self.kinds.get(kind)?.welcome.clone()
     }
 
-    /// Notes what a server of this kind reported.
+    /// Notes what a server of this kind reports, as it was started.
     pub fn learn(&mut self, kind: &Rc<Kind>, vars: &Rc<Vars>) {
         let state = self.state(kind);
         if state.welcome.as_ref() != Some(vars) {
             state.welcome = Some(vars.clone());
+            self.welcomes.rebase(kind, vars);
+            self.has_news = true;
         }
+    }
+
+    /// What all servers report, by lower-case name.
+    pub fn reported(&self) -> &BTreeSet<Vec<u8>> {
+        &self.reported
+    }
+
+    /// Notes what all servers report. Whether that changes what clients have to be asked anew.
+    pub fn all_report(&mut self, names: BTreeSet<Vec<u8>>) -> bool {
+        let changes = self.reported != names;
+        self.epoch += u32::from(changes);
+        self.reported = names;
+        changes
+    }
+
+    /// What a client with these settings is welcomed with, if that is known.
+    pub fn welcome_with(&mut self, kind: &Rc<Kind>, settings: &Rc<Settings>) -> Option<Rc<Vars>> {
+        if settings.is_empty() {
+            return self.welcome(kind);
+        }
+        match self.welcomes.get(kind, settings) {
+            Some(Known::Taken { vars, .. }) => Some(vars.clone()),
+            _ => None,
+        }
+    }
+
+    /// Takes those out of the queue who can be welcomed.
+    pub fn take_welcomed(&mut self) -> Vec<(Waiter, Rc<Vars>)> {
+        let mut welcomed = Vec::new();
+        for waiter in std::mem::take(&mut self.waiters) {
+            let vars = match &waiter.wants {
+                Wants::Welcome(settings) => self.welcome_with(&waiter.kind, settings),
+                Wants::Server => None,
+            };
+            match vars {
+                Some(vars) => welcomed.push((waiter, vars)),
+                None => self.waiters.push_back(waiter),
+            }
+        }
+        welcomed
+    }
+
+    /// Takes those out of the queue whose settings were refused.
+    pub fn dequeue_settings(&mut self, kind: &Rc<Kind>, settings: &Rc<Settings>) -> Vec<Waiter> {
+        let (of_set, others) = std::mem::take(&mut self.waiters)
+            .into_iter()
+            .partition(|waiter| waiter.kind == *kind && waiter.is_asking_for(settings));
+        self.waiters = others;
+        VecDeque::into(of_set)
     }
 
     /// The kind that was asked for last.
@@ -462,6 +554,18 @@ impl Pool {
         self.state(kind).coming += 1;
     }
 
+    /// An idle server is asked what it makes of settings.
+    pub fn asking(&mut self, server: ServerKey, kind: &Rc<Kind>, settings: &Rc<Settings>) {
+        self.checking(server, kind);
+        self.welcomes.note(kind, settings, Known::Asking);
+    }
+
+    /// A server is asked no more.
+    pub fn asking_ended(&mut self, kind: &Rc<Kind>, settings: &Rc<Settings>) {
+        self.check_ended(kind);
+        self.welcomes.give_up(kind, settings);
+    }
+
     /// A check is over, well or not.
     pub fn check_ended(&mut self, kind: &Rc<Kind>) {
         self.state(kind).coming -= 1;
@@ -535,6 +639,11 @@ impl Pool {
             self.name
         );
         for waiter in &self.waiters {
+            let Waiter { kind, wants, .. } = waiter;
+            if matches!(wants, Wants::Welcome(settings) if self.welcomes.is_asking(kind, settings))
+            {
+                continue; // it waits for the answer of a server, which it need not have
+            }
             let idle = self
                 .kinds
                 .get(&waiter.kind)
@@ -546,4 +655,13 @@ impl Pool {
             );
         }
     }
+}
+
+/// What servers are expected to report as long as none has been seen.
+fn expected(config: &PoolConfig) -> BTreeSet<Vec<u8>> {
+    let more = config.track_extra_parameters.iter().map(String::as_str);
+    let names = REPORTED.into_iter().chain(more);
+    names
+        .map(|name| name.to_ascii_lowercase().into_bytes())
+        .collect()
 }

@@ -9,7 +9,7 @@ pub mod prepared;
 mod recover;
 mod rewrite;
 mod skip;
-mod vars;
+pub mod vars;
 mod words;
 
 pub use expect::Expect;
@@ -18,7 +18,7 @@ use prepared::{Description, Named, With};
 use recover::{Failure, Passed, Recover};
 use rewrite::Edit;
 pub use skip::Skip;
-pub use vars::Vars;
+pub use vars::{Settings, Vars};
 pub use words::Seen;
 
 use std::rc::Rc;

@@ -24,6 +24,7 @@ mod memory;
 mod operations;
 mod roles;
 mod session;
+mod startup;
 mod statements;
 mod support_itself;
 mod vanishing;

@@ -44,6 +44,8 @@ pub struct Client {
     pub connection: Shared,
     user: String,
     parameters: Vec<(String, String)>,
+    /// It goes from server to server.
+    shares: bool,
     phase: Phase,
     ring: KeyRing,
     input: Vec<u8>,
@@ -96,6 +98,8 @@ pub struct Login {
     pub database: String,
     pub password: String,
     pub parameters: Vec<(String, String)>,
+    /// It goes from server to server.
+    pub shares: bool,
     pub ssl: bool,
 }
 
@@ -118,6 +122,7 @@ impl Client {
             connection,
             user: login.user.clone(),
             parameters: login.parameters.clone(),
+            shares: login.shares,
             phase: Phase::AwaitingSsl,
             ring: KeyRing::new(&mut |into| random.fill(into), None),
             input: Vec::new(),
@@ -160,6 +165,12 @@ impl Client {
             secret: Some(Stored::Plain(Secret::new(password.to_owned()))),
         };
         self.phase = Phase::Proving(Box::new(Some(Prove::begin(credentials))));
+    }
+
+    /// What a server of its own says to its startup parameters, if it does not take them.
+    pub fn refusal_due(&self) -> Option<End> {
+        let refusal = Session::start(0, &self.parameters).err()?;
+        Some(End::Told(format!("{} {}", refusal.code(), refusal.text())))
     }
 
     pub fn end(&self) -> Option<&End> {
@@ -422,7 +433,12 @@ impl Client {
             Phase::Welcomed { reported, cancel } if tag == b'Z' => {
                 let (mut reported, cancel) = (std::mem::take(reported), cancel.take());
                 let pid = cancel.as_ref().expect("a client is given a cancel key").0;
-                let session = Session::start(pid, &self.parameters).expect("known settings");
+                let start = if self.shares {
+                    Session::start_shared
+                } else {
+                    Session::start
+                };
+                let session = start(pid, &self.parameters).expect("known settings");
                 reported.sort();
                 let mut own: Vec<_> = session
                     .reported()

@@ -169,7 +169,7 @@ impl Planner<'_> {
             4 => format!("SET TimeZone = '{}'", self.tag()),
             5 => format!(
                 "SET DateStyle = '{}'",
-                self.random.pick(&["SQL", "ISO, MDY"])
+                self.random.pick(&["SQL", "ISO, MDY", "DMY"])
             ),
             6 => "RESET ALL".to_owned(),
             7..10 => format!("INSERT INTO t '{}'", self.tag()),

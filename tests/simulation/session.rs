@@ -114,25 +114,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with the given startup parameters; an unknown one is refused.
+    /// A session with the given startup parameters; an unknown one, or one with a wrong value, is refused.
     pub fn start(pid: u32, parameters: &[(String, String)]) -> Result<Session, Refusal> {
         let mut defaults: Settings = DEFAULTS
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
-        for (name, value) in parameters {
-            let known = defaults
-                .keys()
-                .find(|known| known.eq_ignore_ascii_case(name))
-                .cloned();
-            let Some(known) = known else {
-                let text = format!("unrecognized configuration parameter \"{name}\"");
-                return Err(Refusal {
-                    severity: aether::wire::refusal::Severity::Fatal,
-                    ..Refusal::error(b"42704", text)
-                });
-            };
-            defaults.insert(known, canonical(value));
+        for (name, value) in in_order(parameters) {
+            assign(&mut defaults, &name, &value).map_err(|refusal| Refusal {
+                severity: aether::wire::refusal::Severity::Fatal,
+                ..refusal
+            })?;
         }
         let reported = reported_of(&defaults);
         Ok(Session {
@@ -160,6 +152,23 @@ impl Session {
             schema: None,
             parsed: BTreeMap::new(),
             locked: BTreeSet::new(),
+        })
+    }
+
+    /// As [`Session::start`], for one that goes from server to server: what is reported is no startup parameter of those, so
+    /// RESET goes to what they were started with.
+    pub fn start_shared(pid: u32, parameters: &[(String, String)]) -> Result<Session, Refusal> {
+        let is_reported = |name: &str| {
+            REPORTED
+                .iter()
+                .any(|other| other.eq_ignore_ascii_case(name))
+        };
+        let mut left = in_order(parameters);
+        left.retain(|(name, _)| !is_reported(name));
+        let whole = Session::start(pid, parameters)?;
+        Ok(Session {
+            defaults: Session::start(pid, &left)?.defaults,
+            ..whole
         })
     }
 
@@ -632,7 +641,7 @@ impl Session {
                 .filter_map(|part| part.split('\'').next())
                 .collect();
             for pair in quoted.chunks(2) {
-                self.settings.insert(pair[0].to_owned(), canonical(pair[1]));
+                assign(&mut self.settings, pair[0], pair[1])?;
             }
             if described {
                 description(out);
@@ -671,7 +680,7 @@ impl Session {
                 "SHOW"
             }
             ["SET", name, ..] => {
-                self.settings.insert(name.to_owned(), canonical(&quoted));
+                assign(&mut self.settings, name, &quoted)?;
                 "SET"
             }
             ["RESET", "ALL"] => {
@@ -849,13 +858,55 @@ fn reported_of(settings: &Settings) -> Settings {
         .collect()
 }
 
-/// What a value is reported as: not always as it was given.
-fn canonical(value: &str) -> String {
-    match value {
-        "utf-8" => "UTF8".to_owned(),
-        "SQL" => "SQL, MDY".to_owned(),
-        other => other.to_owned(),
-    }
+/// Startup parameters in the order in which they are applied: those in `options` first.
+fn in_order(parameters: &[(String, String)]) -> Vec<(String, String)> {
+    let (options, others): (Vec<_>, Vec<_>) = parameters
+        .iter()
+        .cloned()
+        .partition(|(name, _)| name == "options");
+    let settings = options.iter().flat_map(|(_, text)| text.split("-c "));
+    let settings = settings.filter_map(|setting| setting.trim().split_once('='));
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    settings.chain(others).collect()
+}
+
+/// Sets a parameter, spelled as it is reported then: not always as it was given.
+fn assign(settings: &mut Settings, name: &str, value: &str) -> Result<(), Refusal> {
+    let known = settings
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let Some((known, now)) = known else {
+        if name == "role" {
+            settings.insert(name.to_owned(), value.to_owned());
+            return Ok(());
+        }
+        let text = format!("unrecognized configuration parameter \"{name}\"");
+        return Err(Refusal::error(b"42704", text));
+    };
+    let wrong = || {
+        let text = format!("invalid value for parameter \"{known}\": \"{value}\"");
+        Refusal::error(b"22023", text)
+    };
+    let value = match (&known[..], value) {
+        ("TimeZone", "nonsense") => return Err(wrong()),
+        ("client_encoding", "utf-8") => "UTF8".to_owned(),
+        // What is not said stays as it is, but for German.
+        ("DateStyle", value) => {
+            let (mut style, mut order) = now.split_once(", ").expect("both");
+            for word in value.split(", ") {
+                match word {
+                    "ISO" | "SQL" => style = word,
+                    "German" => (style, order) = (word, "DMY"),
+                    "MDY" | "DMY" => order = word,
+                    _ => return Err(wrong()),
+                }
+            }
+            format!("{style}, {order}")
+        }
+        (_, value) => value.to_owned(),
+    };
+    settings.insert(known.clone(), value);
+    Ok(())
 }
 
 fn returns_rows(sql: &str) -> bool {

@@ -77,7 +77,7 @@ impl Shape {
             min_idle: random.pick(&[0, 0, 1]),
             client_method: random.pick(&methods),
             server_method: random.pick(&methods),
-            sets: random.pick(&[1, 1, 2, 4]),
+            sets: random.pick(&[1, 1, 2, 4, 7]),
             hosts: random.pick(&[
                 "10.0.0.1",
                 "database.example",
@@ -402,11 +402,24 @@ impl World {
 
     fn client(&mut self, id: usize, session: usize, set: usize) -> Client {
         let connection = self.connect();
-        let sets: [&[(&str, &str)]; 4] = [
+        let sets: [&[(&str, &str)]; 7] = [
             &[],
             &[("application_name", "app"), ("client_encoding", "utf-8")],
             &[("search_path", "tenant"), ("DateStyle", "SQL")],
             &[("statement_timeout", "5")],
+            &[
+                ("timezone", "CET"),
+                (
+                    "options",
+                    "-c TimeZone=WET -c search_path=tenant -c DateStyle=German",
+                ),
+            ],
+            &[("DateStyle", "DMY"), ("TimeZone", "nonsense")],
+            &[
+                ("DateStyle", "DMY"),
+                ("application_name", "app"),
+                ("statement_timeout", "5"),
+            ],
         ];
         let parameters = sets[set]
             .iter()
@@ -417,6 +430,7 @@ impl World {
             database: "base".to_owned(),
             password: PASSWORD.to_owned(),
             parameters,
+            shares: self.shape.mode != "session",
             ssl: self.random.chance(50),
         };
         let scope = Scope {
@@ -481,7 +495,10 @@ impl World {
         self.gone.sessions += tally.sessions;
         self.gone.digest =
             (self.gone.digest.rotate_left(5) ^ tally.digest).wrapping_mul(0x0100_0000_01b3);
-        let well = end == End::Left;
+        // Told what a server of its own would have said.
+        let refused = person.client.refusal_due().as_ref() == Some(&end);
+        self.gone.sessions += u64::from(refused);
+        let well = end == End::Left || refused;
         assert!(
             well || self.excused,
             "client {at} has lost its session without a fault: {end:?}; {}",

@@ -13,12 +13,13 @@ use super::super::{
 use super::{Context, is_name};
 
 /// The keys.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 19] = [
     "dsn",
     "backend",
     "mode",
     "server_assignment",
     "max_prepared_statements",
+    "track_extra_parameters",
     "max_connections",
     "min_idle_connections",
     "max_idle_time",
@@ -81,6 +82,7 @@ impl Draft {
             backend: empty_backend(),
             mode: PoolMode::Session,
             max_prepared_statements: 200,
+            track_extra_parameters: Vec::new(),
             server_assignment: ServerAssignment::Login,
             max_connections: 20,
             min_idle_connections: 0,
@@ -136,6 +138,13 @@ impl Draft {
             .and_then(|field| field.word(&ASSIGNMENTS, problems))
         {
             self.pool.server_assignment = assignment;
+        }
+        if let Some(names) = section
+            .get("track_extra_parameters")
+            .and_then(|field| field.names_list(problems))
+        {
+            self.pool.track_extra_parameters =
+                names.into_iter().map(|(name, _)| name.to_owned()).collect();
         }
         self
     }
