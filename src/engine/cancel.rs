@@ -314,7 +314,10 @@ mod tests {
     fn ask(scene: &mut Scene) -> Shared {
         let asker = Shared::default();
         let mut packet = Vec::new();
-        frontend::cancel_request(&mut packet, 0x0707_0707, &[7; 4]);
+        let (_, client) = scene.engine.clients.iter().next().expect("the client");
+        let session = client.session.as_deref().expect("it is logged in");
+        let cancel = session.cancel.as_ref().expect("it was welcomed");
+        frontend::cancel_request(&mut packet, cancel.pid, &cancel.key);
         asker.borrow_mut().input.extend(packet);
         scene.arrive(&asker);
         scene.ready(&asker);

@@ -939,11 +939,11 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let clients =
             self.engine.client_count() == 0 && self.cancellers.is_empty() && self.console.is_none();
-        let servers = self
-            .engine
-            .servers()
-            .iter()
-            .all(|(_, server)| matches!(server.state(), ServerState::Idle));
+        let servers = self.engine.servers().iter().all(|(_, server)| {
+            // The late end of a refused copy may still have to be written.
+            let written = server.link().is_none_or(|link| link.held() == (0, 0));
+            matches!(server.state(), ServerState::Idle) && written
+        });
         let quiet = self.kernel.connections.iter().all(|(_, connection)| {
             let connection = connection.borrow();
             !connection.is_under_way() && !connection.has_edge()
