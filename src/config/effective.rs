@@ -81,6 +81,15 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
         "max_prepared_statements",
         &pool.max_prepared_statements.to_string(),
     );
+    page.line(
+        2,
+        "transaction_reset",
+        if pool.transaction_reset {
+            "true"
+        } else {
+            "false"
+        },
+    );
     page.line(2, "max_connections", &pool.max_connections.to_string());
     page.line(
         2,

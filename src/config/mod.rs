@@ -112,6 +112,9 @@ pub struct PoolConfig {
     /// Named prepared statements that one server holds for clients which share it; 0: names pass as they are. Counts in
     /// transaction and statement mode.
     pub max_prepared_statements: usize,
+    /// Whether what a client leaves in a session that it shares is undone before the next client gets it. Counts in
+    /// transaction and statement mode.
+    pub transaction_reset: bool,
     /// Most server connections, over all users; at least 1.
     pub max_connections: usize,
     /// Idle server connections kept ready.

@@ -644,6 +644,23 @@ impl Session {
                 self.written.push(quoted);
                 "INSERT 0 1"
             }
+            ["UNLISTEN", "*"] => {
+                self.listens.clear();
+                "UNLISTEN"
+            }
+            ["CLOSE", "ALL"] => "CLOSE CURSOR ALL",
+            ["DISCARD", "TEMP"] => {
+                self.temporary = false;
+                "DISCARD TEMP"
+            }
+            ["SELECT", "pg_catalog.pg_advisory_unlock_all()"] => {
+                self.locks.clear();
+                if described {
+                    description(out);
+                }
+                row(out, "", false);
+                "SELECT 1"
+            }
             ["LISTEN", channel] => {
                 self.listens.insert(channel.to_owned());
                 "LISTEN"

@@ -13,12 +13,13 @@ use super::super::{
 use super::{Context, is_name};
 
 /// The keys.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 19] = [
     "dsn",
     "backend",
     "mode",
     "server_assignment",
     "max_prepared_statements",
+    "transaction_reset",
     "max_connections",
     "min_idle_connections",
     "max_idle_time",
@@ -81,6 +82,7 @@ impl Draft {
             backend: empty_backend(),
             mode: PoolMode::Session,
             max_prepared_statements: 200,
+            transaction_reset: true,
             server_assignment: ServerAssignment::Login,
             max_connections: 20,
             min_idle_connections: 0,
@@ -130,6 +132,17 @@ impl Draft {
             .and_then(|field| field.word(&MODES, problems))
         {
             self.pool.mode = mode;
+        }
+        if let Some(field) = section.get("transaction_reset")
+            && let Some(reset) = field.flag(problems)
+        {
+            self.pool.transaction_reset = reset;
+            if !reset {
+                problems.warn(
+                    &field.place,
+                    "off: in transaction and statement mode, what one client sets in a session is met by the next",
+                );
+            }
         }
         if let Some(assignment) = section
             .get("server_assignment")
