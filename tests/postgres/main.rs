@@ -20,5 +20,6 @@ mod load;
 mod logins;
 mod memory;
 mod operations;
+mod relied_on;
 mod session;
 mod support_itself;
