@@ -537,6 +537,13 @@ fn the_view_of_statements(pool: &mut Pool) {
     assert_eq!(other.value(names).as_deref(), Some("1 of 1"));
 }
 
+/// What a client is told in a transaction in which somebody says something on the channel.
+fn notified(pool: &Pool, client: &mut Wire) -> Vec<Message> {
+    client.run("BEGIN");
+    pool.cluster.sql(&pool.scene.database, "NOTIFY news");
+    client.run("COMMIT")
+}
+
 fn listening(pool: &mut Pool) {
     let (mut client, mut next) = (pool.client(), pool.client());
     let heard = |answer: &[Message]| answer.iter().any(|message| message.kind == b'A');
@@ -549,8 +556,7 @@ fn listening(pool: &mut Pool) {
                 .as_deref(),
             Some("0")
         );
-        pool.cluster.sql(&pool.scene.database, "NOTIFY news");
-        assert!(!heard(&wire.run("SELECT pg_sleep(0.05)")));
+        assert!(!heard(&notified(pool, wire)));
     }
     // One that a function has brought about is seen by nobody: at least it is not heard of.
     let listens = "DO $$ BEGIN EXECUTE 'LIS' || 'TEN news'; END $$";
@@ -560,8 +566,7 @@ fn listening(pool: &mut Pool) {
             .as_deref(),
         Some("1")
     );
-    pool.cluster.sql(&pool.scene.database, "NOTIFY news");
-    assert!(!heard(&next.run("SELECT pg_sleep(0.05)")));
+    assert!(!heard(&notified(pool, &mut next)));
     // NOTIFY works.
     let mut direct = Wire::login(
         pool.cluster.port(),
@@ -702,13 +707,10 @@ fn without_the_reset_what_is_set_stays_but_for_the_role() {
     client.run("SET ROLE username");
     assert_eq!(next.value("SHOW work_mem").as_deref(), Some("7MB"));
     assert_eq!(next.value("SHOW role").as_deref(), Some("none"));
+    next.run("BEGIN");
     cluster.sql(&scene.database, "NOTIFY news");
-    let answer = next.run("SELECT pg_sleep(0.05)");
-    assert_eq!(
-        wire::kinds(&answer),
-        "TDCZ",
-        "a notification for somebody else"
-    );
+    let answer = wire::kinds(&next.run("COMMIT"));
+    assert_eq!(answer, "CZ", "a notification for somebody else");
 }
 
 /// A transaction that leaves nothing is not followed by anything.
