@@ -19,6 +19,7 @@ mod life_cycle;
 mod load;
 mod logins;
 mod memory;
+mod model;
 mod operations;
 mod relied_on;
 mod session;

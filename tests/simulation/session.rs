@@ -86,6 +86,8 @@ pub struct Session {
     rest: VecDeque<String>,
     /// A statement sleeps: in the extended protocol?
     sleeping: Option<bool>,
+    /// The statement of a portal that is run for one row at most: it is suspended behind it.
+    suspends: bool,
     /// What DISCARD ALL undoes...
     locks: BTreeSet<String>,
     listens: BTreeSet<String>,
@@ -136,6 +138,7 @@ impl Session {
             copy: None,
             rest: VecDeque::new(),
             sleeping: None,
+            suspends: false,
             locks: BTreeSet::new(),
             listens: BTreeSet::new(),
             temporary: false,
@@ -195,7 +198,6 @@ impl Session {
             _ if self.skipping => {}
             b'Q' => {
                 self.statements.remove("");
-                self.portals.remove("");
                 let text = take_cstr(body)
                     .map(|(text, _)| String::from_utf8_lossy(text).into_owned())
                     .unwrap_or_default();
@@ -244,14 +246,19 @@ impl Session {
     /// The sleeping statement is over.
     pub fn wake(&mut self, cancelled: bool, out: &mut Vec<u8>) -> Effect {
         let extended = self.sleeping.take().expect("it slept");
+        let suspends = std::mem::take(&mut self.suspends);
         let result = if cancelled {
             Err(Refusal::error(
                 b"57014",
                 "canceling statement due to user request",
             ))
         } else {
-            row(out, "", true);
-            backend::write_command_complete(out, "SELECT 1");
+            row(out, "");
+            if suspends {
+                message(out, b's', |_| {});
+            } else {
+                backend::write_command_complete(out, "SELECT 1");
+            }
             Ok(())
         };
         match (result, extended) {
@@ -273,6 +280,10 @@ impl Session {
     /// Runs what is left of a simple query.
     fn go_on(&mut self, alone: bool, out: &mut Vec<u8>) -> Effect {
         while let Some(sql) = self.rest.pop_front() {
+            // Only one that gets so far as to be run takes the place of the unnamed portal.
+            if !is_wrong(&sql) && (self.status != Status::Failed || ends_transaction(&sql)) {
+                self.portals.remove("");
+            }
             match self.run(&sql, alone, true, out) {
                 Ok(Flow::Next) => {}
                 Ok(Flow::Sleep(time)) => {
@@ -344,7 +355,10 @@ impl Session {
         refusal.write(out);
         match self.status {
             Status::Idle => self.roll_back(),
-            Status::Block => self.status = Status::Failed,
+            Status::Block => {
+                self.status = Status::Failed;
+                self.roll_back(); // at once, not with ROLLBACK
+            }
             Status::Failed => {}
         }
     }
@@ -354,9 +368,10 @@ impl Session {
             return Effect::Done;
         };
         let result = match tag {
-            b'd' if body == b"broken\n" => {
-                Err(Refusal::error(b"22P02", "invalid input syntax for COPY"))
-            }
+            b'd' if body == b"broken\n" => Err(Refusal::error(
+                b"22P04",
+                "extra data after last expected column",
+            )),
             b'd' => {
                 copy.lines
                     .push(String::from_utf8_lossy(body).trim_end().to_owned());
@@ -406,11 +421,11 @@ impl Session {
                 if name.is_empty() {
                     self.statements.remove(""); // also if the new one comes to nothing
                 }
+                if is_wrong(&sql) {
+                    return Err(Refusal::error(b"42601", "syntax error"));
+                }
                 if self.status == Status::Failed && !ends_transaction(&sql) {
                     return Err(aborted());
-                }
-                if sql.starts_with("SYNTAX") {
-                    return Err(Refusal::error(b"42601", "syntax error"));
                 }
                 if !name.is_empty() && self.statements.contains_key(&name) {
                     return Err(Refusal::error(
@@ -490,7 +505,7 @@ impl Session {
             let left = select.rows.saturating_sub(portal.sent);
             let now = if most > 0 && left >= most { most } else { left };
             self.begin();
-            (0..now).for_each(|_| row(out, &select.value(), false));
+            (0..now).for_each(|_| row(out, &select.value()));
             portal.sent += now;
             if most > 0 && left >= most {
                 message(out, b's', |_| {});
@@ -500,7 +515,17 @@ impl Session {
             self.portals.insert(name.to_owned(), portal);
             return Ok(Flow::Next);
         }
-        if std::mem::replace(&mut portal.over, true) {
+        let run_before = std::mem::replace(&mut portal.over, true);
+        if run_before && returns_rows(&portal.sql) {
+            let tag = if portal.sql.starts_with("SHOW") {
+                "SHOW"
+            } else {
+                "SELECT 0"
+            };
+            backend::write_command_complete(out, tag);
+            return Ok(Flow::Next);
+        }
+        if run_before && !portal.sql.is_empty() {
             return Err(Refusal::error(
                 b"55000",
                 format!("portal \"{name}\" cannot be run"),
@@ -512,7 +537,16 @@ impl Session {
             backend::write_empty_query(out);
             return Ok(Flow::Next);
         }
-        self.run(&sql, false, false, out)
+        let before = out.len();
+        self.suspends = most == 1 && returns_rows(&sql);
+        let flow = self.run(&sql, false, false, out);
+        if !matches!(flow, Ok(Flow::Sleep(_))) && std::mem::take(&mut self.suspends) && flow.is_ok()
+        {
+            // Its one row came, and there may be more.
+            out.truncate(before + end_of_row(&out[before..]));
+            message(out, b's', |_| {});
+        }
+        flow
     }
 
     fn statement(&self, name: &str) -> Result<String, Refusal> {
@@ -544,6 +578,9 @@ impl Session {
         described: bool,
         out: &mut Vec<u8>,
     ) -> Result<Flow, Refusal> {
+        if is_wrong(sql) {
+            return Err(Refusal::error(b"42601", "syntax error"));
+        }
         if self.status == Status::Failed && !ends_transaction(sql) {
             return Err(aborted());
         }
@@ -554,7 +591,7 @@ impl Session {
             if described {
                 description(out);
             }
-            (0..select.rows).for_each(|_| row(out, &select.value(), false));
+            (0..select.rows).for_each(|_| row(out, &select.value()));
             backend::write_command_complete(out, &format!("SELECT {}", select.rows));
             return Ok(Flow::Next);
         }
@@ -570,7 +607,7 @@ impl Session {
             if described {
                 description(out);
             }
-            row(out, "", false);
+            row(out, "");
             backend::write_command_complete(out, "SELECT 1");
             return Ok(Flow::Next);
         }
@@ -582,6 +619,9 @@ impl Session {
                 return Ok(Flow::Sleep(time.parse().unwrap_or(0)));
             }
             ["SELECT", "error", ..] => {
+                if described {
+                    description(out);
+                }
                 return Err(Refusal::error(
                     b"22P02",
                     format!("invalid input: \"{quoted}\""),
@@ -600,7 +640,7 @@ impl Session {
                 if described {
                     description(out);
                 }
-                row(out, &value, false);
+                row(out, &value);
                 "SHOW"
             }
             ["SET", name, ..] => {
@@ -631,11 +671,17 @@ impl Session {
                 "ROLLBACK"
             }
             ["COMMIT"] => {
+                if self.status == Status::Idle {
+                    notice(out, "there is no transaction in progress", None);
+                }
                 self.status = Status::Idle;
                 self.commit(out);
                 "COMMIT"
             }
             ["ROLLBACK"] => {
+                if self.status == Status::Idle {
+                    notice(out, "there is no transaction in progress", None);
+                }
                 self.status = Status::Idle;
                 self.roll_back();
                 "ROLLBACK"
@@ -658,7 +704,7 @@ impl Session {
                 if described {
                     description(out);
                 }
-                row(out, "", false);
+                row(out, "");
                 "SELECT 1"
             }
             ["LISTEN", channel] => {
@@ -674,7 +720,7 @@ impl Session {
                 if described {
                     description(out);
                 }
-                row(out, "", false);
+                row(out, "");
                 "SELECT 1"
             }
             ["CREATE", "TEMP", ..] => {
@@ -719,14 +765,15 @@ impl Session {
                 "DISCARD ALL"
             }
             ["COPY", _, "FROM", "STDIN"] => {
-                message(out, b'G', |b| b.extend_from_slice(&[0, 0, 0]));
+                message(out, b'G', |b| b.extend_from_slice(&[0, 0, 1, 0, 0]));
                 return Ok(Flow::CopyIn);
             }
             ["COPY", rows, "TO", "STDOUT", ..] => {
-                message(out, b'H', |b| b.extend_from_slice(&[0, 0, 0]));
+                message(out, b'H', |b| b.extend_from_slice(&[0, 0, 1, 0, 0]));
                 let rows: u32 = rows.parse().unwrap_or(0);
+                let line = format!("{quoted}\n");
                 (0..rows)
-                    .for_each(|_| message(out, b'd', |b| b.extend_from_slice(quoted.as_bytes())));
+                    .for_each(|_| message(out, b'd', |b| b.extend_from_slice(line.as_bytes())));
                 message(out, b'c', |_| {});
                 backend::write_command_complete(out, &format!("COPY {rows}"));
                 return Ok(Flow::Next);
@@ -785,6 +832,12 @@ impl Strings<'_> {
     }
 }
 
+/// Where the first message of these ends.
+fn end_of_row(messages: &[u8]) -> usize {
+    let length: [u8; 4] = messages[1..5].try_into().expect("a message");
+    1 + u32::from_be_bytes(length) as usize
+}
+
 fn reported_of(settings: &Settings) -> Settings {
     settings
         .iter()
@@ -800,6 +853,11 @@ fn canonical(value: &str) -> String {
         "SQL" => "SQL, MDY".to_owned(),
         other => other.to_owned(),
     }
+}
+
+/// What the parser refuses, whatever the state of the transaction.
+fn is_wrong(sql: &str) -> bool {
+    sql.starts_with("SYNTAX") || sql.starts_with("nonsense")
 }
 
 fn returns_rows(sql: &str) -> bool {
@@ -821,14 +879,10 @@ fn description(out: &mut Vec<u8>) {
     backend::write_row_description(out, [("value", backend::TEXT)].into_iter());
 }
 
-fn row(out: &mut Vec<u8>, value: &str, null: bool) {
+fn row(out: &mut Vec<u8>, value: &str) {
     message(out, b'D', |b| {
         b.extend_from_slice(&[0, 1]);
-        if null {
-            b.extend_from_slice(&(-1i32).to_be_bytes());
-        } else {
-            b.extend_from_slice(&(value.len() as u32).to_be_bytes());
-            b.extend_from_slice(value.as_bytes());
-        }
+        b.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        b.extend_from_slice(value.as_bytes());
     });
 }
