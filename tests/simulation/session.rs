@@ -424,7 +424,9 @@ impl Session {
                 if is_wrong(&sql) {
                     return Err(Refusal::error(b"42601", "syntax error"));
                 }
-                if self.status == Status::Failed && !ends_transaction(&sql) {
+                // An empty one is nothing that could be refused.
+                let refused = !sql.is_empty() && !ends_transaction(&sql);
+                if self.status == Status::Failed && refused {
                     return Err(aborted());
                 }
                 if !name.is_empty() && self.statements.contains_key(&name) {
