@@ -86,6 +86,15 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
         "track_extra_parameters",
         &list(pool.track_extra_parameters.iter().cloned()),
     );
+    page.line(
+        2,
+        "transaction_reset",
+        if pool.transaction_reset {
+            "true"
+        } else {
+            "false"
+        },
+    );
     page.line(2, "max_connections", &pool.max_connections.to_string());
     page.line(
         2,

@@ -114,6 +114,9 @@ pub struct PoolConfig {
     pub max_prepared_statements: usize,
     /// Names of parameters that servers report beside the usual ones.
     pub track_extra_parameters: Vec<String>,
+    /// Whether what a client leaves in a session that it shares is undone before the next client gets it. Counts in
+    /// transaction and statement mode.
+    pub transaction_reset: bool,
     /// Most server connections, over all users; at least 1.
     pub max_connections: usize,
     /// Idle server connections kept ready.

@@ -97,6 +97,8 @@ impl Engine {
             Some("it sent an answer that nothing explains")
         } else if !server.shared && !server.relay.is_reusable() {
             Some("client left something behind that DISCARD ALL does not remove")
+        } else if server.shared && self.must_not_be_shared(server) {
+            Some("client left something behind that no query undoes")
         } else if server.kind.is_replication() {
             Some("replication connections serve one session")
         } else if server.recycle || removed {
@@ -113,6 +115,13 @@ impl Engine {
             None if server.cancels > 0 => self.enter_server(key, ServerState::Held),
             None => self.reset(key, host),
         }
+    }
+
+    /// Whether the last client of a shared server has left there what the next one must not meet.
+    fn must_not_be_shared(&self, server: &super::Server) -> bool {
+        let pool = self.pools.get(server.pool);
+        server.relay.seen().cannot_be_undone()
+            && pool.is_none_or(|pool| pool.config.transaction_reset)
     }
 
     /// Takes what a server still says to a client that has gone, until it has come to rest.

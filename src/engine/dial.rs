@@ -9,11 +9,11 @@ use super::{
     Why,
 };
 use crate::auth::{Credentials, SaltedPassword};
-use crate::config::{Backend, HostPort, Stored};
+use crate::config::{Backend, HostPort, PoolConfig, Stored};
 use crate::limits;
 use crate::pool::Kind;
-use crate::relay::Vars;
 use crate::relay::prepared::Slot;
+use crate::relay::{Relay, Vars, traces};
 use crate::reset::Outcome;
 use crate::startup::{Login, Step, Welcome};
 use crate::tune::Verdict;
@@ -547,15 +547,16 @@ impl Engine {
         if !relay.is_touched() {
             return self.put_idle(key);
         }
-        let query = if server.shared {
-            let changed = relay.seen().changes_role() || !server.is_itself();
-            let reset = changed || relay.is_unsure();
-            reset.then_some(RESET_ROLE)
-        } else {
-            pool.config.reset_query.as_deref()
+        let shared = server.shared.then(|| undoing(&relay, server, &pool.config));
+        let query = match &shared {
+            Some(sql) => Some(sql.join("; ")).filter(|sql| !sql.is_empty()),
+            None => pool.config.reset_query.clone(),
         };
+        if shared.is_some_and(|sql| sql.contains(&traces::DEALLOCATE_ALL)) {
+            server.statements.clear();
+        }
         let mut out = Vec::new();
-        match crate::reset::Reset::release(relay.status(), query, &mut out) {
+        match crate::reset::Reset::release(relay.status(), query.as_deref(), &mut out) {
             None if relay.is_unsure() => self.close_server(
                 key,
                 "client left a COPY that failed, and no reset query tells what is answered",
@@ -574,8 +575,17 @@ impl Engine {
     }
 }
 
-/// What a client that shares its servers must never leave to the next.
-const RESET_ROLE: &str = "RESET SESSION AUTHORIZATION; RESET ROLE";
+/// What is run on a shared server before it goes to the next client.
+fn undoing(relay: &Relay, server: &Server, config: &PoolConfig) -> Vec<&'static str> {
+    let mut sql = traces::undoing(relay.seen(), relay.ran(), config.transaction_reset);
+    if !server.is_itself() && !sql.contains(&traces::RESET_ROLE) {
+        sql.insert(0, traces::RESET_ROLE);
+    }
+    if sql.is_empty() && relay.is_unsure() {
+        sql.push(traces::RESET_ROLE); // its answer shows that nothing else comes
+    }
+    sql
+}
 
 /// As whom we log in.
 fn credentials(

@@ -9,6 +9,7 @@ pub mod prepared;
 mod recover;
 mod rewrite;
 mod skip;
+pub mod traces;
 pub mod vars;
 mod words;
 
@@ -27,6 +28,7 @@ use crate::limits;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{self, BadLength, HEADER_LEN, Header, cstr, printable, take_cstr};
 use crate::wire::refusal::{self, Blame, Refusal};
+use traces::Ran;
 use words::Words;
 
 /// What one end's bytes may do.
@@ -72,6 +74,8 @@ pub struct Relay {
     words: Words,
     /// What was seen in them.
     seen: Seen,
+    /// What the server says it has run, if the client shares it.
+    ran: Ran,
     /// Whether the client has sent anything at all.
     touched: bool,
     /// The server has said that it ends the connection: nothing more comes, and nothing is answered in its place.
@@ -135,6 +139,7 @@ impl Default for Relay {
             status: TransactionStatus::Idle,
             words: Words::default(),
             seen: Seen::default(),
+            ran: Ran::default(),
             touched: false,
             surplus: false,
             ended: false,
@@ -333,14 +338,16 @@ impl Relay {
                 Ok(None) => break Then::More,
                 Err(refusal) => break Then::Refuse(refusal),
                 Ok(Some((count, goes))) => {
-                    self.notice_discard(rest, with);
+                    if goes == Goes::Down {
+                        self.notice_tag(rest, with);
+                    }
                     self.notice_types(rest, with);
                     let asked_for = rest.first().is_some_and(|tag| !b"NSA".contains(tag));
                     if goes == Goes::Down && asked_for && outdated.is_none() {
                         self.recover.answered();
                     }
                     let mut waits = false;
-                    if goes == Goes::Nowhere {
+                    if goes == Goes::Nowhere || self.is_unasked(rest) {
                         self.swallowed = true;
                         edit.skip(at, at + count);
                     } else if let Some(told) = told {
@@ -589,18 +596,25 @@ impl Relay {
         }
     }
 
-    /// SQL that ends all prepared statements of the session ends those of the client, and those that the server held.
-    fn notice_discard(&mut self, rest: &[u8], with: &mut With<'_>) {
-        let Some((b'C', tag)) = rest
-            .split_first()
-            .map(|(tag, after)| (*tag, after.get(4..).unwrap_or_default()))
-        else {
+    /// Notes what was run. SQL that ends all prepared statements of the session ends those of the client, and those that the
+    /// server held.
+    fn notice_tag(&mut self, rest: &[u8], with: &mut With<'_>) {
+        let Some(text) = rest.strip_prefix(b"C").and_then(|rest| rest.get(4..)) else {
             return;
         };
-        if tag.starts_with(b"DISCARD ALL\0") || tag.starts_with(b"DEALLOCATE ALL\0") {
+        let start = text.iter().take(limits::TAG_WITHIN);
+        let length = start.take_while(|&&byte| byte != 0).count();
+        let tag = text.get(..length).unwrap_or_default();
+        self.ran.note(tag);
+        if tag == b"DISCARD ALL" || tag == b"DEALLOCATE ALL" {
             with.client.clear();
             with.server.clear();
         }
+    }
+
+    /// A notification that the client has not asked for while it held this server: somebody else has.
+    fn is_unasked(&self, rest: &[u8]) -> bool {
+        rest.first() == Some(&b'A') && !traces::listens(self.seen, self.ran)
     }
 
     /// Answers that are due and made here: what no server was asked. To be sent when the server is between two messages.
@@ -809,6 +823,11 @@ impl Relay {
     /// What the client's query texts spoke of.
     pub fn seen(&self) -> Seen {
         self.seen
+    }
+
+    /// What the server says it has run; known only if it is shared.
+    pub fn ran(&self) -> Ran {
+        self.ran
     }
 
     /// Counts since the last call.

@@ -633,7 +633,10 @@ impl Relay {
         }
         self.unnamed_is_sure = true;
         match &with.client.unnamed {
-            Unnamed::Kept(statement) if !with.server.slot_holds(statement) => {
+            Unnamed::Kept(statement) if with.server.slot_holds(statement) => {
+                self.seen.insert(statement.seen());
+            }
+            Unnamed::Kept(statement) => {
                 let statement = statement.clone();
                 self.seen.insert(statement.seen());
                 edit.insert(at, |out| {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::random::Random;
-use crate::session::{DDL, LIVE};
+use super::session::{DDL, LIVE};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -166,7 +166,10 @@ impl Planner<'_> {
                 let name = self.random.pick(&["TimeZone", "search_path", "role"]);
                 format!("SET {name} = '{}'", self.tag())
             }
-            4 => format!("SET TimeZone = '{}'", self.tag()),
+            4 => {
+                let name = self.random.pick(&["TimeZone", "search_path"]);
+                format!("SET {name} = '{}'", self.tag())
+            }
             5 => format!(
                 "SET DateStyle = '{}'",
                 self.random.pick(&["SQL", "ISO, MDY", "DMY"])
@@ -175,8 +178,8 @@ impl Planner<'_> {
             7..10 => format!("INSERT INTO t '{}'", self.tag()),
             10 if alone => format!("LISTEN {}", self.random.pick(&["here", "there"])),
             11 if self.scope.pids => format!("NOTIFY {}", self.random.pick(&["here", "there"])),
-            12 if alone => format!("SELECT pg_advisory_lock {}", self.random.below(9)),
-            13 if self.scope.leftovers && alone => "CREATE TEMP TABLE x".to_owned(),
+            12 => format!("SELECT pg_advisory_lock {}", self.random.below(9)),
+            13 if self.scope.leftovers || !alone => "CREATE TEMP TABLE x".to_owned(),
             14 if self.scope.leftovers && alone => "LOAD library".to_owned(),
             15 => String::new(),
             16 => format!("{}; {}; SHOW TimeZone", self.select(), self.select()),

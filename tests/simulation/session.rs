@@ -92,6 +92,8 @@ pub struct Session {
     rest: VecDeque<String>,
     /// A statement sleeps: in the extended protocol?
     sleeping: Option<bool>,
+    /// The statement of a portal that is run for one row at most: it is suspended behind it.
+    suspends: bool,
     /// What DISCARD ALL undoes...
     locks: BTreeSet<String>,
     listens: BTreeSet<String>,
@@ -140,6 +142,7 @@ impl Session {
             copy: None,
             rest: VecDeque::new(),
             sleeping: None,
+            suspends: false,
             locks: BTreeSet::new(),
             listens: BTreeSet::new(),
             temporary: false,
@@ -241,7 +244,6 @@ impl Session {
             _ if self.skipping => {}
             b'Q' => {
                 self.statements.remove("");
-                self.portals.remove("");
                 let text = take_cstr(body)
                     .map(|(text, _)| String::from_utf8_lossy(text).into_owned())
                     .unwrap_or_default();
@@ -290,14 +292,19 @@ impl Session {
     /// The sleeping statement is over.
     pub fn wake(&mut self, cancelled: bool, out: &mut Vec<u8>) -> Effect {
         let extended = self.sleeping.take().expect("it slept");
+        let suspends = std::mem::take(&mut self.suspends);
         let result = if cancelled {
             Err(Refusal::error(
                 b"57014",
                 "canceling statement due to user request",
             ))
         } else {
-            row(out, "", true);
-            backend::write_command_complete(out, "SELECT 1");
+            row(out, "");
+            if suspends {
+                message(out, b's', |_| {});
+            } else {
+                backend::write_command_complete(out, "SELECT 1");
+            }
             Ok(())
         };
         match (result, extended) {
@@ -319,6 +326,10 @@ impl Session {
     /// Runs what is left of a simple query.
     fn go_on(&mut self, alone: bool, out: &mut Vec<u8>) -> Effect {
         while let Some(sql) = self.rest.pop_front() {
+            // Only one that gets so far as to be run takes the place of the unnamed portal.
+            if !is_wrong(&sql) && (self.status != Status::Failed || ends_transaction(&sql)) {
+                self.portals.remove("");
+            }
             match self.run(&sql, alone, true, out) {
                 Ok(Flow::Next) => {}
                 Ok(Flow::Sleep(time)) => {
@@ -399,7 +410,10 @@ impl Session {
         }
         match self.status {
             Status::Idle => self.roll_back(),
-            Status::Block => self.status = Status::Failed,
+            Status::Block => {
+                self.status = Status::Failed;
+                self.roll_back(); // at once, not with ROLLBACK
+            }
             Status::Failed => {}
         }
     }
@@ -409,9 +423,10 @@ impl Session {
             return Effect::Done;
         };
         let result = match tag {
-            b'd' if body == b"broken\n" => {
-                Err(Refusal::error(b"22P02", "invalid input syntax for COPY"))
-            }
+            b'd' if body == b"broken\n" => Err(Refusal::error(
+                b"22P04",
+                "extra data after last expected column",
+            )),
             b'd' => {
                 copy.lines
                     .push(String::from_utf8_lossy(body).trim_end().to_owned());
@@ -461,11 +476,13 @@ impl Session {
                 if name.is_empty() {
                     self.statements.remove(""); // also if the new one comes to nothing
                 }
-                if self.status == Status::Failed && !ends_transaction(&sql) {
-                    return Err(aborted());
-                }
-                if sql.starts_with("SYNTAX") {
+                if is_wrong(&sql) {
                     return Err(Refusal::error(b"42601", "syntax error"));
+                }
+                // An empty one is nothing that could be refused.
+                let refused = !sql.is_empty() && !ends_transaction(&sql);
+                if self.status == Status::Failed && refused {
+                    return Err(aborted());
                 }
                 if !name.is_empty() && self.statements.contains_key(&name) {
                     return Err(Refusal::error(
@@ -550,7 +567,7 @@ impl Session {
             let left = select.rows.saturating_sub(portal.sent);
             let now = if most > 0 && left >= most { most } else { left };
             self.begin();
-            (0..now).for_each(|_| row(out, &select.value(), false));
+            (0..now).for_each(|_| row(out, &select.value()));
             portal.sent += now;
             if most > 0 && left >= most {
                 message(out, b's', |_| {});
@@ -560,7 +577,17 @@ impl Session {
             self.portals.insert(name.to_owned(), portal);
             return Ok(Flow::Next);
         }
-        if std::mem::replace(&mut portal.over, true) {
+        let run_before = std::mem::replace(&mut portal.over, true);
+        if run_before && returns_rows(&portal.sql) {
+            let tag = if portal.sql.starts_with("SHOW") {
+                "SHOW"
+            } else {
+                "SELECT 0"
+            };
+            backend::write_command_complete(out, tag);
+            return Ok(Flow::Next);
+        }
+        if run_before && !portal.sql.is_empty() {
             return Err(Refusal::error(
                 b"55000",
                 format!("portal \"{name}\" cannot be run"),
@@ -572,7 +599,16 @@ impl Session {
             backend::write_empty_query(out);
             return Ok(Flow::Next);
         }
-        self.run(&sql, false, false, out)
+        let before = out.len();
+        self.suspends = most == 1 && returns_rows(&sql);
+        let flow = self.run(&sql, false, false, out);
+        if !matches!(flow, Ok(Flow::Sleep(_))) && std::mem::take(&mut self.suspends) && flow.is_ok()
+        {
+            // Its one row came, and there may be more.
+            out.truncate(before + end_of_row(&out[before..]));
+            message(out, b's', |_| {});
+        }
+        flow
     }
 
     fn statement(&self, name: &str) -> Result<String, Refusal> {
@@ -620,6 +656,9 @@ impl Session {
         described: bool,
         out: &mut Vec<u8>,
     ) -> Result<Flow, Refusal> {
+        if is_wrong(sql) {
+            return Err(Refusal::error(b"42601", "syntax error"));
+        }
         if self.status == Status::Failed && !ends_transaction(sql) {
             return Err(aborted());
         }
@@ -630,7 +669,7 @@ impl Session {
             if described {
                 description(out);
             }
-            (0..select.rows).for_each(|_| row(out, &select.value(), false));
+            (0..select.rows).for_each(|_| row(out, &select.value()));
             backend::write_command_complete(out, &format!("SELECT {}", select.rows));
             return Ok(Flow::Next);
         }
@@ -646,7 +685,7 @@ impl Session {
             if described {
                 description(out);
             }
-            row(out, "", false);
+            row(out, "");
             backend::write_command_complete(out, "SELECT 1");
             return Ok(Flow::Next);
         }
@@ -658,6 +697,9 @@ impl Session {
                 return Ok(Flow::Sleep(time.parse().unwrap_or(0)));
             }
             ["SELECT", "error", ..] => {
+                if described {
+                    description(out);
+                }
                 return Err(Refusal::error(
                     b"22P02",
                     format!("invalid input: \"{quoted}\""),
@@ -676,7 +718,7 @@ impl Session {
                 if described {
                     description(out);
                 }
-                row(out, &value, false);
+                row(out, &value);
                 "SHOW"
             }
             ["SET", name, ..] => {
@@ -707,11 +749,17 @@ impl Session {
                 "ROLLBACK"
             }
             ["COMMIT"] => {
+                if self.status == Status::Idle {
+                    notice(out, "there is no transaction in progress", None);
+                }
                 self.status = Status::Idle;
                 self.commit(out);
                 "COMMIT"
             }
             ["ROLLBACK"] => {
+                if self.status == Status::Idle {
+                    notice(out, "there is no transaction in progress", None);
+                }
                 self.status = Status::Idle;
                 self.roll_back();
                 "ROLLBACK"
@@ -719,6 +767,23 @@ impl Session {
             ["INSERT", ..] => {
                 self.written.push(quoted);
                 "INSERT 0 1"
+            }
+            ["UNLISTEN", "*"] => {
+                self.listens.clear();
+                "UNLISTEN"
+            }
+            ["CLOSE", "ALL"] => "CLOSE CURSOR ALL",
+            ["DISCARD", "TEMP"] => {
+                self.temporary = false;
+                "DISCARD TEMP"
+            }
+            ["SELECT", "pg_catalog.pg_advisory_unlock_all()"] => {
+                self.locks.clear();
+                if described {
+                    description(out);
+                }
+                row(out, "");
+                "SELECT 1"
             }
             ["LISTEN", channel] => {
                 self.listens.insert(channel.to_owned());
@@ -733,7 +798,7 @@ impl Session {
                 if described {
                     description(out);
                 }
-                row(out, "", false);
+                row(out, "");
                 "SELECT 1"
             }
             ["CREATE", "TEMP", ..] => {
@@ -784,14 +849,15 @@ impl Session {
                 "DISCARD ALL"
             }
             ["COPY", _, "FROM", "STDIN"] => {
-                message(out, b'G', |b| b.extend_from_slice(&[0, 0, 0]));
+                message(out, b'G', |b| b.extend_from_slice(&[0, 0, 1, 0, 0]));
                 return Ok(Flow::CopyIn);
             }
             ["COPY", rows, "TO", "STDOUT", ..] => {
-                message(out, b'H', |b| b.extend_from_slice(&[0, 0, 0]));
+                message(out, b'H', |b| b.extend_from_slice(&[0, 0, 1, 0, 0]));
                 let rows: u32 = rows.parse().unwrap_or(0);
+                let line = format!("{quoted}\n");
                 (0..rows)
-                    .for_each(|_| message(out, b'd', |b| b.extend_from_slice(quoted.as_bytes())));
+                    .for_each(|_| message(out, b'd', |b| b.extend_from_slice(line.as_bytes())));
                 message(out, b'c', |_| {});
                 backend::write_command_complete(out, &format!("COPY {rows}"));
                 return Ok(Flow::Next);
@@ -848,6 +914,12 @@ impl Strings<'_> {
         self.0 = rest;
         String::from_utf8_lossy(text).into_owned()
     }
+}
+
+/// Where the first message of these ends.
+fn end_of_row(messages: &[u8]) -> usize {
+    let length: [u8; 4] = messages[1..5].try_into().expect("a message");
+    1 + u32::from_be_bytes(length) as usize
 }
 
 fn reported_of(settings: &Settings) -> Settings {
@@ -909,6 +981,11 @@ fn assign(settings: &mut Settings, name: &str, value: &str) -> Result<(), Refusa
     Ok(())
 }
 
+/// What the parser refuses, whatever the state of the transaction.
+fn is_wrong(sql: &str) -> bool {
+    sql.starts_with("SYNTAX") || sql.starts_with("nonsense")
+}
+
 fn returns_rows(sql: &str) -> bool {
     sql.starts_with("SELECT") || sql.starts_with("SHOW")
 }
@@ -928,14 +1005,10 @@ fn description(out: &mut Vec<u8>) {
     backend::write_row_description(out, [("value", backend::TEXT)].into_iter());
 }
 
-fn row(out: &mut Vec<u8>, value: &str, null: bool) {
+fn row(out: &mut Vec<u8>, value: &str) {
     message(out, b'D', |b| {
         b.extend_from_slice(&[0, 1]);
-        if null {
-            b.extend_from_slice(&(-1i32).to_be_bytes());
-        } else {
-            b.extend_from_slice(&(value.len() as u32).to_be_bytes());
-            b.extend_from_slice(value.as_bytes());
-        }
+        b.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        b.extend_from_slice(value.as_bytes());
     });
 }

@@ -13,13 +13,14 @@ use super::super::{
 use super::{Context, is_name};
 
 /// The keys.
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 20] = [
     "dsn",
     "backend",
     "mode",
     "server_assignment",
     "max_prepared_statements",
     "track_extra_parameters",
+    "transaction_reset",
     "max_connections",
     "min_idle_connections",
     "max_idle_time",
@@ -83,6 +84,7 @@ impl Draft {
             mode: PoolMode::Session,
             max_prepared_statements: 200,
             track_extra_parameters: Vec::new(),
+            transaction_reset: true,
             server_assignment: ServerAssignment::Login,
             max_connections: 20,
             min_idle_connections: 0,
@@ -132,6 +134,17 @@ impl Draft {
             .and_then(|field| field.word(&MODES, problems))
         {
             self.pool.mode = mode;
+        }
+        if let Some(field) = section.get("transaction_reset")
+            && let Some(reset) = field.flag(problems)
+        {
+            self.pool.transaction_reset = reset;
+            if !reset {
+                problems.warn(
+                    &field.place,
+                    "off: in transaction and statement mode, what one client sets in a session is met by the next",
+                );
+            }
         }
         if let Some(assignment) = section
             .get("server_assignment")
