@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use crate::random::Random;
 use super::session::{DDL, LIVE};
+use crate::random::Random;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
