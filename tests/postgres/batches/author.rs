@@ -290,6 +290,7 @@ impl<'a> Author<'a> {
         Some(match (binary, self.random.below(40)) {
             (false, 0) => b"no number".to_vec(),
             (true, 0) => vec![0, 0, 1],
+            (true, 1) => vec![0, 0, 0, 0, 1],
             (false, _) => number.to_string().into_bytes(),
             (true, _) => number.to_be_bytes().to_vec(),
         })
