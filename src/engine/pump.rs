@@ -156,6 +156,7 @@ impl Pair<'_> {
                 let mut with = With {
                     client: &mut session.statements,
                     server: &mut self.server.statements,
+                    vars: Some(&self.server.vars),
                     library: self.library,
                     max: self.max_prepared,
                 };
@@ -214,6 +215,7 @@ impl Pair<'_> {
                 let mut with = With {
                     client: &mut session.statements,
                     server: &mut self.server.statements,
+                    vars: None,
                     library: self.library,
                     max: self.max_prepared,
                 };

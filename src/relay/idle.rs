@@ -71,7 +71,7 @@ mod tests {
         for name in [b"a", b"b"] {
             let named = Named {
                 name: (*name).into(),
-                statement: library.named(b"select 1", b"\0\0").expect("room"),
+                statement: library.named(b"select 1", b"\0\0", b"").expect("room"),
                 described: Described::default(),
             };
             statements.set(name, Some(Rc::new(named)));

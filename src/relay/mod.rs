@@ -539,7 +539,9 @@ impl Relay {
 
     /// Whether the client may be read, as far as the number of owed answers goes.
     pub fn has_room(&self) -> bool {
-        let waits = self.expect.status_is_open() || self.waits_for_discard();
+        let waits = self.expect.status_is_open()
+            || self.expect.is_query_of_ours()
+            || self.waits_for_discard();
         let stalled = self.stalled && waits;
         !stalled && !self.expect.is_full()
     }
