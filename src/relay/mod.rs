@@ -523,7 +523,9 @@ impl Relay {
             return;
         };
         let statement = &named.statement;
-        if let Some(new) = with.library.named(statement.text(), statement.types())
+        if let Some(new) =
+            with.library
+                .named(statement.text(), statement.types(), statement.encoding())
             && let Some(old) = with.client.get(&named.name)
         {
             let renewed = Rc::new(old.renewed(new));
@@ -808,7 +810,8 @@ impl Relay {
 
     /// Whether the client may be read, as far as the number of owed answers goes.
     pub fn has_room(&self) -> bool {
-        let waits = self.waits_for_ready() || self.waits_for_discard();
+        let waits =
+            self.waits_for_ready() || self.expect.is_query_of_ours() || self.waits_for_discard();
         let stalled = self.stalled && waits;
         !stalled && !self.expect.is_full()
     }

@@ -31,6 +31,8 @@ pub struct Classes {
     pub prepare: bool,
     /// LISTEN, WITH HOLD, temporary tables, advisory locks, settings that are not reported.
     pub session: bool,
+    /// Another client_encoding under prepared statements whose texts are not ASCII.
+    pub recoding: bool,
     /// ALTER TABLE under prepared statements.
     pub ddl: bool,
 }
@@ -48,6 +50,7 @@ impl Classes {
             discard_all: true,
             prepare: session,
             session,
+            recoding: session,
             ddl: false,
         }
     }
@@ -91,6 +94,9 @@ pub struct Author<'a> {
     known: BTreeMap<String, Statement>,
     /// Whether a block is open if all went well.
     open: bool,
+    /// Whether client_encoding may change, and texts that are not ASCII may be prepared.
+    recodes: bool,
+    says_more: bool,
     fresh: u32,
 }
 
@@ -111,8 +117,14 @@ impl<'a> Author<'a> {
             favourites: Vec::new(),
             known: BTreeMap::new(),
             open: false,
+            recodes: true,
+            says_more: true,
             fresh: 1_000,
         };
+        if !classes.recoding {
+            author.recodes = author.random.chance(50);
+            author.says_more = !author.recodes;
+        }
         for _ in 0..4 {
             let favourite = author.statement();
             author.favourites.push(favourite);
@@ -186,6 +198,9 @@ impl<'a> Author<'a> {
         } else {
             self.random.pick(OWN)
         };
+        if !sql.is_ascii() && !self.says_more {
+            return self.statement();
+        }
         let mut sql = self.local(sql);
         if self.random.chance(2) {
             let size = self.size();
@@ -290,6 +305,7 @@ impl<'a> Author<'a> {
         Some(match (binary, self.random.below(40)) {
             (false, 0) => b"no number".to_vec(),
             (true, 0) => vec![0, 0, 1],
+            (true, 1) => vec![0, 0, 0, 0, 1],
             (false, _) => number.to_string().into_bytes(),
             (true, _) => number.to_be_bytes().to_vec(),
         })
@@ -930,6 +946,9 @@ impl<'a> Author<'a> {
             9.. if self.classes.session => self.random.pick(SESSION).to_string(),
             _ => return vec![self.flow()],
         };
+        if sql.contains("client_encoding") && !self.recodes {
+            return vec![self.flow()];
+        }
         let ends = ["deallocate", "discard"];
         let ends_statements = ends.iter().any(|word| sql.to_lowercase().starts_with(word));
         if ends_statements && self.random.chance(25) {
