@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::units::show_duration;
-use super::{AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig};
+use super::{AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig, TlsWords};
 
 /// Stands for every secret.
 const MASK: &str = "\"****\"";
@@ -48,6 +48,12 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
         "listen_addr",
         &list(server.listen.iter().map(ToString::to_string)),
     );
+    if !server.tls_words.is_empty() {
+        page.line(1, "tls", "");
+        let mode = server.tls.as_ref().map_or("disable", |tls| tls.mode().as_str());
+        page.line(2, "mode", &quoted(mode));
+        write_words(2, "mode", &server.tls_words, page);
+    }
     page.line(
         1,
         "shutdown_timeout",
@@ -124,6 +130,19 @@ fn write_backend(backend: &Backend, page: &mut Page) {
     );
     for (name, value) in &backend.parameters {
         page.line(3, name, &quoted(value));
+    }
+    let mode = backend.tls.as_ref().map_or("disable", |tls| tls.mode().as_str());
+    page.line(3, "sslmode", &quoted(mode));
+    write_words(3, "sslmode", &backend.tls_words, page);
+}
+
+fn write_words(depth: usize, but: &str, words: &TlsWords, page: &mut Page) {
+    for (key, text) in words.iter().filter(|(key, _)| **key != but) {
+        match (*key, text.as_str()) {
+            ("sslsni", "0" | "false") => page.line(depth, key, "false"),
+            ("sslsni", _) => page.line(depth, key, "true"),
+            _ => page.line(depth, key, &quoted(text)),
+        }
     }
 }
 

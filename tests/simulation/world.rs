@@ -9,9 +9,10 @@ use aether::arena::{ClientKey, ServerKey, Tick};
 use aether::auth::KeyDerivation;
 use aether::config::{AuthMethod, Config, Outside, schema};
 use aether::engine::{
-    Accepted, Address, ClientState, Engine, Event, Host, ListenerId, Ready, ServerState, Shutdown,
-    Stream, Who,
+    Accepted, Address, ClientState, Engine, Event, Handover, Host, ListenerId, Ready, ServerState,
+    Shutdown, Stream, TlsSide, Who,
 };
+use aether::net::tls;
 use aether::wire::frame::packet;
 use aether::wire::frontend;
 use aether::wire::refusal::{Blame, Refusal};
@@ -112,7 +113,7 @@ impl Shape {
         let assignment = if self.frugal { "first_query" } else { "login" };
         let idle = self.idle_time;
         format!(
-            "pool:\n  dsn: 'postgres://{user}{}/base'\n  max_connections: {}\n  min_idle_connections: {}\n  \
+            "pool:\n  dsn: 'postgres://{user}{}/base?sslmode=disable'\n  max_connections: {}\n  min_idle_connections: {}\n  \
              server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
              acquire_timeout: {}\n  abandoned_query_timeout: {}\n\
              auth: {{type: {}, scram_iterations: 2, allow_insecure: true, users: {{alice: {PASSWORD:?}, bob: {PASSWORD:?}, \
@@ -162,6 +163,7 @@ struct Kernel {
     /// So many times yet there is no descriptor for a new connection.
     exhausted: u32,
     tiny: bool,
+    scratch: tls::Scratch,
 }
 
 impl Host for Kernel {
@@ -189,6 +191,15 @@ impl Host for Kernel {
             .push((Who::Server(key), connection.clone()));
         self.dialed.push((to.clone(), connection.clone()));
         Ok(Box::new(NearEnd(connection)))
+    }
+
+    fn secure(
+        &mut self,
+        stream: Box<dyn Stream>,
+        side: TlsSide,
+        handover: Handover,
+    ) -> Result<Box<dyn Stream>, String> {
+        tls::secure(stream, side, handover, &self.scratch)
     }
 
     fn resolve(&mut self, name: &str, port: u16, key: ServerKey) {
@@ -300,6 +311,7 @@ impl World {
             listening: true,
             exhausted: 0,
             tiny: shape.tiny,
+            scratch: tls::Scratch::default(),
         };
         let mut postgres = Postgres::new(shape.server_method, &mut random);
         let limited = shape.faults && random.chance(20);
