@@ -143,7 +143,9 @@ pub(super) fn rows(
         }
         Command::Tls => {
             header(&[CERTIFICATES], from, out);
-            certificates(engine).iter().for_each(|values| row(values, out));
+            certificates(engine)
+                .iter()
+                .for_each(|values| row(values, out));
         }
         Command::Pools => {
             header(&[POOLS], from, out);
@@ -477,19 +479,32 @@ fn certificates(engine: &Engine) -> Vec<Row> {
     let config = engine.config();
     let mut rows = Vec::new();
     if let Some(tls) = &config.server.tls {
-        rows.extend(tls.lifetimes().iter().map(|of| certificate("client", "", tls.mode(), of)));
+        rows.extend(
+            tls.lifetimes()
+                .iter()
+                .map(|of| certificate("client", "", tls.mode(), of)),
+        );
     }
-    let pools = config.databases.iter().map(|(name, pool)| (name.as_str(), pool));
+    let pools = config
+        .databases
+        .iter()
+        .map(|(name, pool)| (name.as_str(), pool));
     for (name, pool) in pools.chain(config.fallback.iter().map(|pool| ("*", pool))) {
         if let Some(tls) = &pool.backend.tls {
-            rows.extend(tls.lifetimes().iter().map(|of| certificate("server", name, tls.mode(), of)));
+            rows.extend(
+                tls.lifetimes()
+                    .iter()
+                    .map(|of| certificate("server", name, tls.mode(), of)),
+            );
         }
     }
     rows
 }
 
 fn certificate(side: &str, database: &str, mode: Mode, of: &Lifetime) -> Row {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let left = of.not_after - i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     vec![
         text(side),

@@ -473,7 +473,9 @@ fn judge(parameters: &Parameters) -> Result<Vec<String>, String> {
         }
     }
     if parameters.get("sslmode") == Some("verify-full")
-        && parameters.get("host").is_some_and(|host| host.contains(|c: char| c != ','))
+        && parameters
+            .get("host")
+            .is_some_and(|host| host.contains(|c: char| c != ','))
         && parameters.get("hostaddr").is_some()
     {
         return Err(
@@ -699,10 +701,15 @@ mod tests {
 
     #[test]
     fn what_is_said_of_tls_is_handed_on_as_it_is_written() {
-        let words = ok("postgres://h/d?ssl=true&sslrootcert=ca.crt&sslsni=0&ssl_min_protocol_version=TLSv1.3")
-            .backend
-            .tls_words;
-        let words: Vec<(&str, &str)> = words.iter().map(|(key, text)| (*key, text.as_str())).collect();
+        let words = ok(
+            "postgres://h/d?ssl=true&sslrootcert=ca.crt&sslsni=0&ssl_min_protocol_version=TLSv1.3",
+        )
+        .backend
+        .tls_words;
+        let words: Vec<(&str, &str)> = words
+            .iter()
+            .map(|(key, text)| (*key, text.as_str()))
+            .collect();
         assert_eq!(
             words,
             [
@@ -712,7 +719,9 @@ mod tests {
                 ("sslsni", "0")
             ]
         );
-        assert!(error("host=h hostaddr=10.0.0.1 sslmode=verify-full").contains("leave hostaddr out"));
+        assert!(
+            error("host=h hostaddr=10.0.0.1 sslmode=verify-full").contains("leave hostaddr out")
+        );
         ok("hostaddr=10.0.0.1 sslmode=verify-full");
         assert!(error("postgres://h/d?sslpassword=x").contains("openssl pkey"));
     }

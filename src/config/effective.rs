@@ -50,7 +50,10 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
     );
     if !server.tls_words.is_empty() {
         page.line(1, "tls", "");
-        let mode = server.tls.as_ref().map_or("disable", |tls| tls.mode().as_str());
+        let mode = server
+            .tls
+            .as_ref()
+            .map_or("disable", |tls| tls.mode().as_str());
         page.line(2, "mode", &quoted(mode));
         write_words(2, "mode", &server.tls_words, page);
     }
@@ -131,7 +134,10 @@ fn write_backend(backend: &Backend, page: &mut Page) {
     for (name, value) in &backend.parameters {
         page.line(3, name, &quoted(value));
     }
-    let mode = backend.tls.as_ref().map_or("disable", |tls| tls.mode().as_str());
+    let mode = backend
+        .tls
+        .as_ref()
+        .map_or("disable", |tls| tls.mode().as_str());
     page.line(3, "sslmode", &quoted(mode));
     write_words(3, "sslmode", &backend.tls_words, page);
 }

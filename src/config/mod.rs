@@ -19,10 +19,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::tls::{Acceptor, Connector};
 pub use effective::effective;
 pub use files::load;
 pub(crate) use nearest::nearest;
-use crate::tls::{Acceptor, Connector};
 pub use secret::{ScramVerifier, Secret, Stored};
 pub use yaml::{ConfigError, Outside};
 

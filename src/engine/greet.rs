@@ -232,7 +232,13 @@ impl Engine {
     }
 
     /// Answers a request for encryption, with `N` if there is none. Anything already sent behind the request was not meant for a plain connection (CVE-2021-3935).
-    fn encryption_asked(&mut self, key: ClientKey, ssl: bool, more_behind: bool, host: &mut dyn Host) {
+    fn encryption_asked(
+        &mut self,
+        key: ClientKey,
+        ssl: bool,
+        more_behind: bool,
+        host: &mut dyn Host,
+    ) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };

@@ -35,8 +35,8 @@ pub use console::Request;
 pub use link::{Input, Link};
 pub use server::{Server, ServerState};
 pub use stream::{
-    Accepted, Address, Event, Facts, Given, Handover, Host, ListenerId, Protection, Ready, Shutdown, Stream,
-    Taken, TlsFacts, TlsSide, Who, Why,
+    Accepted, Address, Event, Facts, Given, Handover, Host, ListenerId, Protection, Ready,
+    Shutdown, Stream, Taken, TlsFacts, TlsSide, Who, Why,
 };
 pub use wheel::Wheel;
 

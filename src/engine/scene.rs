@@ -105,7 +105,12 @@ impl Host for World {
         Ok(Box::new(PipeStream(pipe)))
     }
 
-    fn secure(&mut self, _: Box<dyn Stream>, _: TlsSide, _: Handover) -> Result<Box<dyn Stream>, String> {
+    fn secure(
+        &mut self,
+        _: Box<dyn Stream>,
+        _: TlsSide,
+        _: Handover,
+    ) -> Result<Box<dyn Stream>, String> {
         Err("no TLS here".to_owned())
     }
 
@@ -130,8 +135,7 @@ impl Outside for Nothing {
     }
 }
 
-const CONFIG: &str =
-    "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}\nauth: {type: trust}\nadmin: {users: [me]}\n";
+const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}\nauth: {type: trust}\nadmin: {users: [me]}\n";
 
 /// The engine in its world.
 pub(super) struct Scene {

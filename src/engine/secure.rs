@@ -49,7 +49,12 @@ impl Engine {
     }
 
     /// SSLRequest has come, for the first time. `false`: there is no TLS for this client.
-    pub(super) fn ssl_asked(&mut self, key: ClientKey, more_behind: bool, host: &mut dyn Host) -> bool {
+    pub(super) fn ssl_asked(
+        &mut self,
+        key: ClientKey,
+        more_behind: bool,
+        host: &mut dyn Host,
+    ) -> bool {
         let Some(acceptor) = self.acceptor_for(key) else {
             return false;
         };
@@ -68,7 +73,13 @@ impl Engine {
     pub(super) fn direct_tls(&mut self, key: ClientKey, bytes: &[u8], host: &mut dyn Host) -> bool {
         let acceptor = self.acceptor_for(key);
         let state = self.clients.get_mut(key).map(|client| &mut client.state);
-        let (Some(acceptor), Some(ClientState::Greeting { ssl_asked, gss_asked: false })) = (acceptor, state)
+        let (
+            Some(acceptor),
+            Some(ClientState::Greeting {
+                ssl_asked,
+                gss_asked: false,
+            }),
+        ) = (acceptor, state)
         else {
             return false;
         };
@@ -76,11 +87,22 @@ impl Engine {
             return false; // and it may not be asked for inside of TLS either
         }
         let direct = true;
-        self.secure_client(key, TlsSide::Client { acceptor, direct }, bytes.to_vec(), host);
+        self.secure_client(
+            key,
+            TlsSide::Client { acceptor, direct },
+            bytes.to_vec(),
+            host,
+        );
         true
     }
 
-    fn secure_client(&mut self, key: ClientKey, side: TlsSide, received: Vec<u8>, host: &mut dyn Host) {
+    fn secure_client(
+        &mut self,
+        key: ClientKey,
+        side: TlsSide,
+        received: Vec<u8>,
+        host: &mut dyn Host,
+    ) {
         let secured = match self.clients.get_mut(key) {
             Some(client) => client.link.secure(side, received, host),
             None => return,
@@ -92,10 +114,16 @@ impl Engine {
     }
 
     /// Why a client may not go on in the clear.
-    pub(super) fn plain_refused(&self, key: ClientKey, user: &str, database: &str) -> Option<Refusal> {
+    pub(super) fn plain_refused(
+        &self,
+        key: ClientKey,
+        user: &str,
+        database: &str,
+    ) -> Option<Refusal> {
         let acceptor = self.acceptor_for(key)?;
         let facts = self.clients.get(key)?.link.facts();
-        (acceptor.mode() >= Mode::Require).then(|| no_encryption(&facts, user, database, acceptor.mode()))
+        (acceptor.mode() >= Mode::Require)
+            .then(|| no_encryption(&facts, user, database, acceptor.mode()))
     }
 }
 
@@ -151,7 +179,10 @@ impl Engine {
         let Some((connector, _)) = self.connector_for(key) else {
             return Opening::Plain;
         };
-        let second = self.servers.get(key).is_some_and(|server| server.route.second);
+        let second = self
+            .servers
+            .get(key)
+            .is_some_and(|server| server.route.second);
         match connector.mode() {
             Mode::Disable => Opening::Plain,
             Mode::Allow if !second => Opening::Plain,
@@ -210,7 +241,9 @@ impl Engine {
 
     /// Takes the one byte that answers SSLRequest.
     pub(super) fn ssl_answered(&mut self, key: ServerKey, bytes: &[u8], host: &mut dyn Host) {
-        let mode = self.connector_for(key).map_or(Mode::Disable, |(connector, _)| connector.mode());
+        let mode = self
+            .connector_for(key)
+            .map_or(Mode::Disable, |(connector, _)| connector.mode());
         match bytes {
             b"S" => {
                 self.secure_server(key, host);
@@ -221,12 +254,16 @@ impl Engine {
                 self.list(Who::Server(key));
             }
             b"N" => {
-                let text = format!("it does not support SSL, but sslmode={} requires it", mode.as_str());
+                let text = format!(
+                    "it does not support SSL, but sslmode={} requires it",
+                    mode.as_str()
+                );
                 self.encryption_failed(key, &text, host);
             }
             [b'S' | b'N', ..] => self.encryption_failed(key, BEHIND_THE_ANSWER, host),
             [b'E', ..] => {
-                let text = "it sent an error in place of an answer to the SSL request; its log says why";
+                let text =
+                    "it sent an error in place of an answer to the SSL request; its log says why";
                 self.encryption_failed(key, text, host);
             }
             _ => self.encryption_failed(key, "it sent an invalid answer to the SSL request", host),
@@ -246,19 +283,33 @@ impl Engine {
     }
 
     /// The server lets nobody in this way: with `allow` it is tried with TLS, with `prefer` without.
-    pub(super) fn login_refused(&mut self, key: ServerKey, refusal: &Refusal, host: &mut dyn Host) -> bool {
-        let in_tls = self.servers.get(key).is_some_and(|server| server.tls.is_some());
+    pub(super) fn login_refused(
+        &mut self,
+        key: ServerKey,
+        refusal: &Refusal,
+        host: &mut dyn Host,
+    ) -> bool {
+        let in_tls = self
+            .servers
+            .get(key)
+            .is_some_and(|server| server.tls.is_some());
         let mode = if in_tls { Mode::Prefer } else { Mode::Allow };
         refusal.code() == NOT_THIS_WAY && self.try_other_way(key, mode, host)
     }
 
     /// Once more to the same address, if it is the first attempt there and the mode this one.
     fn try_other_way(&mut self, key: ServerKey, mode: Mode, host: &mut dyn Host) -> bool {
-        let is_mode = self.connector_for(key).is_some_and(|(connector, _)| connector.mode() == mode);
+        let is_mode = self
+            .connector_for(key)
+            .is_some_and(|(connector, _)| connector.mode() == mode);
         let Some(server) = self.servers.get_mut(key) else {
             return false;
         };
-        let Some(address) = server.address.clone().filter(|_| is_mode && !server.route.second) else {
+        let Some(address) = server
+            .address
+            .clone()
+            .filter(|_| is_mode && !server.route.second)
+        else {
             return false;
         };
         server.route.addresses.push(address);
@@ -268,7 +319,11 @@ impl Engine {
     }
 
     fn send_to_server(&mut self, key: ServerKey, bytes: &[u8]) {
-        if let Some(link) = self.servers.get_mut(key).and_then(|server| server.link.as_mut()) {
+        if let Some(link) = self
+            .servers
+            .get_mut(key)
+            .and_then(|server| server.link.as_mut())
+        {
             link.send(bytes);
         }
     }
@@ -327,7 +382,8 @@ impl Engine {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        let (ServerState::Cancelling(cancel), Some(link)) = (&server.state, server.link.as_mut()) else {
+        let (ServerState::Cancelling(cancel), Some(link)) = (&server.state, server.link.as_mut())
+        else {
             return;
         };
         let (cancel, mut buffer) = (*cancel, std::mem::take(&mut self.buffer));
@@ -357,8 +413,18 @@ impl Engine {
 
     fn may_send_cancel(&self, key: ServerKey) -> bool {
         self.servers.get(key).is_some_and(|server| {
-            let opening = matches!(server.state, ServerState::Cancelling(Cancel { stage: Stage::Opening, .. }));
-            opening && server.link.as_ref().is_some_and(|link| link.is_writable() && link.is_flushed())
+            let opening = matches!(
+                server.state,
+                ServerState::Cancelling(Cancel {
+                    stage: Stage::Opening,
+                    ..
+                })
+            );
+            opening
+                && server
+                    .link
+                    .as_ref()
+                    .is_some_and(|link| link.is_writable() && link.is_flushed())
         })
     }
 }

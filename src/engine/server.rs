@@ -234,9 +234,7 @@ impl Server {
             ServerState::Resolving
             | ServerState::AskingTls
             | ServerState::Dialing(_)
-            | ServerState::LoggingIn(_) => {
-                after(pool.connect_timeout)
-            }
+            | ServerState::LoggingIn(_) => after(pool.connect_timeout),
             ServerState::Checking(_) => after(pool.check_timeout),
             ServerState::Resetting(_) => after(pool.reset_timeout),
             ServerState::Held | ServerState::Cancelling(_) => {

@@ -26,7 +26,8 @@ use crate::arena::{ClientKey, ServerKey, Tick};
 use crate::auth::KeyDerivation;
 use crate::config::{self, Config};
 use crate::engine::{
-    Accepted, Address, Engine, Event, Handover, Host, ListenerId, Ready, Shutdown, Stream, TlsSide, Who,
+    Accepted, Address, Engine, Event, Handover, Host, ListenerId, Ready, Shutdown, Stream, TlsSide,
+    Who,
 };
 use helper::Helpers;
 use signals::{Signal, Signals};

@@ -41,6 +41,8 @@ pub struct TlsStream {
     endpoint: Option<Vec<u8>>,
     /// Ciphertext that has come and was not looked at.
     received: Vec<u8>,
+    /// The stream below has said that there is more.
+    behind: bool,
     /// Ciphertext that the stream below has not taken, from `sent` on.
     unsent: Vec<u8>,
     sent: usize,
@@ -70,7 +72,11 @@ pub fn secure(
         TlsSide::Server { connector, host } => {
             let name = server_name(&host)?;
             let connection = ClientConnection::new(connector.config.clone(), name);
-            (connection.map(Connection::from), connector.is_direct(), None)
+            (
+                connection.map(Connection::from),
+                connector.is_direct(),
+                None,
+            )
         }
     };
     let mut stream = TlsStream {
@@ -79,6 +85,7 @@ pub fn secure(
         needs_alpn,
         endpoint,
         received: handover.received,
+        behind: false,
         unsent: handover.unsent,
         sent: 0,
         ending: false,
@@ -92,7 +99,8 @@ pub fn secure(
 /// The host as rustls wants it: a zone is no part of an address.
 fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     let plain = host.split('%').next().unwrap_or(host);
-    ServerName::try_from(plain.to_owned()).map_err(|_| format!("{host:?} cannot be the name of a TLS server"))
+    ServerName::try_from(plain.to_owned())
+        .map_err(|_| format!("{host:?} cannot be the name of a TLS server"))
 }
 
 impl TlsStream {
@@ -197,7 +205,6 @@ impl TlsStream {
         let waiting = std::mem::take(&mut self.received);
         let (rest, mut filled) = self.decrypt(&waiting, into);
         self.received = rest.to_vec();
-        let mut behind = false;
         if filled == 0 && self.over.is_none() {
             let scratch = self.scratch.clone();
             let mut cipher = scratch.0.read.take();
@@ -207,10 +214,11 @@ impl TlsStream {
                 Taken::Bytes { count, more } => {
                     let (rest, found) = self.decrypt(cipher.get(..count).unwrap_or_default(), into);
                     self.received = rest.to_vec();
-                    (filled, behind) = (found, more);
+                    (filled, self.behind) = (found, more);
                 }
                 Taken::Nothing => {}
                 Taken::Blocked => {
+                    self.behind = false;
                     scratch.0.read.replace(cipher);
                     return Taken::Blocked;
                 }
@@ -222,7 +230,7 @@ impl TlsStream {
             let rest = !self.received.is_empty() || filled == into.len() || self.over.is_some();
             return Taken::Bytes {
                 count: filled,
-                more: behind || rest,
+                more: self.behind || rest,
             };
         }
         // A part of a record, or of the handshake.
@@ -245,10 +253,14 @@ fn told(error: &rustls::Error) -> String {
     use rustls::{CertificateError, Error};
     match error {
         Error::General(text) => text.clone(),
-        Error::NoCertificatesPresented => "the peer sent no certificate, and one is required".to_owned(),
+        Error::NoCertificatesPresented => {
+            "the peer sent no certificate, and one is required".to_owned()
+        }
         Error::InvalidCertificate(why) => match why {
             CertificateError::Expired => "certificate verify failed: it has expired".to_owned(),
-            CertificateError::NotValidYet => "certificate verify failed: it is not valid yet".to_owned(),
+            CertificateError::NotValidYet => {
+                "certificate verify failed: it is not valid yet".to_owned()
+            }
             CertificateError::Revoked => "certificate verify failed: it is revoked".to_owned(),
             CertificateError::UnknownIssuer => {
                 "certificate verify failed: nothing leads from it to one of our roots".to_owned()
@@ -296,7 +308,11 @@ impl Stream for TlsStream {
             if rest.is_empty() {
                 return Given::Bytes(taken);
             }
-            match self.connection.writer().write(rest.get(..WRITE).unwrap_or(rest)) {
+            match self
+                .connection
+                .writer()
+                .write(rest.get(..WRITE).unwrap_or(rest))
+            {
                 Ok(count @ 1..) => taken += count,
                 _ if taken == 0 => return Given::Blocked,
                 _ => return Given::Bytes(taken),
@@ -343,7 +359,10 @@ impl TlsStream {
         let peer = connection.peer_certificates().and_then(<[_]>::first);
         let read = peer.and_then(|der| x509::read(der));
         let towards_server = matches!(connection, Connection::Client(_));
-        let of_peer = || peer.filter(|_| towards_server).and_then(|der| x509::endpoint_hash(der));
+        let of_peer = || {
+            peer.filter(|_| towards_server)
+                .and_then(|der| x509::endpoint_hash(der))
+        };
         Some(TlsFacts {
             protocol: match connection.protocol_version()? {
                 ProtocolVersion::TLSv1_2 => "TLSv1.2",
@@ -370,3 +389,6 @@ impl Drop for TlsStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

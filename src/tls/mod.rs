@@ -199,7 +199,10 @@ fn certified(identity: Identity) -> Result<Arc<CertifiedKey>, String> {
         return Err("the certificate is broken".to_owned());
     };
     if own.key != &public[..] {
-        return Err("the key is not that of the certificate (of a chain, the server's own comes first)".to_owned());
+        return Err(
+            "the key is not that of the certificate (of a chain, the server's own comes first)"
+                .to_owned(),
+        );
     }
     Ok(Arc::new(CertifiedKey::new(identity.chain, key)))
 }
@@ -229,7 +232,10 @@ impl Acceptor {
         let words = format!("{mode:?} {choice:?}");
         let print = Print::of(parts(&words, Some(&identity), &authorities));
         let lifetimes = lifetimes(&identity.chain);
-        let endpoint = identity.chain.first().and_then(|der| x509::endpoint_hash(der));
+        let endpoint = identity
+            .chain
+            .first()
+            .and_then(|der| x509::endpoint_hash(der));
         let certified = certified(identity)?;
         let builder = ServerConfig::builder_with_provider(choice.provider())
             .with_protocol_versions(&choice.versions.list())
@@ -318,7 +324,9 @@ impl Connector {
         let Manner { mode, direct, sni } = manner;
         let words = format!("{manner:?} {choice:?}");
         let print = Print::of(parts(&words, identity.as_ref(), &authorities));
-        let mut seen = identity.as_ref().map_or(Vec::new(), |own| lifetimes(&own.chain));
+        let mut seen = identity
+            .as_ref()
+            .map_or(Vec::new(), |own| lifetimes(&own.chain));
         // The system's roots are somebody else's concern.
         if authorities.roots.len() <= 16 {
             seen.extend(lifetimes(&authorities.roots));

@@ -71,9 +71,7 @@ pub fn protocols(list: &str) -> Result<(Versions, Option<&'static str>), String>
         versions.tls13 = if of_13 { wanted } else { versions.tls13 };
     }
     if versions.list().is_empty() {
-        return Err(
-            "no protocol is left; there are tlsv1.2, tlsv1.3, secure (both)".to_owned(),
-        );
+        return Err("no protocol is left; there are tlsv1.2, tlsv1.3, secure (both)".to_owned());
     }
     Ok((versions, old.then_some(TOO_OLD)))
 }
@@ -133,10 +131,47 @@ const COMMON: Tags = &[
 
 /// Words of OpenSSL's language for what rustls has nothing of: harmless in a list, as they are in OpenSSL's own.
 const EMPTY: Tags = &[
-    "MEDIUM", "LOW", "EXPORT", "EXP", "NULL", "eNULL", "aNULL", "COMPLEMENTOFALL", "COMPLEMENTOFDEFAULT",
-    "kRSA", "DH", "DHE", "EDH", "kDHE", "kEDH", "ADH", "AECDH", "kDH", "kECDH", "aDSS", "DSS", "PSK", "SRP",
-    "3DES", "DES", "RC4", "RC2", "IDEA", "SEED", "CAMELLIA", "CAMELLIA128", "CAMELLIA256", "ARIA", "AESCCM",
-    "AESCCM8", "MD5", "SHA1", "SHA", "SSLv3", "TLSv1", "TLSv1.0",
+    "MEDIUM",
+    "LOW",
+    "EXPORT",
+    "EXP",
+    "NULL",
+    "eNULL",
+    "aNULL",
+    "COMPLEMENTOFALL",
+    "COMPLEMENTOFDEFAULT",
+    "kRSA",
+    "DH",
+    "DHE",
+    "EDH",
+    "kDHE",
+    "kEDH",
+    "ADH",
+    "AECDH",
+    "kDH",
+    "kECDH",
+    "aDSS",
+    "DSS",
+    "PSK",
+    "SRP",
+    "3DES",
+    "DES",
+    "RC4",
+    "RC2",
+    "IDEA",
+    "SEED",
+    "CAMELLIA",
+    "CAMELLIA128",
+    "CAMELLIA256",
+    "ARIA",
+    "AESCCM",
+    "AESCCM8",
+    "MD5",
+    "SHA1",
+    "SHA",
+    "SSLv3",
+    "TLSv1",
+    "TLSv1.0",
 ];
 
 /// A list of TLS 1.2 suites in OpenSSL's language, as far as it is about what rustls has.
@@ -305,7 +340,10 @@ mod tests {
             );
         }
         for list in ["", "tlsv1.1", "ssl3", "secure:!secure"] {
-            assert!(protocols(list).unwrap_err().contains("tlsv1.2, tlsv1.3"), "{list}");
+            assert!(
+                protocols(list).unwrap_err().contains("tlsv1.2, tlsv1.3"),
+                "{list}"
+            );
         }
     }
 
@@ -336,25 +374,35 @@ mod tests {
         );
         for list in ["AES128-SHA", "HIGH:AES256-SHA256", "MEDIUM", "nonsense", ""] {
             let error = ciphers(list).unwrap_err();
-            assert!(error.contains("ECDHE-RSA-CHACHA20-POLY1305"), "{list}: {error}");
+            assert!(
+                error.contains("ECDHE-RSA-CHACHA20-POLY1305"),
+                "{list}: {error}"
+            );
         }
     }
 
     #[test]
     fn suites_and_curves_that_are_not_there_are_refused_with_those_that_are() {
         assert_eq!(
-            shown(ciphersuites("TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384")),
+            shown(ciphersuites(
+                "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384"
+            )),
             ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"]
         );
         assert!(
             ciphersuites("TLS_AES_128_CCM_SHA256")
                 .unwrap_err()
-                .ends_with("TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256")
+                .ends_with(
+                    "TLS_AES_256_GCM_SHA384, TLS_CHACHA20_POLY1305_SHA256, TLS_AES_128_GCM_SHA256"
+                )
         );
         assert_eq!(groups("auto").unwrap().len(), 3);
         assert_eq!(groups("prime256v1:X25519").unwrap().len(), 2);
         for list in ["secp521r1", "X448", "none"] {
-            assert!(groups(list).unwrap_err().contains("X25519, prime256v1"), "{list}");
+            assert!(
+                groups(list).unwrap_err().contains("X25519, prime256v1"),
+                "{list}"
+            );
         }
     }
 }

@@ -60,7 +60,10 @@ fn all<T: PemObject>(text: &[u8], what: &str, command: &str) -> Result<Vec<T>, S
     if others.is_empty() {
         return Err(format!("the file holds no {what} in PEM"));
     }
-    Err(format!("the file holds no {what}, but {}", others.join(", ")))
+    Err(format!(
+        "the file holds no {what}, but {}",
+        others.join(", ")
+    ))
 }
 
 fn label(kind: SectionKind) -> String {

@@ -12,9 +12,7 @@ use rustls::pki_types::{
     UnixTime,
 };
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use super::x509::{self, Certificate};
 
@@ -44,7 +42,11 @@ impl Trust {
                 .map(|anchor| anchor.to_owned())
                 .map_err(|error| format!("root certificate {} cannot be used: {error}", at + 1))
         };
-        let anchors = certificates.iter().enumerate().map(anchor).collect::<Result<_, _>>()?;
+        let anchors = certificates
+            .iter()
+            .enumerate()
+            .map(anchor)
+            .collect::<Result<_, _>>()?;
         let list = |der: &CertificateRevocationListDer<'static>| {
             webpki::OwnedCertRevocationList::from_der(der)
                 .map(webpki::CertRevocationList::from)
@@ -149,7 +151,9 @@ fn is_signed_by(own: &Certificate<'_>, key: &[u8]) -> bool {
     };
     algorithms().all.iter().any(|algorithm| {
         algorithm.signature_alg_id().as_ref() == own.algorithm
-            && key.verify_signature(*algorithm, own.signed, own.signature).is_ok()
+            && key
+                .verify_signature(*algorithm, own.signed, own.signature)
+                .is_ok()
     })
 }
 
@@ -170,7 +174,10 @@ pub(super) fn is_for(read: &Certificate<'_>, host: &str) -> bool {
         Some(_) => !read.addresses.is_empty(),
         None => !read.dns_names.is_empty(),
     };
-    !of_kind && read.common_name().is_some_and(|name| name_matches(&name, host))
+    !of_kind
+        && read
+            .common_name()
+            .is_some_and(|name| name_matches(&name, host))
 }
 
 fn name_matches(pattern: &str, host: &str) -> bool {
@@ -178,13 +185,18 @@ fn name_matches(pattern: &str, host: &str) -> bool {
     if pattern.eq_ignore_ascii_case(host) {
         return !host.is_empty();
     }
-    let Some(suffix) = pattern.strip_prefix('*').filter(|rest| rest.starts_with('.')) else {
+    let Some(suffix) = pattern
+        .strip_prefix('*')
+        .filter(|rest| rest.starts_with('.'))
+    else {
         return false;
     };
     let first_dot = host.find('.').filter(|at| *at > 0);
     let is_address = host.parse::<IpAddr>().is_ok();
-    first_dot.is_some_and(|at| host.get(at..).is_some_and(|rest| rest.eq_ignore_ascii_case(suffix)))
-        && suffix.len() > 1
+    first_dot.is_some_and(|at| {
+        host.get(at..)
+            .is_some_and(|rest| rest.eq_ignore_ascii_case(suffix))
+    }) && suffix.len() > 1
         && !is_address
 }
 
@@ -207,7 +219,10 @@ fn check_12(
         .filter(|(scheme, _)| *scheme == signed.scheme)
         .flat_map(|(_, algorithms)| algorithms.iter());
     for algorithm in candidates {
-        if key.verify_signature(*algorithm, message, signed.signature()).is_ok() {
+        if key
+            .verify_signature(*algorithm, message, signed.signature())
+            .is_ok()
+        {
             return Ok(HandshakeSignatureValid::assertion());
         }
     }
@@ -285,8 +300,12 @@ fn names(read: &Certificate<'_>) -> String {
     if all.is_empty() {
         all.extend(read.common_name());
     }
-    let clean = |name: String| -> String { name.chars().filter(|c| !c.is_control()).take(80).collect() };
-    let shown: Vec<String> = all.into_iter().map(|name| format!("\"{}\"", clean(name))).collect();
+    let clean =
+        |name: String| -> String { name.chars().filter(|c| !c.is_control()).take(80).collect() };
+    let shown: Vec<String> = all
+        .into_iter()
+        .map(|name| format!("\"{}\"", clean(name)))
+        .collect();
     shown.join(", ")
 }
 

@@ -254,7 +254,11 @@ impl Draft {
             let words = tls::words_of(&section, &tls::SERVER_KEYS, problems);
             self.pool.backend.tls_words.extend(words);
             let words = &self.pool.backend.tls_words;
-            let place = |key: &str| section.get(key).map_or(section.place.clone(), |key| key.place);
+            let place = |key: &str| {
+                section
+                    .get(key)
+                    .map_or(section.place.clone(), |key| key.place)
+            };
             self.pool.backend.tls = tls::connector(words, Hand::Keys, &place, context, problems);
         }
         let written = section.get("dsn").or(section.get("backend"));

@@ -35,9 +35,11 @@ pub(super) fn read(
     problems: &mut Problems,
 ) -> ServerConfig {
     let (tls_words, tls) = match section.get("tls") {
-        Some(field) => {
-            tls::read_clients(&field.section(&tls::CLIENT_KEYS, problems), context, problems)
-        }
+        Some(field) => tls::read_clients(
+            &field.section(&tls::CLIENT_KEYS, problems),
+            context,
+            problems,
+        ),
         None => Default::default(),
     };
     let mut duration = |key, default| {

@@ -153,6 +153,8 @@ fn the_annotated_file_tells_the_defaults() {
         .iter()
         .chain(&pool::KEYS)
         .chain(&auth::KEYS)
+        .chain(&tls::CLIENT_KEYS)
+        .chain(&tls::SERVER_KEYS)
         .chain(&["databases", "admin", "stats_users"]);
     for key in keys {
         assert!(
@@ -325,7 +327,7 @@ fn an_unknown_key_is_told_with_file_line_path_and_nearest_name() {
 #[test]
 fn all_errors_come_at_once_and_in_order() {
     let errors = errors(
-        "server:\n  listen_addr: example.com:1\n  log_level: loud\n  x: 1\npool:\n  dsn: postgres://h/d?sslmode=require\n  \
+        "server:\n  listen_addr: example.com:1\n  log_level: loud\n  x: 1\npool:\n  dsn: postgres://h/d?channel_binding=require\n  \
          max_connections: 0\n  max_idle_time: 10\n  mode: loud\n  mode: session\n  check_timeout: 0\nauth:\n  type: none\n",
     );
     let starts: Vec<String> = errors
@@ -966,7 +968,8 @@ fn errors_hold_no_secret() {
         "pool: postgres://u:hunter2@h/d",
         "pool:\n  postgres://u:hunter2@h/d:\n",
         "pool: [postgres://u:hunter2@h/d]",
-        "pool: {dsn: 'postgres://u:hunter2@h/d?sslmode=require'}",
+        "pool: {dsn: 'postgres://u:hunter2@h/d?sslmode=verify-full'}",
+        "pool: {dsn: 'postgres://u:x/?sslrootcert=hunter2@h/d'}",
         "pool: {dsn: 'postgres://u:${PW}@@h/d'}",
         "pool: {dsn: {hunter2: x}, mode: 'postgres://u:hunter2@h'}",
         "pool: {backend: {host: 'u:hunter2@h'}}",

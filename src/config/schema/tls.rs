@@ -9,8 +9,8 @@ use super::super::TlsWords;
 use super::super::yaml::{Place, Problems, Section};
 use super::Context;
 use crate::tls::{
-    Acceptor, Authorities, Certificate, Choice, Connector, DAY, Identity, Lifetime, Manner, Mode, Versions, names,
-    pem,
+    Acceptor, Authorities, Certificate, Choice, Connector, DAY, Identity, Lifetime, Manner, Mode,
+    Versions, names, pem,
 };
 
 /// The keys of `server.tls`.
@@ -60,7 +60,10 @@ struct Reader<'a, 'p> {
 
 impl Reader<'_, '_> {
     fn word(&self, key: &str) -> Option<&str> {
-        self.words.get(key).map(String::as_str).filter(|word| !word.is_empty())
+        self.words
+            .get(key)
+            .map(String::as_str)
+            .filter(|word| !word.is_empty())
     }
 
     fn add(&mut self, key: &str, text: &str) {
@@ -81,9 +84,15 @@ impl Reader<'_, '_> {
 
     fn file<T>(&mut self, key: &str, parse: impl Fn(&[u8]) -> Result<T, String>) -> Option<T> {
         let path = self.context.directory.join(self.word(key)?);
-        let shown = path.display();
+        // In a broken DSN it may be a piece of the password.
+        let shown = match path.to_string_lossy() {
+            text if text.contains(['@', ':']) => "the file".to_owned(),
+            text => text.into_owned(),
+        };
         let read = match self.context.outside.file(&path) {
-            Ok(bytes) => parse(&zeroize::Zeroizing::new(bytes)).map_err(|error| format!("{shown}: {error}")),
+            Ok(bytes) => {
+                parse(&zeroize::Zeroizing::new(bytes)).map_err(|error| format!("{shown}: {error}"))
+            }
             Err(error) => Err(format!("{shown} cannot be read: {error}")),
         };
         read.map_err(|error| self.add(key, &error)).ok()
@@ -147,7 +156,11 @@ pub(super) fn read_clients(
 ) -> (TlsWords, Option<Rc<Acceptor>>) {
     let words = words_of(section, &CLIENT_KEYS, problems);
     let before = problems.count();
-    let place = |key: &str| section.get(key).map_or(section.place.clone(), |field| field.place);
+    let place = |key: &str| {
+        section
+            .get(key)
+            .map_or(section.place.clone(), |field| field.place)
+    };
     let mut reader = Reader {
         words: &words,
         place: &place,
@@ -161,12 +174,18 @@ pub(super) fn read_clients(
 
 fn acceptor(reader: &mut Reader<'_, '_>) -> Option<Acceptor> {
     let certificate = reader.word("cert_file").is_some() || reader.word("key_file").is_some();
-    let default = if certificate { Mode::Prefer } else { Mode::Disable };
+    let default = if certificate {
+        Mode::Prefer
+    } else {
+        Mode::Disable
+    };
     let mode = reader.parsed("mode", mode).unwrap_or(default);
     let mut choice = Choice::default();
     if let Some((versions, warning)) = reader.parsed("protocols", names::protocols) {
         choice.versions = versions;
-        warning.into_iter().for_each(|text| reader.warn("protocols", text));
+        warning
+            .into_iter()
+            .for_each(|text| reader.warn("protocols", text));
     }
     let of_12 = reader.parsed("ciphers", names::ciphers);
     let of_13 = reader.parsed("ciphersuites", names::ciphersuites);
@@ -182,7 +201,10 @@ fn acceptor(reader: &mut Reader<'_, '_>) -> Option<Acceptor> {
         choice.groups = groups;
     }
     if reader.word("dhparams").is_some() {
-        reader.warn("dhparams", "ignored: keys are exchanged over elliptic curves only");
+        reader.warn(
+            "dhparams",
+            "ignored: keys are exchanged over elliptic curves only",
+        );
     }
     let identity = reader.identity("cert_file", "key_file");
     let authorities = reader.authorities("ca_file", "crl_file");
@@ -193,16 +215,25 @@ fn acceptor(reader: &mut Reader<'_, '_>) -> Option<Acceptor> {
         return None;
     }
     if !certificate {
-        reader.add("mode", "to allow TLS connections from clients, key_file and cert_file must be set");
+        reader.add(
+            "mode",
+            "to allow TLS connections from clients, key_file and cert_file must be set",
+        );
         return None;
     }
     if mode >= Mode::VerifyCa && reader.word("ca_file").is_none() {
-        let text = format!("{} needs ca_file: the roots of the clients' certificates", mode.as_str());
+        let text = format!(
+            "{} needs ca_file: the roots of the clients' certificates",
+            mode.as_str()
+        );
         reader.add("mode", &text);
         return None;
     }
     if reader.word("crl_file").is_some() && reader.word("ca_file").is_none() {
-        reader.add("crl_file", "without ca_file: no certificate of a client is looked at");
+        reader.add(
+            "crl_file",
+            "without ca_file: no certificate of a client is looked at",
+        );
         return None;
     }
     match Acceptor::new(mode, identity?, authorities, &choice) {
@@ -262,12 +293,16 @@ fn build_connector(reader: &mut Reader<'_, '_>, hand: Hand) -> Option<Connector>
     if mode == Mode::Disable {
         return None;
     }
-    let direct = reader.parsed("sslnegotiation", negotiation).unwrap_or(false);
+    let direct = reader
+        .parsed("sslnegotiation", negotiation)
+        .unwrap_or(false);
     let sni = reader.parsed("sslsni", flag).unwrap_or(true);
     let roots = if system {
         system_roots(reader)
     } else {
-        reader.file("sslrootcert", pem::certificates).unwrap_or_default()
+        reader
+            .file("sslrootcert", pem::certificates)
+            .unwrap_or_default()
     };
     let authorities = Authorities {
         roots,
@@ -299,13 +334,17 @@ fn build_connector(reader: &mut Reader<'_, '_>, hand: Hand) -> Option<Connector>
 fn fits_together(reader: &mut Reader<'_, '_>, mode: Mode, direct: bool) -> bool {
     let weak = mode.as_str();
     if direct && mode < Mode::Require {
-        let text = format!("weak sslmode {weak} may not be used with direct; use require, verify-ca or verify-full");
+        let text = format!(
+            "weak sslmode {weak} may not be used with direct; use require, verify-ca or verify-full"
+        );
         reader.add("sslnegotiation", &text);
         return false;
     }
     match reader.word("sslrootcert") {
         Some("system") if mode != Mode::VerifyFull => {
-            let text = format!("weak sslmode {weak} may not be used with sslrootcert=system; use verify-full");
+            let text = format!(
+                "weak sslmode {weak} may not be used with sslrootcert=system; use verify-full"
+            );
             reader.add("sslmode", &text);
             return false;
         }
@@ -317,7 +356,10 @@ fn fits_together(reader: &mut Reader<'_, '_>, mode: Mode, direct: bool) -> bool 
             return false;
         }
         None if reader.word("sslcrl").is_some() => {
-            reader.add("sslcrl", "without sslrootcert: no certificate of a server is looked at");
+            reader.add(
+                "sslcrl",
+                "without sslrootcert: no certificate of a server is looked at",
+            );
             return false;
         }
         Some(_) if mode < Mode::Require => {
@@ -357,10 +399,14 @@ fn system_roots(reader: &mut Reader<'_, '_>) -> Vec<Certificate> {
         let read = reader.context.outside.file(Path::new(path)).ok();
         if let Some(roots) = read.and_then(|bytes| pem::certificates(&bytes).ok()) {
             // One that cannot be used is no reason to do without the others.
-            return roots.into_iter().filter(crate::tls::is_usable_root).collect();
+            return roots
+                .into_iter()
+                .filter(crate::tls::is_usable_root)
+                .collect();
         }
     }
-    let text = "system: no roots of the system are found; install ca-certificates, or set SSL_CERT_FILE";
+    let text =
+        "system: no roots of the system are found; install ca-certificates, or set SSL_CERT_FILE";
     reader.add("sslrootcert", text);
     Vec::new()
 }
@@ -390,7 +436,11 @@ fn flag(text: &str) -> Result<bool, String> {
 }
 
 /// The keys of a section that are written, as texts.
-pub(super) fn words_of(section: &Section<'_>, keys: &[&'static str], problems: &mut Problems) -> TlsWords {
+pub(super) fn words_of(
+    section: &Section<'_>,
+    keys: &[&'static str],
+    problems: &mut Problems,
+) -> TlsWords {
     let word = |key: &&'static str| {
         let field = section.get(key)?;
         let text = match *key {
