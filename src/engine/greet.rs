@@ -10,7 +10,7 @@ use super::queue::kind_of;
 use super::secure::CLIENT_HELLO;
 use super::{
     Accepted, Client, ClientKey, ClientState, Engine, Host, Input, Link, ListenerId, Shutdown,
-    Timer, Who, ms,
+    Timer, Who, Why, ms,
 };
 use crate::auth::{Progress, SaltedPassword, Verify};
 use crate::config::{AuthMethod, CONSOLE_NAMES, PoolMode};
@@ -118,6 +118,9 @@ impl Engine {
                 }
                 Input::Nothing => {}
                 Input::Closed(why) => {
+                    if matches!(why, Why::Tls(_)) {
+                        log::info!("client {} from {}: {why}", client.id, client.link.facts().address);
+                    }
                     self.close_client(key, &format!("client {why} before it was logged in"), host)
                 }
             }

@@ -22,3 +22,4 @@ mod memory;
 mod operations;
 mod session;
 mod support_itself;
+mod tls;
