@@ -119,7 +119,11 @@ impl Engine {
                 Input::Nothing => {}
                 Input::Closed(why) => {
                     if matches!(why, Why::Tls(_)) {
-                        log::info!("client {} from {}: {why}", client.id, client.link.facts().address);
+                        log::info!(
+                            "client {} from {}: {why}",
+                            client.id,
+                            client.link.facts().address
+                        );
                     }
                     self.close_client(key, &format!("client {why} before it was logged in"), host)
                 }

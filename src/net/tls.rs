@@ -48,7 +48,9 @@ pub struct TlsStream {
     sent: usize,
     /// Our side ends when that has gone.
     ending: bool,
-    /// How it has ended, for good.
+    /// How writing has ended.
+    broken: Option<Why>,
+    /// How reading has ended, for good.
     over: Option<Why>,
     scratch: Scratch,
 }
@@ -89,6 +91,7 @@ pub fn secure(
         unsent: handover.unsent,
         sent: 0,
         ending: false,
+        broken: None,
         over: None,
         scratch: scratch.clone(),
     };
@@ -151,49 +154,59 @@ impl TlsStream {
         filled
     }
 
-    /// Sends what waits: first what the stream below did not take before.
+    /// Sends what waits. That nobody takes it any more is remembered: it may have shown during a read.
     fn push(&mut self) -> Given {
-        let scratch = self.scratch.clone();
+        if self.broken.is_none() {
+            match self.push_ciphertext() {
+                Given::Closed(why) => self.broken = Some(why),
+                given => return given,
+            }
+            self.unsent = Vec::new();
+            self.sent = 0;
+        }
+        Given::Closed(self.broken.clone().unwrap_or(Why::Eof))
+    }
+
+    fn push_ciphertext(&mut self) -> Given {
         loop {
-            if !self.unsent.is_empty() {
-                let rest = self.unsent.get(self.sent..).unwrap_or_default();
-                match send(&mut *self.below, rest) {
-                    (count, None) if count == rest.len() => {
-                        self.unsent = Vec::new();
-                        self.sent = 0;
-                    }
-                    (count, why) => {
-                        self.sent += count;
-                        return why.map_or(Given::Blocked, Given::Closed);
-                    }
-                }
-            }
-            if !self.connection.wants_write() {
-                break;
-            }
-            let mut out = scratch.0.write.take();
-            out.clear();
-            while self.connection.wants_write() && out.len() < 2 * WRITE {
-                if self.connection.write_tls(&mut out).is_err() {
-                    break; // a vector takes everything
-                }
-            }
-            let (count, why) = send(&mut *self.below, &out);
-            if count < out.len() {
-                self.unsent = out.get(count..).unwrap_or_default().to_vec();
-            }
-            scratch.0.write.replace(out);
+            let rest = self.unsent.get(self.sent..).unwrap_or_default();
+            let (count, why) = send(&mut *self.below, rest);
+            self.sent += count;
             if let Some(why) = why {
                 return Given::Closed(why);
             }
             if self.holds_ciphertext() {
                 return Given::Blocked;
             }
+            self.unsent = Vec::new();
+            self.sent = 0;
+            if !self.connection.wants_write() {
+                break;
+            }
+            if let Some(why) = self.send_records() {
+                return Given::Closed(why);
+            }
         }
         if std::mem::take(&mut self.ending) {
             self.below.shutdown();
         }
         Given::Bytes(0)
+    }
+
+    /// Sends records by way of the shared buffer; what is not taken is kept.
+    fn send_records(&mut self) -> Option<Why> {
+        let scratch = self.scratch.clone();
+        let mut out = scratch.0.write.take();
+        out.clear();
+        while self.connection.wants_write() && out.len() < 2 * WRITE {
+            if self.connection.write_tls(&mut out).is_err() {
+                break; // a vector takes everything
+            }
+        }
+        let (count, why) = send(&mut *self.below, &out);
+        self.unsent = out.get(count..).unwrap_or_default().to_vec();
+        scratch.0.write.replace(out);
+        why
     }
 
     fn holds_ciphertext(&self) -> bool {
@@ -325,7 +338,8 @@ impl Stream for TlsStream {
     }
 
     fn holds(&self) -> bool {
-        self.holds_ciphertext() || (self.connection.is_handshaking() && self.over.is_none())
+        let shaking = self.connection.is_handshaking() && self.over.is_none();
+        self.broken.is_none() && (shaking || self.holds_ciphertext())
     }
 
     fn shutdown(&mut self) {

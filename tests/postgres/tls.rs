@@ -148,7 +148,7 @@ fn servers_are_reached_by_every_sslmode_as_libpq_would() {
     let wrong_root = format!("sslmode=verify-ca&sslrootcert={at}/rogue.crt");
     let refused = "28000";
     let failed = "08006";
-    for (parameters, expected) in [
+    let table = [
         ("sslmode=disable", ["f", "f", refused, "f"]),
         ("sslmode=allow", ["f", "f", "t", "f"]),
         ("sslmode=prefer", ["f", "t", "t", "f"]),
@@ -161,39 +161,51 @@ fn servers_are_reached_by_every_sslmode_as_libpq_would() {
             "sslmode=require&ssl_max_protocol_version=TLSv1.2",
             [failed, "t", "t", refused],
         ),
-    ] {
-        for (cluster, expected) in [no_tls, &both, &only_tls, &only_plain]
-            .into_iter()
-            .zip(expected)
-        {
-            let pooler = pooler(cluster, "", parameters, "  acquire_timeout: 2s\n");
-            let login = Wire::try_login(
-                pooler.port(),
-                &[("user", "username"), ("database", "database")],
-                PASSWORD,
-            );
-            match login {
-                Ok(mut client) => {
-                    let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-                    assert_eq!(client.value(sql).as_deref(), Some(expected), "{parameters}");
-                    let version = client
-                        .value("SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
-                        .unwrap_or_default();
-                    let mut console = Wire::login(pooler.port(), "username", PASSWORD, "aether");
-                    let shown = scene::show(&mut console, "SERVERS");
-                    let shown = shown
-                        .first()
-                        .and_then(|row| row.get("tls").cloned())
-                        .unwrap_or_default();
-                    assert!(
-                        shown.starts_with(&version) && shown.is_empty() == version.is_empty(),
-                        "{shown}"
-                    );
-                }
-                Err(error) => assert_eq!(error.sqlstate(), expected, "{parameters}: {error:?}"),
-            }
+    ];
+    let clusters = [no_tls, &both, &only_tls, &only_plain];
+    let (mut databases, mut wanted) = (String::new(), Vec::new());
+    for (row, (parameters, expected)) in table.into_iter().enumerate() {
+        for (column, (cluster, expected)) in clusters.into_iter().zip(expected).enumerate() {
+            let dsn = scene::tcp(cluster, "database");
+            databases += &format!("  d{row}_{column}: {{dsn: \"{dsn}?{parameters}\"}}\n");
+            wanted.push((format!("d{row}_{column}"), parameters, expected));
         }
     }
+    let pooler = Pooler::start(&format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nadmin: {{users: [username]}}\n\
+         pool: {{acquire_timeout: 3s}}\ndatabases:\n{databases}"
+    ));
+    let port = pooler.port();
+    thread::scope(|threads| {
+        for (database, parameters, expected) in &wanted {
+            threads.spawn(move || {
+                let parameters_of = [("user", "username"), ("database", database.as_str())];
+                match Wire::try_login(port, &parameters_of, PASSWORD) {
+                    Ok(mut client) => {
+                        let sql =
+                            "SELECT ssl, version FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+                        let row = client
+                            .run(sql)
+                            .iter()
+                            .find_map(|message| message.row())
+                            .expect("a row");
+                        assert_eq!(row[0].as_deref(), Some(*expected), "{parameters}");
+                        let mut console = Wire::login(port, "username", PASSWORD, "aether");
+                        let shown = scene::show(&mut console, "SERVERS");
+                        let own = shown
+                            .iter()
+                            .find(|row| row["database"] == **database)
+                            .expect("its server");
+                        let version = row[1].clone().unwrap_or_default();
+                        assert_eq!(own["tls"].split('/').next(), Some(version.as_str()));
+                    }
+                    Err(error) => {
+                        assert_eq!(error.sqlstate(), *expected, "{parameters}: {error:?}")
+                    }
+                }
+            });
+        }
+    });
 }
 
 /// Bulk data in both directions over TLS on both legs.

@@ -22,6 +22,7 @@ use crate::network::{Connection, NearEnd, Phase, Shared};
 use crate::plan::{Leave, Planner, Scope, Step};
 use crate::postgres::{Backend, Lie, PASSWORD, Postgres};
 use crate::random::Random;
+use crate::sealed::Sides;
 
 /// More steps than any world needs.
 const STEPS_MAX: u64 = 3_000_000;
@@ -54,6 +55,8 @@ struct Shape {
     idle_time: &'static str,
     /// Sessions may leave behind what costs a connection.
     leftovers: bool,
+    /// Connections run through TLS.
+    sealed: bool,
 }
 
 impl Shape {
@@ -90,6 +93,7 @@ impl Shape {
             lifetime: random.pick(&["0", "0", "3s", "1h"]),
             idle_time: random.pick(&["0", "2s", "10m"]),
             leftovers: random.chance(30),
+            sealed: false,
         }
     }
 
@@ -164,6 +168,19 @@ struct Kernel {
     exhausted: u32,
     tiny: bool,
     scratch: tls::Scratch,
+    /// Connections run through TLS.
+    sealed: Option<Sides>,
+}
+
+impl Kernel {
+    /// A share of the worlds runs through TLS.
+    fn stream(&mut self, connection: Shared, accepted: bool) -> Box<dyn Stream> {
+        let plain = Box::new(NearEnd(connection));
+        match &self.sealed {
+            Some(sides) => sides.seal(plain, accepted, &mut self.random),
+            None => plain,
+        }
+    }
 }
 
 impl Host for Kernel {
@@ -179,7 +196,7 @@ impl Host for Kernel {
         connection.borrow_mut().spurious(); // bytes may be there already: registering tells
         self.connections
             .push((Who::Client(key), connection.clone()));
-        Accepted::Stream(Box::new(NearEnd(connection)))
+        Accepted::Stream(self.stream(connection, true))
     }
 
     fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
@@ -190,7 +207,7 @@ impl Host for Kernel {
         self.connections
             .push((Who::Server(key), connection.clone()));
         self.dialed.push((to.clone(), connection.clone()));
-        Ok(Box::new(NearEnd(connection)))
+        Ok(self.stream(connection, false))
     }
 
     fn secure(
@@ -296,10 +313,14 @@ enum Action {
     Derive(usize),
 }
 
+/// So many worlds in a row have one in which all connections run through TLS.
+const SEALED_EVERY: u64 = 10;
+
 impl World {
     pub fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
-        let shape = Shape::draw(&mut random);
+        let mut shape = Shape::draw(&mut random);
+        shape.sealed = seed % SEALED_EVERY == 1;
         let yaml = shape.yaml();
         let mut kernel = Kernel {
             random: Random::new(random.next()),
@@ -312,6 +333,7 @@ impl World {
             exhausted: 0,
             tiny: shape.tiny,
             scratch: tls::Scratch::default(),
+            sealed: shape.sealed.then(Sides::new),
         };
         let mut postgres = Postgres::new(shape.server_method, &mut random);
         let limited = shape.faults && random.chance(20);
