@@ -132,6 +132,7 @@ impl Sides {
             near: secure(&back, &out, accepted),
             far: secure(&out, &back, !accepted),
             plain,
+            back,
             outward: Vec::new(),
             inward: Vec::new(),
             out_ended: false,
@@ -160,6 +161,8 @@ struct Sealed {
     near: Box<dyn Stream>,
     far: Box<dyn Stream>,
     plain: Box<dyn Stream>,
+    /// Ciphertext for the near layer.
+    back: Rc<RefCell<Way>>,
     /// Opened, and not taken by the connection below.
     outward: Vec<u8>,
     /// From below, and not taken by the far layer.
@@ -179,10 +182,11 @@ struct Sealed {
 const BETWEEN: usize = 5_000;
 
 impl Sealed {
-    /// Moves what can be moved, until nothing does.
-    fn settle(&mut self) {
+    /// Moves what can be moved, until nothing does. Inward only with a read: whoever is not about to read has been told that
+    /// there is nothing, and would never learn of it.
+    fn settle(&mut self, reads: bool) {
         loop {
-            let moved = self.outward() | self.inward();
+            let moved = self.outward() | (reads && self.inward());
             let held = (self.near.holds(), self.far.holds());
             let _ = (self.near.flush(), self.far.flush());
             if !moved && held == (self.near.holds(), self.far.holds()) {
@@ -258,9 +262,9 @@ impl Sealed {
 
 impl Stream for Sealed {
     fn read(&mut self, into: &mut [u8]) -> Taken {
-        self.settle();
+        self.settle(true);
         let taken = self.near.read(into);
-        self.settle();
+        self.settle(true);
         match taken {
             Taken::Bytes { count, .. } => Taken::Bytes { count, more: true },
             // It was an error below, and it is one above.
@@ -271,17 +275,17 @@ impl Stream for Sealed {
     }
 
     fn write(&mut self, from: &[u8]) -> Given {
-        self.settle();
+        self.settle(false);
         if let Some(why) = &self.out_broken {
             return Given::Closed(why.clone());
         }
         let given = self.near.write(from);
-        self.settle();
+        self.settle(false);
         self.out_broken.clone().map_or(given, Given::Closed)
     }
 
     fn flush(&mut self) -> Given {
-        self.settle();
+        self.settle(false);
         match &self.out_broken {
             Some(why) => Given::Closed(why.clone()),
             None if self.holds() => Given::Blocked,
@@ -294,9 +298,9 @@ impl Stream for Sealed {
     }
 
     fn shutdown(&mut self) {
-        self.settle();
+        self.settle(false);
         self.near.shutdown();
-        self.settle();
+        self.settle(false);
     }
 
     fn protection(&self) -> Protection {
@@ -311,6 +315,7 @@ impl Stream for Sealed {
 impl Sealed {
     /// Whether the next read may find something without an event.
     fn is_stirring(&self) -> bool {
-        (!self.inward.is_empty() || self.in_ended.is_some()) && !self.near.holds()
+        let back = self.back.borrow();
+        !back.bytes.is_empty() || back.closed || !self.inward.is_empty()
     }
 }
