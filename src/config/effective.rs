@@ -50,12 +50,7 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
     );
     if !server.tls_words.is_empty() {
         page.line(1, "tls", "");
-        let mode = server
-            .tls
-            .as_ref()
-            .map_or("disable", |tls| tls.mode().as_str());
-        page.line(2, "mode", &quoted(mode));
-        write_words(2, "mode", &server.tls_words, page);
+        write_words(2, &server.tls_words, page);
     }
     page.line(
         1,
@@ -134,16 +129,11 @@ fn write_backend(backend: &Backend, page: &mut Page) {
     for (name, value) in &backend.parameters {
         page.line(3, name, &quoted(value));
     }
-    let mode = backend
-        .tls
-        .as_ref()
-        .map_or("disable", |tls| tls.mode().as_str());
-    page.line(3, "sslmode", &quoted(mode));
-    write_words(3, "sslmode", &backend.tls_words, page);
+    write_words(3, &backend.tls_words, page);
 }
 
-fn write_words(depth: usize, but: &str, words: &TlsWords, page: &mut Page) {
-    for (key, text) in words.iter().filter(|(key, _)| **key != but) {
+fn write_words(depth: usize, words: &TlsWords, page: &mut Page) {
+    for (key, text) in words {
         match (*key, text.as_str()) {
             ("sslsni", "0" | "false") => page.line(depth, key, "false"),
             ("sslsni", _) => page.line(depth, key, "true"),

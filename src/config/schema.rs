@@ -124,9 +124,9 @@ fn read_sections(
     );
     let databases: BTreeMap<String, Rc<PoolConfig>> = databases
         .into_iter()
-        .map(|(name, draft)| (name, Rc::new(draft.pool)))
+        .map(|(name, draft)| (name, Rc::new(draft.finished())))
         .collect();
-    let fallback = fallback.map(|draft| Rc::new(draft.pool));
+    let fallback = fallback.map(|draft| Rc::new(draft.finished()));
     problems.is_empty().then_some(Config {
         server,
         databases,

@@ -161,10 +161,8 @@ fn is_signed_by(own: &Certificate<'_>, key: &[u8]) -> bool {
 /// SubjectAltName count, and where there is none of that kind, the Common Name. A `*` stands for one label, the first.
 pub(super) fn is_for(read: &Certificate<'_>, host: &str) -> bool {
     let address: Option<IpAddr> = host.split('%').next().and_then(|host| host.parse().ok());
-    if let Some(address) = address {
-        if read.addresses.contains(&address) {
-            return true;
-        }
+    if address.is_some_and(|address| read.addresses.contains(&address)) {
+        return true;
     }
     // libpq compares these with an address, too, as text.
     if read.dns_names.iter().any(|name| name_matches(name, host)) {

@@ -12,6 +12,7 @@ use super::super::{
 };
 use super::tls::{self, Hand};
 use super::{Context, is_name};
+use crate::tls::Mode;
 
 /// The keys.
 pub(super) const KEYS: [&str; 18] = [
@@ -327,6 +328,20 @@ impl Draft {
             return None;
         };
         Some((name, self))
+    }
+
+    /// The pool, its sslmode written out: what the default is depends on who wrote the other keys.
+    pub(super) fn finished(self) -> PoolConfig {
+        let mut pool = self.pool;
+        let mode = pool
+            .backend
+            .tls
+            .as_ref()
+            .map_or(Mode::Disable, |tls| tls.mode());
+        pool.backend
+            .tls_words
+            .insert("sslmode", mode.as_str().to_owned());
+        pool
     }
 
     /// As in PgBouncer, the password of a pool's user may stand among the users who may log in.

@@ -154,7 +154,7 @@ pub(super) fn read_clients(
     context: Context<'_>,
     problems: &mut Problems,
 ) -> (TlsWords, Option<Rc<Acceptor>>) {
-    let words = words_of(section, &CLIENT_KEYS, problems);
+    let mut words = words_of(section, &CLIENT_KEYS, problems);
     let before = problems.count();
     let place = |key: &str| {
         section
@@ -169,6 +169,8 @@ pub(super) fn read_clients(
     };
     let acceptor = acceptor(&mut reader);
     let fine = problems.count() == before;
+    let mode = acceptor.as_ref().map_or(Mode::Disable, Acceptor::mode);
+    words.insert("mode", mode.as_str().to_owned());
     (words, acceptor.filter(|_| fine).map(Rc::new))
 }
 

@@ -308,12 +308,23 @@ fn fails(acceptor: Acceptor, connector: Connector, host: &str) -> String {
     }
 }
 
+/// What it is about; certificate, key and root; sslmode, host, and what is said of it.
+type Case = (
+    &'static str,
+    &'static [u8],
+    &'static [u8],
+    &'static [u8],
+    Mode,
+    &'static str,
+    &'static str,
+);
+
 /// Issue 4: the certificates that PostgreSQL's documentation tells people to make; libpq's rules for names.
 #[test]
 fn servers_are_judged_as_libpq_judges_them() {
     let full = Mode::VerifyFull;
     #[rustfmt::skip]
-    let cases: [(&str, &[u8], &[u8], &[u8], Mode, &str, &str); 16] = [
+    let cases: [Case; 16] = [
         ("by DNS name", file!("server.crt"), file!("server.key"), file!("root.crt"), full, "localhost", ""),
         ("by address", file!("server.crt"), file!("server.key"), file!("root.crt"), full, "127.0.0.1", ""),
         ("wrong address", file!("server.crt"), file!("server.key"), file!("root.crt"), full, "127.0.0.2", "does not match"),
