@@ -7,6 +7,7 @@
 //! | module | what it owns |
 //! |---|---|
 //! | [`limits`], [`arena`], [`stats`] | every maximum; keys and time; counters |
+//! | [`tls`] | what we show and whom we trust: certificates, ciphers, PostgreSQL's rules for both |
 //! | [`config`] | one validated configuration, and `aether.yaml` |
 //! | [`wire`] | the protocol: bytes to messages and back |
 //! | [`auth`] | how a client proves itself, how we prove ourselves to a server |
@@ -49,5 +50,6 @@ pub mod relay;
 pub mod reset;
 pub mod startup;
 pub mod stats;
+pub mod tls;
 pub mod tune;
 pub mod wire;

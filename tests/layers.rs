@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the ground up. A module may use its own floor and those before it.
-const FLOORS: [&[&str]; 11] = [
+const FLOORS: [&[&str]; 12] = [
     &["limits", "arena", "stats", "log"],
+    &["tls"],
     &["config"],
     &["wire"],
     &["auth"],
@@ -19,8 +20,8 @@ const FLOORS: [&[&str]; 11] = [
 ];
 
 /// Modules that decide and never touch the world.
-const PURE: [&str; 10] = [
-    "limits", "arena", "stats", "wire", "auth", "relay", "startup", "tune", "reset", "pool",
+const PURE: [&str; 11] = [
+    "limits", "arena", "stats", "tls", "wire", "auth", "relay", "startup", "tune", "reset", "pool",
 ];
 
 /// What only the shell may name.
@@ -156,6 +157,21 @@ fn only_one_file_knows_serde_yaml_and_no_file_is_unsafe() {
         assert!(
             !code.replace("unsafe_code", "").contains("unsafe "),
             "{}",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn only_the_configuration_of_tls_and_its_streams_know_rustls() {
+    for (module, path, text) in sources() {
+        let knows = text.lines().any(|line| {
+            let code = line.split("//").next().unwrap_or_default();
+            code.contains("rustls::") || code.contains("webpki::")
+        });
+        assert!(
+            !knows || module == "tls" || path.ends_with("net/tls.rs"),
+            "{} names rustls",
             path.display()
         );
     }

@@ -25,12 +25,15 @@ pub fn holds(data: &[u8]) {
 fn complete(dsn: &Dsn) {
     let Backend {
         hosts,
+        tls,
+        tls_words,
         database,
         user,
         password,
         parameters,
     } = &dsn.backend;
     assert!(!hosts.is_empty());
+    assert!(tls.is_none() && tls_words.values().all(|text| !text.is_empty()));
     for host in hosts {
         match host {
             HostPort::Tcp(name, port) => assert!(!name.is_empty() && *port > 0),
@@ -119,6 +122,12 @@ fn as_uri(backend: &Backend) -> String {
         .parameters
         .iter()
         .map(|(name, value)| format!("{name}={}", percent(value)))
+        .chain(
+            backend
+                .tls_words
+                .iter()
+                .map(|(name, value)| format!("{name}={}", percent(value))),
+        )
         .collect();
     format!(
         "postgres://{}:{}@{}/{}?{}",
@@ -171,6 +180,9 @@ fn as_pairs(backend: &Backend) -> String {
     pair("password", &secret.unwrap_or_default());
     pair("dbname", backend.database.as_deref().unwrap_or_default());
     for (name, value) in &backend.parameters {
+        pair(name, value);
+    }
+    for (name, value) in &backend.tls_words {
         pair(name, value);
     }
     out

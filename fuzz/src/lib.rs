@@ -4,6 +4,7 @@
 //! input of `corpus/` and `crashes/` through the same functions. So nothing here may need more crates than the main one
 //! has, but for `arbitrary`.
 
+pub mod certificate;
 pub mod dsn;
 pub mod frame;
 pub mod login;
@@ -18,7 +19,8 @@ pub mod yaml;
 pub type Property = fn(&[u8]);
 
 /// Every property, under the name of its target.
-pub const ALL: [(&str, Property); 9] = [
+pub const ALL: [(&str, Property); 10] = [
+    ("certificate", certificate::holds),
     ("dsn", dsn::holds),
     ("frame", frame::holds),
     ("login", login::holds),

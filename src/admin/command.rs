@@ -15,6 +15,8 @@ pub(super) enum Command {
     Clients,
     /// `SHOW STATS`
     Stats,
+    /// `SHOW TLS`
+    Tls,
     /// `SHOW VERSION`
     Version,
     /// `SHOW HELP`
@@ -22,12 +24,13 @@ pub(super) enum Command {
 }
 
 /// Every command by its word behind SHOW.
-pub(super) const SHOW: [(&str, Command); 6] = [
+pub(super) const SHOW: [(&str, Command); 7] = [
     ("CLIENTS", Command::Clients),
     ("HELP", Command::Help),
     ("POOLS", Command::Pools),
     ("SERVERS", Command::Servers),
     ("STATS", Command::Stats),
+    ("TLS", Command::Tls),
     ("VERSION", Command::Version),
 ];
 

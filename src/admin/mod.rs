@@ -48,6 +48,7 @@ fn allowed(command: Option<Command>, role: Role) -> Result<Option<Command>, Refu
             | Command::Servers
             | Command::Clients
             | Command::Stats
+            | Command::Tls
             | Command::Version
             | Command::Help,
         ) => {

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::command::{Command, SHOW};
 use crate::arena::{PoolKey, Tick};
-use crate::engine::{Client, ClientState, Engine, Server, ServerState, Session};
+use crate::engine::{Client, ClientState, Engine, Facts, Server, ServerState, Session};
 use crate::pool::Pool;
 use crate::stats::{Counters, mean, per_second};
+use crate::tls::{DAY, Lifetime, Mode};
 use crate::wire::backend::{self, ColumnType, INT4, INT8, NUMERIC, TEXT, TransactionStatus};
 use crate::wire::frame::printable;
 use crate::wire::refusal;
@@ -74,6 +75,16 @@ const SERVERS_OWN: Columns = &[
     ("startup_set", TEXT),
 ];
 
+const CERTIFICATES: Columns = &[
+    ("side", TEXT),
+    ("database", TEXT),
+    ("mode", TEXT),
+    ("subject", TEXT),
+    ("issuer", TEXT),
+    ("not_after", TEXT),
+    ("days_left", INT8),
+];
+
 const STATS: Columns = &[
     ("database", TEXT),
     ("total_server_assignment_count", NUMERIC),
@@ -129,6 +140,12 @@ pub(super) fn rows(
                 .pools()
                 .iter()
                 .for_each(|(_, pool)| row(&stats(pool), out));
+        }
+        Command::Tls => {
+            header(&[CERTIFICATES], from, out);
+            certificates(engine)
+                .iter()
+                .for_each(|values| row(values, out));
         }
         Command::Pools => {
             header(&[POOLS], from, out);
@@ -247,7 +264,10 @@ fn pools(engine: &Engine) -> Vec<Row> {
             ServerState::Held => 2,
             ServerState::Idle => 3,
             ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => 4,
-            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => 5,
+            ServerState::Resolving
+            | ServerState::AskingTls
+            | ServerState::Dialing(_)
+            | ServerState::LoggingIn(_) => 5,
         };
         if let Some(count) = tally.servers.get_mut(place) {
             *count += 1;
@@ -360,7 +380,7 @@ fn client_row(engine: &Engine, client: &Client) -> Row {
                 .unwrap_or_default(),
         ),
         number(server.map_or(0, |server| server.pid)),
-        text(""),
+        text(&tls(&facts)),
         text(&session.map(Session::application_name).unwrap_or_default()),
         number(0),
         number(client.id),
@@ -424,7 +444,7 @@ fn server_row(engine: &Engine, server: &Server) -> Row {
                 .unwrap_or_default(),
         ),
         number(server.pid),
-        text(""),
+        text(&tls(&facts)),
         text(
             &server
                 .vars
@@ -443,13 +463,67 @@ fn server_row(engine: &Engine, server: &Server) -> Row {
     ]
 }
 
+/// What protects a connection, as PgBouncer writes it.
+fn tls(facts: &Facts) -> String {
+    facts.tls.as_ref().map_or_else(String::new, |tls| {
+        format!("{}/{}/{}", tls.protocol, tls.cipher, tls.group)
+    })
+}
+
+/// The certificates that the configuration names, each with its pool; those that several pools name are told once for each.
+fn certificates(engine: &Engine) -> Vec<Row> {
+    let config = engine.config();
+    let mut rows = Vec::new();
+    if let Some(tls) = &config.server.tls {
+        rows.extend(
+            tls.lifetimes()
+                .iter()
+                .map(|of| certificate("client", "", tls.mode(), of)),
+        );
+    }
+    let pools = config
+        .databases
+        .iter()
+        .map(|(name, pool)| (name.as_str(), pool));
+    for (name, pool) in pools.chain(config.fallback.iter().map(|pool| ("*", pool))) {
+        if let Some(tls) = &pool.backend.tls {
+            rows.extend(
+                tls.lifetimes()
+                    .iter()
+                    .map(|of| certificate("server", name, tls.mode(), of)),
+            );
+        }
+    }
+    rows
+}
+
+fn certificate(side: &str, database: &str, mode: Mode, of: &Lifetime) -> Row {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let left = of.not_after - i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    vec![
+        text(side),
+        text(database),
+        text(mode.as_str()),
+        text(&printable(of.subject.as_bytes())),
+        text(&printable(of.issuer.as_bytes())),
+        text(&utc(u64::try_from(of.not_after).unwrap_or(0))),
+        number(left.div_euclid(DAY)),
+    ]
+}
+
 /// A moment of the engine's clock as wall-clock time in UTC.
 fn time(engine: &Engine, at: Tick) -> String {
     let ago = Duration::from_micros(engine.now().since(at));
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    let seconds = now.saturating_sub(ago).as_secs();
+    utc(now.saturating_sub(ago).as_secs())
+}
+
+/// Seconds since 1970 as wall-clock time in UTC.
+fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     format!(

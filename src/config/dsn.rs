@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Backend, HostPort, Secret, nearest};
+use super::{Backend, HostPort, Secret, TlsWords, nearest};
 
 /// Where libpq of Debian and most others looks for a server's Unix socket.
 pub const SOCKET_DIRECTORY: &str = "/var/run/postgresql";
@@ -206,9 +206,6 @@ enum Fate {
     Refused(&'static str),
 }
 
-const NO_TLS: &str =
-    "TLS to servers is not available in this version; use sslmode=disable on a trusted network";
-const WITHOUT_TLS: &str = "it has no effect without TLS";
 const KEEPALIVE: &str = "Aether sets TCP keepalive itself";
 const NO_GSS: &str = "GSSAPI is not available";
 const NO_FILE: &str = "only password and password_file are read";
@@ -221,22 +218,22 @@ const KEYS: [(&str, Fate); 56] = [
     ("user", Fate::Used), ("password", Fate::Used), ("connect_timeout", Fate::Used),
     ("client_encoding", Fate::Used), ("options", Fate::Used), ("application_name", Fate::Used),
     ("fallback_application_name", Fate::Used),
-    ("sslmode", Fate::Only(&["disable", "allow", "prefer"], NO_TLS)),
-    ("requiressl", Fate::Only(&["0"], NO_TLS)),
-    ("sslnegotiation", Fate::Only(&["postgres"], NO_TLS)),
-    ("channel_binding", Fate::Only(&["disable", "prefer"], NO_TLS)),
+    ("sslmode", Fate::Used), ("sslnegotiation", Fate::Used), ("sslrootcert", Fate::Used), ("sslcrl", Fate::Used),
+    ("sslcert", Fate::Used), ("sslkey", Fate::Used), ("sslsni", Fate::Used),
+    ("ssl_min_protocol_version", Fate::Used), ("ssl_max_protocol_version", Fate::Used),
+    ("requiressl", Fate::Only(&["0"], "write sslmode=require")),
+    ("sslcertmode", Fate::Only(&["allow"], "a certificate that is named is shown when the server asks for one")),
+    ("sslpassword", Fate::Refused("decrypt the key: openssl pkey -in OLD -out NEW")),
+    ("sslcrldir", Fate::Refused("put the lists into one file, sslcrl")),
+    ("sslcompression", Fate::Ignored("TLS does not compress")),
+    ("sslkeylogfile", Fate::Ignored("keys are not written anywhere")),
+    ("channel_binding", Fate::Only(&["disable", "prefer"], HOLD)),
     ("gssencmode", Fate::Only(&["disable", "prefer"], NO_GSS)),
     ("target_session_attrs", Fate::Only(&["any"], "Aether takes the first host that answers")),
     ("load_balance_hosts", Fate::Only(&["disable"], "Aether tries the hosts in order")),
     ("replication", Fate::Only(&["false", "off", "no", "0"], "the servers of a pool are ordinary sessions")),
     ("min_protocol_version", Fate::Only(&["3.0"], "the protocol version follows each client")),
     ("max_protocol_version", Fate::Ignored("the protocol version follows each client")),
-    ("sslcert", Fate::Ignored(WITHOUT_TLS)), ("sslkey", Fate::Ignored(WITHOUT_TLS)),
-    ("sslpassword", Fate::Ignored(WITHOUT_TLS)), ("sslrootcert", Fate::Ignored(WITHOUT_TLS)),
-    ("sslcrl", Fate::Ignored(WITHOUT_TLS)), ("sslcrldir", Fate::Ignored(WITHOUT_TLS)),
-    ("sslsni", Fate::Ignored(WITHOUT_TLS)), ("sslcompression", Fate::Ignored(WITHOUT_TLS)),
-    ("sslcertmode", Fate::Only(&["disable", "allow"], NO_TLS)), ("sslkeylogfile", Fate::Ignored(WITHOUT_TLS)),
-    ("ssl_min_protocol_version", Fate::Ignored(WITHOUT_TLS)), ("ssl_max_protocol_version", Fate::Ignored(WITHOUT_TLS)),
     ("keepalives", Fate::Ignored(KEEPALIVE)), ("keepalives_idle", Fate::Ignored(KEEPALIVE)),
     ("keepalives_interval", Fate::Ignored(KEEPALIVE)), ("keepalives_count", Fate::Ignored(KEEPALIVE)),
     ("tcp_user_timeout", Fate::Ignored(KEEPALIVE)),
@@ -429,6 +426,8 @@ fn lower(parameters: Parameters) -> Result<Dsn, String> {
     let connect_timeout = connect_timeout(&parameters, &mut warnings)?;
     let backend = Backend {
         hosts: all_hosts(&parameters)?,
+        tls: None,
+        tls_words: tls_words(&parameters),
         database: parameters.get("dbname").map(str::to_owned),
         user: parameters.get("user").map(str::to_owned),
         password: parameters.get("password").map(Secret::new),
@@ -439,6 +438,15 @@ fn lower(parameters: Parameters) -> Result<Dsn, String> {
         connect_timeout,
         warnings,
     })
+}
+
+/// The keywords about TLS, for who knows files.
+fn tls_words(parameters: &Parameters) -> TlsWords {
+    let about_tls = |(name, fate): &(&'static str, Fate)| {
+        let wanted = name.starts_with("ssl") && matches!(fate, Fate::Used);
+        Some((*name, parameters.get(name).filter(|_| wanted)?.to_owned()))
+    };
+    KEYS.iter().filter_map(about_tls).collect()
 }
 
 /// Refuses what cannot be honoured and collects what has no effect.
@@ -464,9 +472,16 @@ fn judge(parameters: &Parameters) -> Result<Vec<String>, String> {
             }
         }
     }
-    // libpq: the system's roots imply sslmode=verify-full.
-    if parameters.get("sslrootcert") == Some("system") {
-        return Err(format!("sslrootcert=system is not supported: {NO_TLS}"));
+    if parameters.get("sslmode") == Some("verify-full")
+        && parameters
+            .get("host")
+            .is_some_and(|host| host.contains(|c: char| c != ','))
+        && parameters.get("hostaddr").is_some()
+    {
+        return Err(
+            "sslmode=verify-full needs the name of the host that the certificate is for; leave hostaddr out"
+                .to_owned(),
+        );
     }
     Ok(warnings)
 }
@@ -685,27 +700,30 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_refused_where_it_was_demanded() {
-        for mode in ["disable", "allow", "prefer"] {
-            ok(&format!("postgres://h/d?sslmode={mode}"));
-        }
-        for demand in [
-            "sslmode=require",
-            "sslmode=verify-ca",
-            "sslmode=verify-full",
-            "ssl=true",
-            "requiressl=1",
-            "sslrootcert=system",
-            "sslnegotiation=direct",
-        ] {
-            let error = error(&format!("postgres://h/d?{demand}"));
-            assert!(
-                error.contains("TLS to servers is not available in this version"),
-                "{demand}: {error}"
-            );
-            assert!(error.contains("sslmode=disable on a trusted network"));
-        }
-        assert!(error("postgres://h/d?sslmode=nonsense").contains("sslmode=(not shown)"));
+    fn what_is_said_of_tls_is_handed_on_as_it_is_written() {
+        let words = ok(
+            "postgres://h/d?ssl=true&sslrootcert=ca.crt&sslsni=0&ssl_min_protocol_version=TLSv1.3",
+        )
+        .backend
+        .tls_words;
+        let words: Vec<(&str, &str)> = words
+            .iter()
+            .map(|(key, text)| (*key, text.as_str()))
+            .collect();
+        assert_eq!(
+            words,
+            [
+                ("ssl_min_protocol_version", "TLSv1.3"),
+                ("sslmode", "require"),
+                ("sslrootcert", "ca.crt"),
+                ("sslsni", "0")
+            ]
+        );
+        assert!(
+            error("host=h hostaddr=10.0.0.1 sslmode=verify-full").contains("leave hostaddr out")
+        );
+        ok("hostaddr=10.0.0.1 sslmode=verify-full");
+        assert!(error("postgres://h/d?sslpassword=x").contains("openssl pkey"));
     }
 
     #[test]
@@ -745,7 +763,7 @@ mod tests {
     #[test]
     fn harmless_keys_are_warned_of_and_promises_refused() {
         let dsn = ok(
-            "postgres://h/d?keepalives_idle=5&tcp_user_timeout=1&sslcert=x&gssencmode=disable&target_session_attrs=any",
+            "postgres://h/d?keepalives_idle=5&tcp_user_timeout=1&sslcompression=0&gssencmode=disable&target_session_attrs=any",
         );
         assert_eq!(dsn.warnings.len(), 3, "{:?}", dsn.warnings);
         for refused in [
@@ -767,7 +785,6 @@ mod tests {
 
     #[test]
     fn a_word_of_libpq_that_is_refused_is_repeated() {
-        assert!(error("postgres://h/d?sslmode=verify-full").starts_with("sslmode=verify-full is"));
         assert!(error("postgres://h/d?replication=database").contains("replication=database is"));
     }
 
@@ -810,7 +827,7 @@ mod tests {
             "postgres://hunter2%zz@h/d",
             "postgres://u:hunter2%zz@h/d",
             "postgres://u:hunter2@h:port/d",
-            "postgres://u:hunter2@h/d?sslmode=require",
+            "postgres://u:hunter2@h/d?channel_binding=require",
             "postgres://u:hunter2@h/d?nonsense=1",
             "postgres://h/d?password=a&hunter2",
             "postgres://h/d?password=a&hunter2=b",
@@ -825,7 +842,7 @@ mod tests {
             "host=h password=a hunter2=x",
             "host=h password=a hunter2 user=x",
             // Passwords x/?..., with '/' and '?' as they are.
-            "postgres://u:x/?sslmode=hunter2@h/d",
+            "postgres://u:x/?requiressl=hunter2@h/d",
             "postgres://u:x/?gssencmode=hunter2@h/d",
             "postgres://u:x/?hunter2=y@h/d",
             "postgres://u:x/?sslmodehunter2=y@h/d",

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::units::show_duration;
-use super::{AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig};
+use super::{AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig, TlsWords};
 
 /// Stands for every secret.
 const MASK: &str = "\"****\"";
@@ -48,6 +48,10 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
         "listen_addr",
         &list(server.listen.iter().map(ToString::to_string)),
     );
+    if !server.tls_words.is_empty() {
+        page.line(1, "tls", "");
+        write_words(2, &server.tls_words, page);
+    }
     page.line(
         1,
         "shutdown_timeout",
@@ -138,6 +142,17 @@ fn write_backend(backend: &Backend, page: &mut Page) {
     );
     for (name, value) in &backend.parameters {
         page.line(3, name, &quoted(value));
+    }
+    write_words(3, &backend.tls_words, page);
+}
+
+fn write_words(depth: usize, words: &TlsWords, page: &mut Page) {
+    for (key, text) in words {
+        match (*key, text.as_str()) {
+            ("sslsni", "0" | "false") => page.line(depth, key, "false"),
+            ("sslsni", _) => page.line(depth, key, "true"),
+            _ => page.line(depth, key, &quoted(text)),
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The one door from the configuration to the file system and the environment: [`load`]. Knows no key.
 
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Config;
 use super::schema;
@@ -28,6 +30,18 @@ impl Outside for System {
             Ok(_) => Ok(bytes),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    fn is_open_to_others(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|file| {
+            let forbidden = if file.uid() == 0 { 0o037 } else { 0o077 };
+            file.mode() & forbidden != 0
+        })
+    }
+
+    fn unix_time(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
     }
 }
 

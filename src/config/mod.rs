@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::tls::{Acceptor, Connector};
 pub use effective::effective;
 pub use files::load;
 pub(crate) use nearest::nearest;
@@ -42,11 +43,18 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+/// Keys about TLS and their texts.
+pub type TlsWords = BTreeMap<&'static str, String>;
+
 /// Section `server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// Addresses to listen on; never empty.
     pub listen: Vec<SocketAddr>,
+    /// TLS towards clients.
+    pub tls: Option<Rc<Acceptor>>,
+    /// What section `server.tls` says, key by key.
+    pub tls_words: TlsWords,
     /// How long a graceful stop may take; zero: no limit.
     pub shutdown_timeout: Duration,
     /// OS user to become when started as root.
@@ -150,6 +158,10 @@ pub struct PoolConfig {
 pub struct Backend {
     /// Tried in order until one answers; never empty.
     pub hosts: Vec<HostPort>,
+    /// TLS towards them; `None`: none. Not over Unix sockets.
+    pub tls: Option<Rc<Connector>>,
+    /// The `ssl*` keys as they are written; relative names of files count from the configuration's directory.
+    pub tls_words: TlsWords,
     /// The database there; `None`: the name that the client asked for.
     pub database: Option<String>,
     /// The role for all clients; `None`: each client's own.

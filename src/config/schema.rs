@@ -6,6 +6,7 @@
 mod auth;
 mod pool;
 mod server;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -88,7 +89,11 @@ fn read_sections(
     problems: &mut Problems,
 ) -> Option<Config> {
     let top = root.section(&SECTIONS, problems);
-    let server = server::read(&section(&top, "server", &server::KEYS, problems), problems);
+    let server = server::read(
+        &section(&top, "server", &server::KEYS, problems),
+        context,
+        problems,
+    );
     let (mut databases, mut fallback) = read_databases(&top, context, problems);
     let drafts: Vec<&Draft> = databases.values().chain(&fallback).collect();
     let logins = Logins::of(&drafts);
@@ -119,9 +124,9 @@ fn read_sections(
     );
     let databases: BTreeMap<String, Rc<PoolConfig>> = databases
         .into_iter()
-        .map(|(name, draft)| (name, Rc::new(draft.pool)))
+        .map(|(name, draft)| (name, Rc::new(draft.finished())))
         .collect();
-    let fallback = fallback.map(|draft| Rc::new(draft.pool));
+    let fallback = fallback.map(|draft| Rc::new(draft.finished()));
     problems.is_empty().then_some(Config {
         server,
         databases,

@@ -25,6 +25,14 @@ pub trait Outside {
     /// # Errors
     /// Says why it cannot be read, without the path.
     fn file(&self, path: &Path) -> Result<Vec<u8>, String>;
+    /// Whether others than its owner may use a file that holds a key, as PostgreSQL judges it.
+    fn is_open_to_others(&self, _path: &Path) -> bool {
+        false
+    }
+    /// Seconds since 1970, for the lifetimes of certificates; 0: unknown.
+    fn unix_time(&self) -> i64 {
+        0
+    }
 }
 
 /// One thing that is wrong in a configuration. Its `Display` is one line: `aether.yaml:7: pool.mode: ...`.

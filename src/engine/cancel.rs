@@ -4,7 +4,7 @@
 //! has asked for, it is dropped when the client waits for nothing any more, and a server is not handed on before all that were
 //! aimed at it have ended. What waits in the queue is cancelled here, without any server.
 
-use super::server::Cancel;
+use super::server::{Cancel, Stage};
 use super::{
     ClientKey, ClientState, Engine, Host, Input, Link, PoolKey, Server, ServerKey, ServerState, Who,
 };
@@ -89,7 +89,9 @@ impl Engine {
         if self.prospect(Some(owner), victim) == Prospect::Misses {
             return false;
         }
-        let waiting = self.cancels_of(victim).find(|(_, cancel)| !cancel.sent);
+        let waiting = self
+            .cancels_of(victim)
+            .find(|(_, cancel)| cancel.stage != Stage::Sent);
         let key = match waiting.map(|(key, _)| key) {
             Some(key) => Some(key),
             None => self.cancel(victim, Some(owner), host),
@@ -135,7 +137,7 @@ impl Engine {
             victim: victim_key,
             owner,
             askers: Vec::new(),
-            sent: false,
+            stage: Stage::Opening,
         };
         let mut server = Server::new(
             ServerState::Cancelling(cancel),
@@ -145,8 +147,10 @@ impl Engine {
             self.now,
         );
         (server.pid, server.key, server.address) = (victim.pid, victim.key.clone(), Some(address));
+        server.tls = victim.tls.clone();
         server.link = Some(Link::dialing(stream));
         let key = self.servers.insert(server);
+        self.open_cancel(key, host);
         self.arm_server(key);
         Some(key)
     }
@@ -175,7 +179,10 @@ impl Engine {
         let relay = &victim.relay;
         // What the client waited in the queue with may still be here while our own query is not written.
         let has_asked = relay.owes_client() || !relay.is_touched() && client.link.has_carry();
-        let another = || self.cancels_of(victim_key).any(|(_, cancel)| cancel.sent);
+        let another = || {
+            self.cancels_of(victim_key)
+                .any(|(_, cancel)| cancel.stage == Stage::Sent)
+        };
         match () {
             () if !has_asked => Prospect::Misses,
             () if !relay.can_be_cancelled() || another() => Prospect::Waits,
@@ -185,44 +192,79 @@ impl Engine {
 
     /// Runs the connection of a cancel.
     pub(super) fn run_cancel(&mut self, key: ServerKey, host: &mut dyn Host) {
-        if let Some(server) = self.servers.get(key)
-            && let ServerState::Cancelling(cancel) = &server.state
-            && !cancel.sent
-        {
-            match self.prospect(cancel.owner, cancel.victim) {
-                Prospect::Misses => {
-                    return self.close_server(key, "the query to be cancelled is over", host);
-                }
-                Prospect::Hits => self.send_cancel(key),
-                Prospect::Waits => {}
-            }
-        }
         let Some(link) = self.servers.get_mut(key).and_then(|s| s.link.as_mut()) else {
             return;
         };
         if link.can_flush() {
             link.flush();
         }
-        let mut nothing = std::mem::take(&mut self.buffer);
-        let closed = link.is_readable() && matches!(link.read(&mut nothing), Input::Closed(_));
-        self.buffer = nothing;
-        if closed {
-            self.close_server(key, "cancel request done", host);
+        match self.next_of(key) {
+            Some(Prospect::Misses) => {
+                return self.close_server(key, "the query to be cancelled is over", host);
+            }
+            Some(Prospect::Hits) => self.send_cancel(key),
+            Some(Prospect::Waits) | None => {}
+        }
+        self.read_cancel(key, host);
+    }
+
+    /// What a cancel that is not sent yet would do now.
+    fn next_of(&self, key: ServerKey) -> Option<Prospect> {
+        match &self.servers.get(key)?.state {
+            ServerState::Cancelling(cancel) if cancel.stage != Stage::Sent => {
+                Some(self.prospect(cancel.owner, cancel.victim))
+            }
+            _ => None,
         }
     }
 
     /// Sends a cancel if its connection is made.
     fn send_cancel(&mut self, key: ServerKey) {
-        let Some(server) = self.servers.get_mut(key) else {
+        if !self.is_open(key) {
             return;
-        };
-        if let ServerState::Cancelling(cancel) = &mut server.state
-            && let Some(link) = server.link.as_mut().filter(|link| link.is_writable())
+        }
+        if let Some(server) = self.servers.get_mut(key)
+            && let ServerState::Cancelling(cancel) = &mut server.state
+            && let Some(link) = server.link.as_mut()
         {
             let mut packet = Vec::new();
             frontend::cancel_request(&mut packet, server.pid, &server.key);
             link.send(&packet);
-            cancel.sent = true;
+            cancel.stage = Stage::Sent;
+        }
+    }
+
+    /// Whether a cancel could be sent: its connection is made, that of TLS included.
+    fn is_open(&self, key: ServerKey) -> bool {
+        self.servers.get(key).is_some_and(|server| {
+            let opening = matches!(&server.state, ServerState::Cancelling(cancel) if cancel.stage == Stage::Opening);
+            let ready = |link: &Link| link.is_writable() && link.is_flushed();
+            opening && server.link.as_ref().is_some_and(ready)
+        })
+    }
+
+    /// Reads the connection of a cancel: the answer to its SSLRequest, the handshake, or the end.
+    fn read_cancel(&mut self, key: ServerKey, host: &mut dyn Host) {
+        let Some(link) = self.servers.get_mut(key).and_then(|s| s.link.as_mut()) else {
+            return;
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let input = if link.is_readable() {
+            link.read(&mut buffer)
+        } else {
+            Input::Nothing
+        };
+        let goes_on = link.is_readable() || link.can_flush();
+        let agreed = matches!(input, Input::Bytes(count) if buffer.get(..count) == Some(b"S"));
+        self.buffer = buffer;
+        match input {
+            Input::Bytes(_) => self.cancel_answered(key, agreed, host),
+            Input::Nothing => {}
+            Input::Closed(_) => self.close_server(key, "cancel request done", host),
+        }
+        // The end of a handshake is no event: what waited for it goes out now.
+        if goes_on || self.is_open(key) && self.next_of(key) == Some(Prospect::Hits) {
+            self.list(Who::Server(key));
         }
     }
 
@@ -230,7 +272,7 @@ impl Engine {
     pub(super) fn wake_cancels(&mut self, victim: ServerKey) {
         let waiting: Vec<ServerKey> = self
             .cancels_of(victim)
-            .filter(|(_, cancel)| !cancel.sent)
+            .filter(|(_, cancel)| cancel.stage != Stage::Sent)
             .map(|(key, _)| key)
             .collect();
         for key in waiting {
@@ -282,7 +324,7 @@ mod tests {
             greeting,
             ..World::default()
         };
-        let config = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db', mode: transaction}\n\
+        let config = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable', mode: transaction}\n\
                       auth: {type: trust}\n";
         let mut scene = Scene::with(config, world);
         let client = scene.client();

@@ -435,9 +435,10 @@ impl Engine {
             return;
         };
         match server.state {
-            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
-                pool.dial_ended(&server.kind)
-            }
+            ServerState::Resolving
+            | ServerState::AskingTls
+            | ServerState::Dialing(_)
+            | ServerState::LoggingIn(_) => pool.dial_ended(&server.kind),
             ServerState::Idle => pool.take_idle(key, &server.kind),
             ServerState::Checking(_) => pool.check_ended(&server.kind),
             ServerState::Tuning(tuning) => pool.asking_ended(&server.kind, &tuning.settings),

@@ -235,6 +235,10 @@ impl Engine {
             input => input,
         };
         match input {
+            // Part of a record.
+            Input::Nothing if client.link.is_readable() && client.link.is_flushed() => {
+                self.list(Who::Client(key))
+            }
             Input::Nothing => {}
             Input::Bytes(count) => {
                 self.idle_bytes(key, buffer.get(..count).unwrap_or_default(), host)

@@ -5,8 +5,7 @@ use std::rc::Rc;
 
 use super::close::closed_while_idle;
 use super::{
-    Address, Engine, Host, Input, Link, PoolKey, Server, ServerKey, ServerState, Stream, Tick, Who,
-    Why,
+    Address, Engine, Host, Input, Link, PoolKey, Server, ServerKey, ServerState, Tick, Who, Why,
 };
 use crate::auth::{Credentials, SaltedPassword};
 use crate::config::{Backend, HostPort, PoolConfig, Stored};
@@ -46,7 +45,7 @@ impl Engine {
     }
 
     /// Tries the next address of the present host, or the next host; `last` is why the one before failed.
-    fn try_next(&mut self, key: ServerKey, last: &str, host: &mut dyn Host) {
+    pub(super) fn try_next(&mut self, key: ServerKey, last: &str, host: &mut dyn Host) {
         let mut last = last.to_owned();
         loop {
             let Some(server) = self.servers.get_mut(key) else {
@@ -55,7 +54,7 @@ impl Engine {
             server.link = None;
             if let Some(address) = server.route.addresses.pop() {
                 match host.dial(&address, key) {
-                    Ok(stream) => return self.dialed(key, address, stream),
+                    Ok(stream) => return self.dialed(key, address, stream, host),
                     Err(why) => last = unreachable_text(&address.to_string(), &why),
                 }
                 continue;
@@ -112,8 +111,8 @@ impl Engine {
         self.try_next(key, &last, host);
     }
 
-    /// A connection is being made: the startup packet waits for it.
-    fn dialed(&mut self, key: ServerKey, address: Address, stream: Box<dyn Stream>) {
+    /// The startup packet goes out, or waits for the connection that is being made.
+    pub(super) fn begin_login(&mut self, key: ServerKey) {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
@@ -131,10 +130,9 @@ impl Engine {
             .iter()
             .map(|(name, value)| (&name[..], &value[..]));
         frontend::startup(&mut packet, own.into_iter().chain(given));
-        let mut link = Link::dialing(stream);
-        link.send(&packet);
-        server.link = Some(link);
-        server.address = Some(address);
+        if let Some(link) = server.link.as_mut() {
+            link.send(&packet);
+        }
         let login = Login::begin(credentials(
             &pool.config.backend,
             &kind,
@@ -175,6 +173,7 @@ impl Engine {
         if matches!(state, Some(ServerState::LoggingIn(login)) if login.is_deriving()) {
             return; // what it says meanwhile stays in the kernel; `server_derived` goes on
         }
+        let asking = matches!(state, Some(ServerState::AskingTls));
         let mut buffer = std::mem::take(&mut self.buffer);
         if let Some(link) = self
             .servers
@@ -183,6 +182,9 @@ impl Engine {
             && link.is_readable()
         {
             match link.read(&mut buffer) {
+                Input::Bytes(count) if asking => {
+                    self.ssl_answered(key, buffer.get(..count).unwrap_or_default(), host)
+                }
                 Input::Bytes(count) => {
                     self.server_bytes(key, buffer.get(..count).unwrap_or_default(), host)
                 }
@@ -211,7 +213,7 @@ impl Engine {
             // The connection may have been given up for another address on the way.
             if matches!(
                 server.state,
-                ServerState::Resolving | ServerState::Dialing(_)
+                ServerState::Resolving | ServerState::AskingTls | ServerState::Dialing(_)
             ) || server.link.is_none()
             {
                 return;
@@ -354,6 +356,7 @@ impl Engine {
                 host.derive(job, Who::Server(key));
             }
             Ok(Step::Ready(welcome)) => self.logged_in(key, welcome, host),
+            Err(refusal) if self.login_refused(key, &refusal, host) => {}
             Err(refusal) => self.connect_failed(key, refusal, host),
         }
     }
@@ -419,7 +422,10 @@ impl Engine {
             return;
         };
         match server.state {
-            ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
+            ServerState::Dialing(_) if matches!(why, Why::Tls(_)) => {
+                self.encryption_failed(key, &why.to_string(), host)
+            }
+            ServerState::AskingTls | ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
                 let address = server
                     .address
                     .as_ref()
@@ -481,7 +487,10 @@ impl Engine {
             return;
         };
         match &server.state {
-            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
+            ServerState::Resolving
+            | ServerState::AskingTls
+            | ServerState::Dialing(_)
+            | ServerState::LoggingIn(_) => {
                 let place = server
                     .address
                     .as_ref()
@@ -617,7 +626,7 @@ fn retire_at(now: Tick, max_lifetime: std::time::Duration, host: &mut dyn Host) 
     Some(now.plus(max_lifetime - spread.mul_f64(share)))
 }
 
-fn unreachable_text(place: &str, why: &str) -> String {
+pub(super) fn unreachable_text(place: &str, why: &str) -> String {
     format!("connection to server at {place} failed: {why}")
 }
 

@@ -6,9 +6,10 @@
 use std::rc::Rc;
 
 use super::client::{Console, Place, Role, Session};
+use super::secure::CLIENT_HELLO;
 use super::{
     Accepted, Client, ClientKey, ClientState, Engine, Host, Input, Link, ListenerId, Shutdown,
-    Timer, Who, ms,
+    Timer, Who, Why, ms,
 };
 use crate::auth::{Progress, SaltedPassword, Verify};
 use crate::config::{AuthMethod, CONSOLE_NAMES, PoolMode};
@@ -117,6 +118,13 @@ impl Engine {
                 }
                 Input::Nothing => {}
                 Input::Closed(why) => {
+                    if matches!(why, Why::Tls(_)) {
+                        log::info!(
+                            "client {} from {}: {why}",
+                            client.id,
+                            client.link.facts().address
+                        );
+                    }
                     self.close_client(key, &format!("client {why} before it was logged in"), host)
                 }
             }
@@ -167,6 +175,9 @@ impl Engine {
 
     /// One packet or message of a login: how many bytes it took. `None`: nothing more can be taken now.
     fn login_step(&mut self, key: ClientKey, rest: &[u8], host: &mut dyn Host) -> Option<usize> {
+        if rest.first() == Some(&CLIENT_HELLO) && self.direct_tls(key, rest, host) {
+            return Some(rest.len());
+        }
         match &self.clients.get(key)?.state {
             ClientState::Greeting { .. } => match startup::read(rest) {
                 Ok(None) => None,
@@ -220,15 +231,21 @@ impl Engine {
         host: &mut dyn Host,
     ) {
         match first {
-            First::Ssl => self.decline(key, true, more_behind, host),
-            First::GssEnc => self.decline(key, false, more_behind, host),
+            First::Ssl => self.encryption_asked(key, true, more_behind, host),
+            First::GssEnc => self.encryption_asked(key, false, more_behind, host),
             First::Cancel { pid, key: cancel } => self.cancel_asked(key, pid, &cancel, host),
             First::Startup(startup) => self.startup(key, startup, host),
         }
     }
 
-    /// Answers `N`. Anything already sent behind the request was not meant for a plain connection (CVE-2021-3935).
-    fn decline(&mut self, key: ClientKey, ssl: bool, more_behind: bool, host: &mut dyn Host) {
+    /// Answers a request for encryption, with `N` if there is none. Anything already sent behind the request was not meant for a plain connection (CVE-2021-3935).
+    fn encryption_asked(
+        &mut self,
+        key: ClientKey,
+        ssl: bool,
+        more_behind: bool,
+        host: &mut dyn Host,
+    ) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -248,7 +265,10 @@ impl Engine {
             );
             return;
         }
-        client.link.send(b"N");
+        if ssl && self.ssl_asked(key, more_behind, host) {
+            return;
+        }
+        self.send_to_client(key, b"N");
         if more_behind {
             let what = if ssl { "SSL" } else { "GSSAPI encryption" };
             self.refuse(
@@ -275,6 +295,9 @@ impl Engine {
         let database = text(b"database")
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| user.clone());
+        if let Some(refusal) = self.plain_refused(key, &user, &database) {
+            return self.refuse(key, refusal, host);
+        }
         let application_name = startup
             .parameter(b"application_name")
             .map(printable)

@@ -2,7 +2,7 @@
 //!
 //! An idle link owns no heap beyond its stream.
 
-use super::stream::{Facts, Given, Ready, Stream, Taken, Why};
+use super::stream::{Facts, Given, Handover, Host, Protection, Ready, Stream, Taken, TlsSide, Why};
 use crate::limits;
 
 /// A connection as the engine holds it.
@@ -14,6 +14,8 @@ pub struct Link {
     writable: bool,
     /// The poll has reported a hang-up: short reads do not mean drained any more.
     hung_up: bool,
+    /// The stream itself has not sent everything that was written.
+    held: bool,
     /// How writing ended. Reading goes on: the peer's last words may still be there.
     broken: Option<Why>,
     /// Our side is closed.
@@ -48,6 +50,7 @@ impl Link {
             readable: false,
             writable: true,
             hung_up: false,
+            held: false,
             broken: None,
             shut: false,
             carry: Vec::new(),
@@ -90,17 +93,17 @@ impl Link {
 
     /// Whether no bytes are held, in neither direction.
     pub fn is_at_rest(&self) -> bool {
-        self.carry.is_empty() && self.outbox.is_empty()
+        self.carry.is_empty() && self.is_flushed()
     }
 
     /// Whether everything was written.
     pub fn is_flushed(&self) -> bool {
-        self.outbox.is_empty()
+        self.outbox.is_empty() && !self.held
     }
 
     /// Whether there is something to write and the peer may take it.
     pub fn can_flush(&self) -> bool {
-        self.writable && !self.outbox.is_empty()
+        self.writable && !self.is_flushed()
     }
 
     /// How writing ended, if it has.
@@ -169,11 +172,14 @@ impl Link {
         let Some(space) = buffer.get_mut(held..held + limits::READ_MAX) else {
             return Input::Closed(Why::Error("a message did not fit the buffer".to_owned()));
         };
-        match self.stream.read(space) {
+        let taken = self.stream.read(space);
+        self.look_at_held();
+        match taken {
             Taken::Bytes { count, more } => {
                 self.readable = more || self.hung_up;
                 Input::Bytes(self.take_carry(buffer) + count)
             }
+            Taken::Nothing => Input::Nothing,
             Taken::Blocked => {
                 self.readable = false;
                 // A connection that can be written no more and says nothing more is over.
@@ -205,8 +211,49 @@ impl Link {
         }
     }
 
+    /// A stream that holds something back says so with an event, or with the end of its handshake, which a read brings.
+    fn look_at_held(&mut self) {
+        let held = std::mem::replace(&mut self.held, self.stream.holds());
+        if self.held {
+            self.writable = false;
+        } else if held {
+            self.writable = true;
+        }
+    }
+
+    /// Lays TLS over the connection: `received` was read already and is meant for it, and what still waits to be written goes
+    /// before it.
+    ///
+    /// # Errors
+    /// Why it cannot be done; the connection is of no more use then.
+    pub fn secure(
+        &mut self,
+        side: TlsSide,
+        received: Vec<u8>,
+        host: &mut dyn Host,
+    ) -> Result<(), String> {
+        let mut unsent = std::mem::take(&mut self.outbox);
+        unsent.drain(..std::mem::take(&mut self.sent));
+        let below = std::mem::replace(&mut self.stream, Box::new(Nowhere));
+        self.stream = host.secure(below, side, Handover { received, unsent })?;
+        self.readable = true; // what was received tells of itself no more
+        self.look_at_held();
+        Ok(())
+    }
+
+    /// What protects it.
+    pub fn protection(&self) -> Protection {
+        self.stream.protection()
+    }
+
     /// Writes what waits.
     pub fn flush(&mut self) {
+        if self.held {
+            if let Given::Closed(why) = self.stream.flush() {
+                return self.broke(why);
+            }
+            self.look_at_held();
+        }
         let outbox = std::mem::take(&mut self.outbox);
         self.sent += self.write(&outbox, self.sent);
         if self.broken.is_some() || self.sent == outbox.len() {
@@ -226,6 +273,7 @@ impl Link {
         match self.stream.write(rest) {
             Given::Bytes(count) => {
                 self.writable = count == rest.len();
+                self.look_at_held();
                 count
             }
             Given::Blocked => {
@@ -233,22 +281,49 @@ impl Link {
                 0
             }
             Given::Closed(why) => {
-                self.writable = false;
-                self.broken = Some(why);
-                self.readable = true; // the read side says the rest
+                self.broke(why);
                 0
             }
         }
+    }
+
+    fn broke(&mut self, why: Why) {
+        self.writable = false;
+        self.held = false;
+        self.outbox = Vec::new();
+        self.sent = 0;
+        self.broken = Some(why);
+        self.readable = true; // the read side says the rest
     }
 
     /// Nothing more will be written.
     pub fn shutdown(&mut self) {
         self.shut = true;
         self.stream.shutdown();
+        self.look_at_held();
     }
 
     /// Whether our side is closed.
     pub fn is_shut(&self) -> bool {
         self.shut
+    }
+}
+
+/// In the place of a stream that is being laid under another.
+struct Nowhere;
+
+impl Stream for Nowhere {
+    fn read(&mut self, _: &mut [u8]) -> Taken {
+        Taken::Closed(Why::Eof)
+    }
+
+    fn write(&mut self, _: &[u8]) -> Given {
+        Given::Closed(Why::Eof)
+    }
+
+    fn shutdown(&mut self) {}
+
+    fn facts(&self) -> Facts {
+        Facts::default()
     }
 }

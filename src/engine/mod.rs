@@ -4,8 +4,8 @@
 //! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
 //!
 //! One noun per file: `greet` takes clients in, `tune` finds out what servers make of their settings, `queue` gives them
-//! servers, `dial` makes servers, `pump` moves bytes between the two, `cancel` brings cancels to what they mean, `close` ends
-//! things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
+//! servers, `dial` makes servers, `secure` agrees on TLS with both, `pump` moves bytes between the two, `cancel` brings cancels
+//! to what they mean, `close` ends things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
 //! `wheel` and `link` are what they sound like.
 
 mod cancel;
@@ -20,6 +20,7 @@ mod pump;
 mod queue;
 #[cfg(test)]
 mod scene;
+mod secure;
 mod server;
 mod stream;
 mod tune;
@@ -37,8 +38,8 @@ pub use console::Request;
 pub use link::{Input, Link};
 pub use server::{Server, ServerState};
 pub use stream::{
-    Accepted, Address, Event, Facts, Given, Host, ListenerId, Ready, Shutdown, Stream, Taken, Who,
-    Why,
+    Accepted, Address, Event, Facts, Given, Handover, Host, ListenerId, Protection, Ready,
+    Shutdown, Stream, Taken, TlsFacts, TlsSide, Who, Why,
 };
 pub use wheel::Wheel;
 
@@ -85,6 +86,8 @@ pub struct Engine {
     library: Library,
     next_id: u64,
     now: Tick,
+    /// Steps of TLS handshakes in this turn.
+    handshakes: usize,
     /// Whether a panic is kept to its connection.
     containing: bool,
     /// Panics that were.
@@ -149,6 +152,7 @@ impl Engine {
             library: Library::default(),
             next_id: 0,
             now,
+            handshakes: 0,
             containing: false,
             contained: 0,
         };
@@ -160,6 +164,7 @@ impl Engine {
     /// One turn of the loop: takes in what happened, moves what can be moved.
     pub fn turn(&mut self, now: Tick, events: &mut Vec<Event>, host: &mut dyn Host) -> Turn {
         self.now = self.now.max(now);
+        self.handshakes = 0;
         for event in events.drain(..) {
             self.event(event, host);
         }
@@ -228,6 +233,9 @@ impl Engine {
             return;
         };
         self.unlist(who);
+        if !self.may_shake(who) {
+            return;
+        }
         self.guarded(party, host, |engine, host| match party {
             Party::Client(client) => engine.run_client(client, host),
             Party::Server(server) => engine.run_server(server, host),
@@ -689,7 +697,7 @@ mod tests {
 
     fn dsn(user: &str, keys: &str) -> String {
         format!(
-            "pool: {{dsn: 'postgres://{user}:secret@127.0.0.1/db'{keys}}}\nauth: {{type: trust}}\n"
+            "pool: {{dsn: 'postgres://{user}:secret@127.0.0.1/db?sslmode=disable'{keys}}}\nauth: {{type: trust}}\n"
         )
     }
 

@@ -497,7 +497,7 @@ mod tests {
     use super::super::scene::{Scene, World, is_closed};
     use super::*;
 
-    const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db', min_idle_connections: 2}\n\
+    const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable', min_idle_connections: 2}\n\
                           auth: {type: trust}\n";
 
     /// A server that answers every login with an error.

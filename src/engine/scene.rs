@@ -107,6 +107,15 @@ impl Host for World {
         Ok(Box::new(PipeStream(pipe)))
     }
 
+    fn secure(
+        &mut self,
+        _: Box<dyn Stream>,
+        _: TlsSide,
+        _: Handover,
+    ) -> Result<Box<dyn Stream>, String> {
+        Err("no TLS here".to_owned())
+    }
+
     fn resolve(&mut self, _: &str, _: u16, _: ServerKey) {}
     fn derive(&mut self, _: KeyDerivation, _: Who) {
         self.derivations += 1;
@@ -129,8 +138,7 @@ impl Outside for Nothing {
     }
 }
 
-const CONFIG: &str =
-    "pool: {dsn: 'postgres://me:secret@127.0.0.1/db'}\nauth: {type: trust}\nadmin: {users: [me]}\n";
+const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}\nauth: {type: trust}\nadmin: {users: [me]}\n";
 
 /// The engine in its world.
 pub(super) struct Scene {

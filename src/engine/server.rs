@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::link::Link;
-use super::stream::Address;
+use super::stream::{Address, TlsSide};
 use crate::arena::{ClientKey, PoolKey, ServerKey, Tick};
 use crate::config::PoolConfig;
 use crate::limits;
@@ -36,6 +36,8 @@ pub struct Server {
     pub address: Option<Address>,
     /// What is still to be tried when this attempt fails.
     pub(super) route: Route,
+    /// TLS that was laid over its connection, and that for cancels must have as well.
+    pub(super) tls: Option<TlsSide>,
     /// Process id and key that the server gave.
     pub pid: u32,
     pub(super) key: Vec<u8>,
@@ -74,13 +76,19 @@ pub struct Route {
     pub next_host: usize,
     /// Addresses of the present host that have not been tried, the next one last.
     pub addresses: Vec<Address>,
+    /// The present address is tried the second way: without TLS, or with.
+    pub second: bool,
+    /// The next address is the present one, and is tried the second way.
+    pub again: bool,
 }
 
 /// Where a server stands.
 pub enum ServerState {
     /// Its host's name is being looked up.
     Resolving,
-    /// The connection is being made; the startup packet waits in the outbox.
+    /// The connection is being made, and SSLRequest waits for an answer.
+    AskingTls,
+    /// The connection is being made, that of TLS included; the startup packet waits for it.
     Dialing(Box<Login>),
     /// It lets us in, or not.
     LoggingIn(Box<Login>),
@@ -111,15 +119,29 @@ pub struct Cancel {
     pub(super) owner: Option<ClientKey>,
     /// The connections that brought the CancelRequest: closed when this one is.
     pub(super) askers: Vec<ClientKey>,
+    /// How far it is.
+    pub(super) stage: Stage,
+}
+
+/// How far a connection for a cancel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// SSLRequest waits for an answer.
+    Asking,
+    /// The connection is being made, that of TLS included, or waits for its turn.
+    Opening,
     /// The request is sent.
-    pub(super) sent: bool,
+    Sent,
 }
 
 impl ServerState {
     /// The word for SHOW SERVERS.
     pub fn name(&self) -> &'static str {
         match self {
-            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => "new",
+            ServerState::Resolving
+            | ServerState::AskingTls
+            | ServerState::Dialing(_)
+            | ServerState::LoggingIn(_) => "new",
             ServerState::Idle => "idle",
             ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => {
                 "tested"
@@ -134,7 +156,10 @@ impl ServerState {
     pub fn is_connecting(&self) -> bool {
         matches!(
             self,
-            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_)
+            ServerState::Resolving
+                | ServerState::AskingTls
+                | ServerState::Dialing(_)
+                | ServerState::LoggingIn(_)
         )
     }
 
@@ -171,6 +196,7 @@ impl Server {
             kind,
             address: None,
             route: Route::default(),
+            tls: None,
             pid: 0,
             key: Vec::new(),
             vars: Rc::default(),
@@ -214,6 +240,7 @@ impl Server {
         let after = |delay: Duration| Some(self.since.plus(delay));
         match &self.state {
             ServerState::Resolving
+            | ServerState::AskingTls
             | ServerState::Dialing(_)
             | ServerState::LoggingIn(_)
             | ServerState::Tuning(_) => after(pool.connect_timeout),

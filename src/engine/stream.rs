@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::arena::{ClientKey, ServerKey};
 use crate::auth::{KeyDerivation, SaltedPassword};
 use crate::config::Config;
+use crate::tls::{Acceptor, Connector};
 
 /// What a read took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Taken {
         /// Whether another read may find something without another event.
         more: bool,
     },
+    /// Nothing for us in what was there, and there may be more at once.
+    Nothing,
     /// Nothing there; an event will come.
     Blocked,
     /// The connection is over for reading.
@@ -44,6 +47,9 @@ pub enum Why {
     Eof,
     /// An error of the operating system, as text: refused, reset, timed out, unreachable.
     Error(String),
+    /// TLS failed: the handshake, or a record; or the peer closed without saying so inside of it, which anybody on the way
+    /// could have done.
+    Tls(String),
 }
 
 impl std::fmt::Display for Why {
@@ -51,6 +57,7 @@ impl std::fmt::Display for Why {
         match self {
             Why::Eof => f.write_str("closed the connection"),
             Why::Error(text) => f.write_str(text),
+            Why::Tls(text) => write!(f, "TLS error: {text}"),
         }
     }
 }
@@ -66,6 +73,64 @@ pub struct Facts {
     pub local_address: String,
     /// Our own port.
     pub local_port: u16,
+    /// What TLS has found out; `None` before the end of the handshake, and without TLS.
+    pub tls: Option<TlsFacts>,
+}
+
+/// What a TLS handshake has found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// `TLSv1.3`, as OpenSSL names it.
+    pub protocol: &'static str,
+    /// The cipher suite, as OpenSSL names it.
+    pub cipher: &'static str,
+    /// The curve.
+    pub group: String,
+    /// The Common Name of the peer's certificate, which was verified if roots are configured; `None`: it showed none.
+    pub peer_common_name: Option<String>,
+    /// The subject of the peer's certificate, for people.
+    pub peer_subject: Option<String>,
+    /// The channel binding `tls-server-end-point` (RFC 5929): of the server's certificate, which towards clients is ours.
+    pub endpoint: Option<Vec<u8>>,
+}
+
+/// What protects a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Nothing.
+    None,
+    /// TLS, once the handshake is over; until then nothing is read from it, and what is written waits.
+    Handshake,
+    /// TLS.
+    Tls,
+}
+
+/// On which side of TLS we are.
+#[derive(Clone, Debug)]
+pub enum TlsSide {
+    /// Towards a client. `direct`: it began with the handshake, without asking.
+    Client {
+        /// What we show.
+        acceptor: Rc<Acceptor>,
+        /// The client must name the protocol (ALPN).
+        direct: bool,
+    },
+    /// Towards a server.
+    Server {
+        /// Whom we trust.
+        connector: Rc<Connector>,
+        /// The host as it was configured: its certificate must be for that.
+        host: String,
+    },
+}
+
+/// What a plain connection leaves to TLS.
+#[derive(Debug, Default)]
+pub struct Handover {
+    /// Read already, and meant for TLS.
+    pub received: Vec<u8>,
+    /// To be sent before TLS begins.
+    pub unsent: Vec<u8>,
 }
 
 /// A connection, whatever carries it. Never blocks.
@@ -74,8 +139,20 @@ pub trait Stream {
     fn read(&mut self, into: &mut [u8]) -> Taken;
     /// Writes from the start of `from`, which is not empty. On a connection that is still being made: `Blocked`.
     fn write(&mut self, from: &[u8]) -> Given;
+    /// Sends what it holds. `Blocked`: not all of it; an event will come.
+    fn flush(&mut self) -> Given {
+        Given::Bytes(0)
+    }
+    /// Whether it holds something that was written and has not been sent.
+    fn holds(&self) -> bool {
+        false
+    }
     /// No more will be written: half-close, so that the peer reads what was sent and then the end.
     fn shutdown(&mut self);
+    /// What protects it.
+    fn protection(&self) -> Protection {
+        Protection::None
+    }
     /// Who is there.
     fn facts(&self) -> Facts;
 }
@@ -118,6 +195,13 @@ pub trait Host {
     fn accept(&mut self, listener: ListenerId, key: ClientKey) -> Accepted;
     /// Begins a connection; its events will come for `key`. An error is one that is known at once.
     fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String>;
+    /// Lays TLS over a connection.
+    fn secure(
+        &mut self,
+        stream: Box<dyn Stream>,
+        side: TlsSide,
+        handover: Handover,
+    ) -> Result<Box<dyn Stream>, String>;
     /// Looks a name up, off the loop; the answer comes as [`Event::Resolved`].
     fn resolve(&mut self, name: &str, port: u16, key: ServerKey);
     /// Runs PBKDF2 off the loop; the answer comes as [`Event::Derived`].

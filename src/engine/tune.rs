@@ -278,7 +278,7 @@ mod tests {
     use super::super::scene::{Scene, Shared, World, is_closed};
     use crate::wire::backend;
 
-    const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db', mode: transaction, max_connections: 1}\n\
+    const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable', mode: transaction, max_connections: 1}\n\
                           auth: {type: trust}\n";
     const CET: &[(&str, &str)] = &[("TimeZone", "CET")];
 

@@ -6,6 +6,7 @@
 mod helper;
 mod signals;
 mod socket;
+pub mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +26,8 @@ use crate::arena::{ClientKey, ServerKey, Tick};
 use crate::auth::KeyDerivation;
 use crate::config::{self, Config};
 use crate::engine::{
-    Accepted, Address, Engine, Event, Host, ListenerId, Ready, Shutdown, Stream, Who,
+    Accepted, Address, Engine, Event, Handover, Host, ListenerId, Ready, Shutdown, Stream, TlsSide,
+    Who,
 };
 use helper::Helpers;
 use signals::{Signal, Signals};
@@ -45,6 +47,7 @@ struct Shell {
     listeners: Vec<TcpListener>,
     helpers: Helpers,
     random: SystemRandom,
+    scratch: tls::Scratch,
     /// Whose events come under a token.
     owners: Vec<Option<Who>>,
 }
@@ -199,6 +202,7 @@ pub fn run(
         listeners: Vec::new(),
         helpers,
         random: SystemRandom::new(),
+        scratch: tls::Scratch::default(),
         owners: Vec::new(),
     };
     for listener in listeners {
@@ -383,6 +387,15 @@ impl Host for Shell {
             })
         };
         dialed().map_err(|error| socket::describe(&error))
+    }
+
+    fn secure(
+        &mut self,
+        stream: Box<dyn Stream>,
+        side: TlsSide,
+        handover: Handover,
+    ) -> Result<Box<dyn Stream>, String> {
+        tls::secure(stream, side, handover, &self.scratch)
     }
 
     fn resolve(&mut self, name: &str, port: u16, key: ServerKey) {

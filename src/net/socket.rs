@@ -111,6 +111,7 @@ impl Stream for Socket {
             port,
             local_address,
             local_port,
+            tls: None,
         }
     }
 }

@@ -239,6 +239,8 @@ mod tests {
             user: None,
             password: None,
             parameters: own.iter().map(text).collect(),
+            tls: None,
+            tls_words: Default::default(),
         };
         let parameters: Vec<(&[u8], &[u8])> = packet
             .iter()

@@ -15,6 +15,11 @@ pub fn startup<'a>(out: &mut Vec<u8>, parameters: impl IntoIterator<Item = (&'a 
     });
 }
 
+/// Appends an SSLRequest.
+pub fn ssl_request(out: &mut Vec<u8>) {
+    packet(out, |b| b.extend_from_slice(&80_877_103u32.to_be_bytes()));
+}
+
 /// Appends a CancelRequest.
 pub fn cancel_request(out: &mut Vec<u8>, pid: u32, key: &[u8]) {
     packet(out, |b| {

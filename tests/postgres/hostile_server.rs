@@ -184,7 +184,7 @@ fn pooler_waiting(fake: &Fake, acquire_timeout: &str, more: &str) -> Pooler {
     Pooler::start(&format!(
         "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nauth: {{type: trust}}\ndatabases:\n\
          \x20 good: {{dsn: \"postgres://username:{PASSWORD}@127.0.0.1:{}/database\"}}\n\
-         \x20 bad:\n    dsn: \"postgres://fake:secret@127.0.0.1:{}/fake\"\n    max_connections: 1\n\
+         \x20 bad:\n    dsn: \"postgres://fake:secret@127.0.0.1:{}/fake?sslmode=disable\"\n    max_connections: 1\n\
          \x20   acquire_timeout: {acquire_timeout}\n{more}",
         Cluster::shared().port(),
         fake.port
@@ -528,7 +528,7 @@ fn a_server_that_accepts_and_says_nothing_holds_up_only_its_own_client() {
     });
     let pooler = Pooler::start(&format!(
         "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nauth: {{type: trust}}\n\
-         pool:\n  dsn: \"postgres://fake:secret@127.0.0.1:{}/bad\"\n  max_connections: 5\n  connect_timeout: 15s\n",
+         pool:\n  dsn: \"postgres://fake:secret@127.0.0.1:{}/bad?sslmode=disable\"\n  max_connections: 5\n  connect_timeout: 15s\n",
         fake.port
     ));
     let waiting: Vec<Wire> = (0..2)

@@ -29,4 +29,5 @@ mod session;
 mod startup;
 mod statements;
 mod support_itself;
+mod tls;
 mod vanishing;

@@ -9,6 +9,7 @@ mod network;
 mod plan;
 mod postgres;
 mod random;
+mod sealed;
 mod session;
 mod world;
 

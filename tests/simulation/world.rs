@@ -9,9 +9,10 @@ use aether::arena::{ClientKey, ServerKey, Tick};
 use aether::auth::KeyDerivation;
 use aether::config::{AuthMethod, Config, Outside, schema};
 use aether::engine::{
-    Accepted, Address, ClientState, Engine, Event, Host, ListenerId, Ready, ServerState, Shutdown,
-    Stream, Who,
+    Accepted, Address, ClientState, Engine, Event, Handover, Host, ListenerId, Ready, ServerState,
+    Shutdown, Stream, TlsSide, Who,
 };
+use aether::net::tls;
 use aether::wire::frame::packet;
 use aether::wire::frontend;
 use aether::wire::refusal::{Blame, Refusal};
@@ -21,6 +22,7 @@ use crate::network::{Connection, NearEnd, Phase, Shared};
 use crate::plan::{Leave, Planner, Scope, Step};
 use crate::postgres::{Backend, Lie, PASSWORD, Postgres};
 use crate::random::Random;
+use crate::sealed::Sides;
 
 /// More steps than any world needs.
 const STEPS_MAX: u64 = 3_000_000;
@@ -53,6 +55,8 @@ struct Shape {
     idle_time: &'static str,
     /// Sessions may leave behind what costs a connection.
     leftovers: bool,
+    /// Connections run through TLS.
+    sealed: bool,
 }
 
 impl Shape {
@@ -89,6 +93,7 @@ impl Shape {
             lifetime: random.pick(&["0", "0", "3s", "1h"]),
             idle_time: random.pick(&["0", "2s", "10m"]),
             leftovers: random.chance(30),
+            sealed: false,
         }
     }
 
@@ -112,7 +117,7 @@ impl Shape {
         let assignment = if self.frugal { "first_query" } else { "login" };
         let idle = self.idle_time;
         format!(
-            "pool:\n  dsn: 'postgres://{user}{}/base'\n  max_connections: {}\n  min_idle_connections: {}\n  \
+            "pool:\n  dsn: 'postgres://{user}{}/base?sslmode=disable'\n  max_connections: {}\n  min_idle_connections: {}\n  \
              server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
              acquire_timeout: {}\n  abandoned_query_timeout: {}\n\
              auth: {{type: {}, scram_iterations: 2, allow_insecure: true, users: {{alice: {PASSWORD:?}, bob: {PASSWORD:?}, \
@@ -162,6 +167,20 @@ struct Kernel {
     /// So many times yet there is no descriptor for a new connection.
     exhausted: u32,
     tiny: bool,
+    scratch: tls::Scratch,
+    /// Connections run through TLS.
+    sealed: Option<Sides>,
+}
+
+impl Kernel {
+    /// A share of the worlds runs through TLS.
+    fn stream(&mut self, connection: Shared, accepted: bool) -> Box<dyn Stream> {
+        let plain = Box::new(NearEnd(connection));
+        match &self.sealed {
+            Some(sides) => sides.seal(plain, accepted, &mut self.random),
+            None => plain,
+        }
+    }
 }
 
 impl Host for Kernel {
@@ -177,7 +196,7 @@ impl Host for Kernel {
         connection.borrow_mut().spurious(); // bytes may be there already: registering tells
         self.connections
             .push((Who::Client(key), connection.clone()));
-        Accepted::Stream(Box::new(NearEnd(connection)))
+        Accepted::Stream(self.stream(connection, true))
     }
 
     fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
@@ -188,7 +207,16 @@ impl Host for Kernel {
         self.connections
             .push((Who::Server(key), connection.clone()));
         self.dialed.push((to.clone(), connection.clone()));
-        Ok(Box::new(NearEnd(connection)))
+        Ok(self.stream(connection, false))
+    }
+
+    fn secure(
+        &mut self,
+        stream: Box<dyn Stream>,
+        side: TlsSide,
+        handover: Handover,
+    ) -> Result<Box<dyn Stream>, String> {
+        tls::secure(stream, side, handover, &self.scratch)
     }
 
     fn resolve(&mut self, name: &str, port: u16, key: ServerKey) {
@@ -283,10 +311,14 @@ enum Action {
     Derive(usize),
 }
 
+/// So many worlds in a row have one in which all connections run through TLS.
+const SEALED_EVERY: u64 = 10;
+
 impl World {
     pub fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
-        let shape = Shape::draw(&mut random);
+        let mut shape = Shape::draw(&mut random);
+        shape.sealed = seed % SEALED_EVERY == 1;
         let yaml = shape.yaml();
         let mut kernel = Kernel {
             random: Random::new(random.next()),
@@ -298,6 +330,8 @@ impl World {
             listening: true,
             exhausted: 0,
             tiny: shape.tiny,
+            scratch: tls::Scratch::default(),
+            sealed: shape.sealed.then(Sides::new),
         };
         let mut postgres = Postgres::new(shape.server_method, &mut random);
         let limited = shape.faults && random.chance(20);

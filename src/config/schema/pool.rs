@@ -8,9 +8,11 @@ use std::time::Duration;
 use super::super::dsn::{self, Dsn};
 use super::super::yaml::{Field, Place, Problems, Section};
 use super::super::{
-    Backend, HostPort, NAME_MAX, PoolConfig, PoolMode, Secret, ServerAssignment, Stored,
+    Backend, HostPort, NAME_MAX, PoolConfig, PoolMode, Secret, ServerAssignment, Stored, TlsWords,
 };
+use super::tls::{self, Hand};
 use super::{Context, is_name};
+use crate::tls::Mode;
 
 /// The keys.
 pub(super) const KEYS: [&str; 20] = [
@@ -35,7 +37,7 @@ pub(super) const KEYS: [&str; 20] = [
     "client_idle_timeout",
     "abandoned_query_timeout",
 ];
-const BACKEND_KEYS: [&str; 9] = [
+const BACKEND_KEYS: [&str; 18] = [
     "host",
     "port",
     "database",
@@ -45,6 +47,15 @@ const BACKEND_KEYS: [&str; 9] = [
     "application_name",
     "options",
     "client_encoding",
+    "sslmode",
+    "sslnegotiation",
+    "sslrootcert",
+    "sslcrl",
+    "sslcert",
+    "sslkey",
+    "sslsni",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
 ];
 /// The keys of a backend that are startup parameters of the same name.
 const PARAMETERS: [&str; 3] = ["application_name", "client_encoding", "options"];
@@ -252,6 +263,9 @@ impl Draft {
             if let Some(read) = read {
                 self.names_database = read.backend.database.is_some();
                 self.pool.backend = read.backend;
+                let words = &self.pool.backend.tls_words;
+                let place = |_: &str| field.place.clone();
+                self.pool.backend.tls = tls::connector(words, Hand::Dsn, &place, context, problems);
                 self.pool.connect_timeout =
                     read.connect_timeout.unwrap_or(self.pool.connect_timeout);
             }
@@ -260,6 +274,15 @@ impl Draft {
             let section = field.section(&BACKEND_KEYS, problems);
             self.names_database = section.get("database").is_some();
             overlay_backend_keys(&mut self.pool.backend, &section, context, problems);
+            let words = tls::words_of(&section, &tls::SERVER_KEYS, problems);
+            self.pool.backend.tls_words.extend(words);
+            let words = &self.pool.backend.tls_words;
+            let place = |key: &str| {
+                section
+                    .get(key)
+                    .map_or(section.place.clone(), |key| key.place)
+            };
+            self.pool.backend.tls = tls::connector(words, Hand::Keys, &place, context, problems);
         }
         let written = section.get("dsn").or(section.get("backend"));
         let backend = &self.pool.backend;
@@ -329,6 +352,20 @@ impl Draft {
         Some((name, self))
     }
 
+    /// The pool, its sslmode written out: what the default is depends on who wrote the other keys.
+    pub(super) fn finished(self) -> PoolConfig {
+        let mut pool = self.pool;
+        let mode = pool
+            .backend
+            .tls
+            .as_ref()
+            .map_or(Mode::Disable, |tls| tls.mode());
+        pool.backend
+            .tls_words
+            .insert("sslmode", mode.as_str().to_owned());
+        pool
+    }
+
     /// As in PgBouncer, the password of a pool's user may stand among the users who may log in.
     pub(super) fn borrow_password(&mut self, users: &BTreeMap<String, Stored>) {
         let backend = &mut self.pool.backend;
@@ -345,6 +382,8 @@ fn empty_backend() -> Backend {
     let socket = dsn::host_port("", dsn::PORT).into_iter().collect();
     Backend {
         hosts: socket,
+        tls: None,
+        tls_words: TlsWords::new(),
         database: None,
         user: None,
         password: None,

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use super::super::ServerConfig;
 use super::super::yaml::{Problems, Section};
+use super::{Context, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 6] = [
+pub(super) const KEYS: [&str; 7] = [
     "listen_addr",
+    "tls",
     "shutdown_timeout",
     "user",
     "max_client_connections",
@@ -27,7 +29,19 @@ const LEVELS: [(&str, log::LevelFilter); 5] = [
     ("trace", log::LevelFilter::Trace),
 ];
 
-pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> ServerConfig {
+pub(super) fn read(
+    section: &Section<'_>,
+    context: Context<'_>,
+    problems: &mut Problems,
+) -> ServerConfig {
+    let (tls_words, tls) = match section.get("tls") {
+        Some(field) => tls::read_clients(
+            &field.section(&tls::CLIENT_KEYS, problems),
+            context,
+            problems,
+        ),
+        None => Default::default(),
+    };
     let mut duration = |key, default| {
         section
             .get(key)
@@ -41,6 +55,8 @@ pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> ServerConf
         .and_then(|field| field.count(1..=CLIENTS_MAX, problems));
     ServerConfig {
         listen: read_listen(section, problems),
+        tls,
+        tls_words,
         shutdown_timeout,
         user: section
             .get("user")

@@ -153,6 +153,8 @@ fn the_annotated_file_tells_the_defaults() {
         .iter()
         .chain(&pool::KEYS)
         .chain(&auth::KEYS)
+        .chain(&tls::CLIENT_KEYS)
+        .chain(&tls::SERVER_KEYS)
         .chain(&["databases", "admin", "stats_users"]);
     for key in keys {
         assert!(
@@ -325,7 +327,7 @@ fn an_unknown_key_is_told_with_file_line_path_and_nearest_name() {
 #[test]
 fn all_errors_come_at_once_and_in_order() {
     let errors = errors(
-        "server:\n  listen_addr: example.com:1\n  log_level: loud\n  x: 1\npool:\n  dsn: postgres://h/d?sslmode=require\n  \
+        "server:\n  listen_addr: example.com:1\n  log_level: loud\n  x: 1\npool:\n  dsn: postgres://h/d?channel_binding=require\n  \
          max_connections: 0\n  max_idle_time: 10\n  mode: loud\n  mode: session\n  check_timeout: 0\nauth:\n  type: none\n",
     );
     let starts: Vec<String> = errors
@@ -966,7 +968,8 @@ fn errors_hold_no_secret() {
         "pool: postgres://u:hunter2@h/d",
         "pool:\n  postgres://u:hunter2@h/d:\n",
         "pool: [postgres://u:hunter2@h/d]",
-        "pool: {dsn: 'postgres://u:hunter2@h/d?sslmode=require'}",
+        "pool: {dsn: 'postgres://u:hunter2@h/d?sslmode=verify-full'}",
+        "pool: {dsn: 'postgres://u:x/?sslrootcert=hunter2@h/d'}",
         "pool: {dsn: 'postgres://u:${PW}@@h/d'}",
         "pool: {dsn: {hunter2: x}, mode: 'postgres://u:hunter2@h'}",
         "pool: {backend: {host: 'u:hunter2@h'}}",
@@ -1005,4 +1008,176 @@ fn no_piece_of_a_file_panics() {
         let _ = read_text(&text[*end..]);
         let _ = read_text(&text.replace(&text[*end..*end + 1], "ß"));
     }
+}
+
+/// Certificates of `tests/certificates`, and a clock.
+struct Certificates;
+
+impl Outside for Certificates {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates");
+        let name = path.file_name().ok_or("no name")?;
+        std::fs::read(directory.join(name)).map_err(|error| error.to_string())
+    }
+
+    fn is_open_to_others(&self, path: &Path) -> bool {
+        path.ends_with("pkcs1.key")
+    }
+
+    fn unix_time(&self) -> i64 {
+        4_948_600_000 // some days before those of 2126 expire
+    }
+}
+
+fn with_certificates(yaml: &str) -> Result<Config, String> {
+    read(yaml, Path::new("/etc/aether/aether.yaml"), &Certificates).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    })
+}
+
+/// Issue 4: PEM in all the forms that people have; what cannot be used is told with the command that mends it.
+#[test]
+fn certificates_and_keys_in_every_form_are_read_or_told_what_is_wrong() {
+    for (cert, key, error) in [
+        ("server.crt", "server.key", ""),
+        ("server.crt", "pkcs1.key", ""),
+        ("chained.crt", "chained.key", ""),
+        ("version_1.crt", "version_1.key", ""),
+        ("sec1.crt", "sec1.key", ""),
+        ("ed25519.crt", "ed25519.key", ""),
+        ("pss.crt", "pss.key", ""),
+        (
+            "server.crt",
+            "encrypted.key",
+            "openssl pkey -in OLD -out NEW",
+        ),
+        (
+            "server.crt",
+            "encrypted_old.key",
+            "openssl pkey -in OLD -out NEW",
+        ),
+        (
+            "server.crt",
+            "client.key",
+            "the key is not that of the certificate",
+        ),
+        ("server.der", "server.key", "openssl x509 -inform der"),
+        (
+            "server.key",
+            "server.key",
+            "the file holds no certificate, but a private key",
+        ),
+        (
+            "server.crt",
+            "server.crt",
+            "the file holds no private key, but a certificate",
+        ),
+        ("p521.crt", "p521.key", "P-256 and P-384"),
+        ("small.crt", "small.key", "2048 to 8192 bits"),
+        (
+            "absent.crt",
+            "server.key",
+            "/etc/aether/absent.crt cannot be read: No such file",
+        ),
+    ] {
+        let yaml = format!(
+            "server: {{tls: {{cert_file: {cert}, key_file: {key}}}}}\npool: {{dsn: 'postgres://u:p@h/d'}}\n"
+        );
+        match with_certificates(&yaml) {
+            Ok(config) => {
+                assert_eq!(error, "", "{cert} {key}");
+                let tls = config.server.tls.as_ref().expect("TLS");
+                assert_eq!(tls.mode(), crate::tls::Mode::Prefer);
+                let open = config
+                    .warnings
+                    .iter()
+                    .any(|line| line.contains("mode 0600"));
+                assert_eq!(open, key == "pkcs1.key");
+                assert!(
+                    config
+                        .warnings
+                        .iter()
+                        .any(|line| line.contains("expires in") && line.contains("days"))
+                );
+                let again = with_certificates(&effective(&config)).expect("what is in force");
+                assert_eq!(again.server, config.server);
+            }
+            Err(said) => {
+                assert!(
+                    said.contains(error) && !error.is_empty(),
+                    "{cert} {key}: {said}"
+                );
+                assert!(said.contains("aether.yaml:1: server.tls."), "{said}");
+            }
+        }
+    }
+}
+
+/// libpq's and PgBouncer's rules for what may not stand together.
+#[test]
+fn what_weakens_tls_or_cannot_be_had_is_refused() {
+    let own = "cert_file: server.crt, key_file: server.key";
+    for (keys, error) in [
+        ("mode: require", "key_file and cert_file must be set"),
+        ("cert_file: server.crt", "without key_file"),
+        (
+            &format!("mode: verify-full, {own}"),
+            "verify-full needs ca_file",
+        ),
+        (&format!("crl_file: root.crl, {own}"), "without ca_file"),
+        (
+            &format!("ciphers: AES128-SHA, {own}"),
+            "ECDHE-RSA-AES256-GCM-SHA384",
+        ),
+        (&format!("curves: secp521r1, {own}"), "X25519"),
+        (&format!("protocols: tlsv1.1, {own}"), "tlsv1.2"),
+        (
+            &format!(
+                "mode: verify-ca, ca_file: root.crt, crl_file: root.crl, protocols: all, ciphers: HIGH, {own}"
+            ),
+            "",
+        ),
+    ] {
+        let yaml = format!("server: {{tls: {{{keys}}}}}\npool: {{dsn: 'postgres://u:p@h/d'}}\n");
+        let said = with_certificates(&yaml).err().unwrap_or_default();
+        assert!(
+            said.contains(error) && said.is_empty() == error.is_empty(),
+            "{keys}: {said}"
+        );
+    }
+    for (parameters, error) in [
+        ("sslmode=verify-full", "needs sslrootcert"),
+        ("sslmode=verify-full&sslrootcert=root.crt", ""),
+        (
+            "sslmode=require&sslrootcert=system",
+            "weak sslmode require may not be used with sslrootcert=system",
+        ),
+        (
+            "sslnegotiation=direct",
+            "weak sslmode prefer may not be used with direct",
+        ),
+        ("sslmode=require&sslnegotiation=direct", ""),
+        ("sslcert=client.crt", "without sslkey"),
+        ("sslcrl=root.crl", "without sslrootcert"),
+        ("sslmode=sometimes", "expected one of disable, allow"),
+        ("ssl_max_protocol_version=TLSv1.1", "TLSv1.2 and TLSv1.3"),
+    ] {
+        let yaml = format!("pool: {{dsn: 'postgres://u:p@h/d?{parameters}'}}\n");
+        let said = with_certificates(&yaml).err().unwrap_or_default();
+        assert!(
+            said.contains(error) && said.is_empty() == error.is_empty(),
+            "{parameters}: {said}"
+        );
+    }
+    // R16: with a root, keys of ours mean verify-full.
+    let keys =
+        "pool: {backend: {host: h, user: u, password: p, database: d, sslrootcert: root.crt}}\n";
+    let config = with_certificates(keys).expect("it is right");
+    let tls = config.databases["d"].backend.tls.as_ref().expect("TLS");
+    assert_eq!(tls.mode(), crate::tls::Mode::VerifyFull);
 }
