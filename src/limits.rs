@@ -98,3 +98,13 @@ pub const CONSOLE_COMMAND_MAX: usize = 16 * 1024;
 pub const ROUNDS_PER_TURN: usize = 2;
 /// Rounds through the pools in one turn; what changes after that waits for the next.
 pub const SETTLE_ROUNDS: usize = 8;
+/// Files of pg_hba.conf and pg_ident.conf bring in one another at most this deep, as in PostgreSQL (`CONF_FILE_MAX_DEPTH`).
+pub const HBA_DEPTH_MAX: usize = 10;
+/// Lines of a pg_hba.conf or pg_ident.conf, with those of the files that it brings in and one for each of these files.
+pub const HBA_LINES_MAX: usize = 100_000;
+/// Longest of these lines, in bytes, when those that go on are joined.
+pub const HBA_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Errors of such a file that are told at once.
+pub const HBA_ERRORS_MAX: usize = 50;
+/// Memory that one regular expression of these files may take when it is compiled.
+pub const HBA_PATTERN_BYTES_MAX: usize = 256 * 1024;

@@ -6,6 +6,8 @@
 
 pub mod dsn;
 pub mod frame;
+pub mod hba;
+pub mod ident;
 pub mod login;
 pub mod refusal;
 pub mod relay;
@@ -18,9 +20,11 @@ pub mod yaml;
 pub type Property = fn(&[u8]);
 
 /// Every property, under the name of its target.
-pub const ALL: [(&str, Property); 9] = [
+pub const ALL: [(&str, Property); 11] = [
     ("dsn", dsn::holds),
     ("frame", frame::holds),
+    ("hba", hba::holds),
+    ("ident", ident::holds),
     ("login", login::holds),
     ("refusal", refusal::holds),
     ("relay", relay::holds),

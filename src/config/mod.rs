@@ -6,9 +6,12 @@
 pub mod dsn;
 mod effective;
 pub mod files;
+pub mod hba;
+pub mod ident;
 mod nearest;
 pub mod schema;
 pub mod secret;
+mod tokens;
 pub mod units;
 pub mod userlist;
 pub mod yaml;

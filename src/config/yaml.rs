@@ -25,6 +25,17 @@ pub trait Outside {
     /// # Errors
     /// Says why it cannot be read, without the path.
     fn file(&self, path: &Path) -> Result<Vec<u8>, String>;
+    /// Whether a file is there, or seems to be; one that cannot be read is.
+    fn exists(&self, path: &Path) -> bool {
+        self.file(path).is_ok()
+    }
+    /// The names in a directory.
+    ///
+    /// # Errors
+    /// Says why it cannot be read, without the path.
+    fn directory(&self, _path: &Path) -> Result<Vec<String>, String> {
+        Err("there are no directories here".to_owned())
+    }
 }
 
 /// One thing that is wrong in a configuration. Its `Display` is one line: `aether.yaml:7: pool.mode: ...`.
