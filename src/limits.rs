@@ -108,3 +108,15 @@ pub const HBA_LINE_BYTES_MAX: usize = 64 * 1024;
 pub const HBA_ERRORS_MAX: usize = 50;
 /// Memory that one regular expression of these files may take when it is compiled.
 pub const HBA_PATTERN_BYTES_MAX: usize = 256 * 1024;
+/// How much of the time to come a source's failed logins may take before the next one has to wait.
+pub const FAILURE_BURST_MS: u64 = 5_000;
+/// Longest wait before a login is tried from where many have failed; who would wait longer is turned away.
+pub const FAILURE_WAIT_MAX_MS: u64 = 5_000;
+/// Sources of failed logins that are remembered.
+pub const FAILURE_SOURCES_MAX: usize = 65_536;
+/// A login is left alone for this long when there are too many of them at once.
+pub const LOGIN_UNDISTURBED_MS: u64 = 2_000;
+/// What a client that has not logged in may hold, however much the others do.
+pub const LOGIN_BYTES_FREE: usize = 2 * 1024;
+/// What all clients that have not logged in may hold together, beside that.
+pub const LOGIN_BYTES_MAX: usize = 16 << 20;

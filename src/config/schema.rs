@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use self::auth::Logins;
 use self::pool::Draft;
+use super::hba::Method;
 use super::yaml::{ConfigError, Field, Outside, Place, Problems, Section, document};
 use super::{
     AdminConfig, AuthConfig, AuthMethod, CONSOLE_NAMES, Config, NAME_MAX, PoolConfig,
@@ -94,18 +95,8 @@ fn read_sections(
     let logins = Logins::of(&drafts);
     let auth_section = section(&top, "auth", &auth::KEYS, problems);
     let (auth, allow_insecure) = auth::read(&auth_section, &logins, context, problems);
-    if !allow_insecure
-        && auth.method.is_insecure()
-        && server.listen.iter().any(|at| !at.ip().is_loopback())
-    {
-        problems.add(
-            &auth_section.get("type").map_or(auth_section.place.clone(), |field| field.place),
-            format!(
-                "{} on an address that other machines reach: listen on 127.0.0.1, choose scram-sha-256, or write \
-                 allow_insecure: true",
-                auth.method.as_str()
-            ),
-        );
+    if !allow_insecure && server.listen.iter().any(|at| !at.ip().is_loopback()) {
+        report_insecure(&auth_section, &auth, problems);
     }
     for draft in databases.values_mut().chain(&mut fallback) {
         draft.borrow_password(&auth.users);
@@ -130,6 +121,33 @@ fn read_sections(
         admin,
         warnings: Vec::new(),
     })
+}
+
+fn report_insecure(section: &Section<'_>, auth: &AuthConfig, problems: &mut Problems) {
+    let rule = auth.rules.iter().find(|rule| rule.is_insecure());
+    let key = if auth.rules.file.is_some() {
+        "hba_file"
+    } else {
+        "type"
+    };
+    let place = section
+        .get(key)
+        .map_or(section.place.clone(), |field| field.place);
+    let Some(rule) = rule else {
+        return;
+    };
+    let rule_place = match auth.rules.file {
+        Some(_) => format!("{}: ", rule.place),
+        None => String::new(),
+    };
+    problems.add(
+        &place,
+        format!(
+            "{rule_place}{} on an address that other machines reach: listen on 127.0.0.1, choose scram-sha-256, or write \
+             allow_insecure: true",
+            rule.method.as_str()
+        ),
+    );
 }
 
 fn section<'a>(
@@ -240,22 +258,33 @@ fn warn_of_secrets<'a>(
         .filter(|draft| draft.pool.backend.user.is_none())
         .count()
         > 0;
+    let methods: Vec<AuthMethod> = auth
+        .rules
+        .iter()
+        .filter_map(|rule| match rule.method {
+            Method::Check(method) => Some(method),
+            Method::Reject | Method::Peer | Method::Cert => None,
+        })
+        .collect();
+    let always = |wanted| !methods.is_empty() && methods.iter().all(|method| *method == wanted);
+    let (scram, trust) = (
+        always(AuthMethod::ScramSha256),
+        methods.is_empty() || always(AuthMethod::Trust),
+    );
     for (user, stored) in &auth.users {
-        let text = match (stored, auth.method) {
-            (Stored::Md5(_), AuthMethod::ScramSha256) => {
+        let text = match stored {
+            Stored::Md5(_) if scram => {
                 "has an MD5 secret and cannot log in with type scram-sha-256; store the password or a SCRAM verifier, \
                  or use type md5"
             }
-            (Stored::Scram(_), _) if own_roles => {
+            Stored::Scram(_) if own_roles => {
                 "is known by a SCRAM verifier only: Aether cannot log in to servers as this user where they ask for a \
                  password; store the password, or give the pool a user of its own"
             }
-            (Stored::Plain(secret), _) if ScramVerifier::is_meant(secret.expose()) => {
+            Stored::Plain(secret) if ScramVerifier::is_meant(secret.expose()) => {
                 "has a secret that begins like a SCRAM verifier and is none: it is taken for the password itself"
             }
-            (Stored::Plain(secret), method)
-                if secret.expose().is_empty() && method != AuthMethod::Trust =>
-            {
+            Stored::Plain(secret) if secret.expose().is_empty() && !trust => {
                 "has an empty secret and cannot log in"
             }
             _ => continue,

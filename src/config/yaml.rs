@@ -355,6 +355,8 @@ impl Place {
 #[derive(Default)]
 pub(super) struct Problems {
     found: Vec<(Place, String)>,
+    /// Errors of other files, with their own places.
+    elsewhere: Vec<ConfigError>,
     /// Some key is unknown: what seems to be missing may stand under it.
     strangers: bool,
     pub(super) warnings: Vec<String>,
@@ -378,13 +380,18 @@ impl Problems {
         });
     }
 
+    /// Notes the errors of another file.
+    pub(super) fn add_elsewhere(&mut self, errors: Vec<ConfigError>) {
+        self.elsewhere.extend(errors);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.found.is_empty()
+        self.found.is_empty() && self.elsewhere.is_empty()
     }
 
     /// How many errors there are so far.
     pub(super) fn count(&self) -> usize {
-        self.found.len()
+        self.found.len() + self.elsewhere.len()
     }
 
     /// Notes that something is missing, unless it probably stands under a wrong name, which is told already.
@@ -414,6 +421,7 @@ impl Problems {
             })
             .collect();
         errors.sort_by_key(|error| error.line);
+        errors.extend(self.elsewhere);
         errors
     }
 }

@@ -3,10 +3,11 @@
 //! [`Engine::turn`] is the whole loop body. It is given what happened, asks the world for what it needs through [`Host`], and
 //! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
 //!
-//! One noun per file: `greet` takes clients in, `queue` gives them servers, `dial` makes servers, `pump` moves bytes between
+//! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `queue` gives them servers, `dial` makes servers, `pump` moves bytes between
 //! the two, `close` ends things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
 //! `wheel` and `link` are what they sound like.
 
+mod admit;
 mod client;
 mod close;
 mod console;
@@ -22,7 +23,7 @@ mod server;
 mod stream;
 mod wheel;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,12 +35,12 @@ pub use console::Request;
 pub use link::{Input, Link};
 pub use server::{Server, ServerState};
 pub use stream::{
-    Accepted, Address, Event, Facts, Given, Host, ListenerId, Ready, Shutdown, Stream, Taken, Who,
-    Why,
+    Accepted, Address, Event, Facts, Given, Host, ListenerId, Ready, Shutdown, Stream, Taken,
+    TlsFacts, Who, Why,
 };
 pub use wheel::Wheel;
 
-use crate::auth::KeyRing;
+use crate::auth::{Failures, KeyRing};
 use crate::config::Config;
 use crate::config::units::show_duration;
 use crate::limits;
@@ -71,6 +72,10 @@ pub struct Engine {
     /// Not before this is anybody accepted: descriptors ran out.
     accept_after: Tick,
     ring: KeyRing,
+    /// Failed logins, by where they came from.
+    failures: Failures,
+    /// Clients that have not shown yet who they are, in the order in which they came, and some that have.
+    newcomers: VecDeque<ClientKey>,
     cancel_keys: CancelKeys,
     stop: Option<Stop>,
     requests: Vec<Request>,
@@ -138,6 +143,8 @@ impl Engine {
             incoming: BTreeSet::new(),
             accept_after: now,
             ring,
+            failures: Failures::default(),
+            newcomers: VecDeque::new(),
             cancel_keys: CancelKeys::default(),
             stop: None,
             requests: Vec::new(),
@@ -195,6 +202,9 @@ impl Engine {
             Event::Derived { who, salted } => self.guard(who, host, |engine, host| match who {
                 Who::Client(key) => engine.client_derived(key, &salted, host),
                 Who::Server(key) => engine.server_derived(key, &salted, host),
+            }),
+            Event::UserNamed { key, name } => self.guard(Who::Client(key), host, |engine, host| {
+                engine.user_named(key, name, host)
             }),
             Event::Reload(config) => {
                 log::info!("the configuration was reloaded");

@@ -24,6 +24,8 @@ pub(super) struct Pipe {
     pub(super) stuck: bool,
     /// Who it is to the engine.
     pub(super) who: Option<Who>,
+    /// What the engine is told of the other end.
+    pub(super) facts: Facts,
 }
 
 /// A pipe, held by the test and by a stream.
@@ -60,7 +62,7 @@ impl Stream for PipeStream {
     fn shutdown(&mut self) {}
 
     fn facts(&self) -> Facts {
-        Facts::default()
+        self.0.borrow().facts.clone()
     }
 }
 
@@ -73,6 +75,8 @@ pub(super) struct World {
     pub(super) servers_break: bool,
     /// What servers say first; when empty, they let everybody in at once.
     pub(super) greeting: Vec<u8>,
+    /// Users whose names were asked for.
+    pub(super) users: Vec<(u32, ClientKey)>,
     /// Derivations that were asked for. None of them is ever done.
     pub(super) derivations: usize,
 }
@@ -108,6 +112,12 @@ impl Host for World {
     fn resolve(&mut self, _: &str, _: u16, _: ServerKey) {}
     fn derive(&mut self, _: KeyDerivation, _: Who) {
         self.derivations += 1;
+    }
+    fn user_name(&mut self, uid: u32, key: ClientKey) {
+        self.users.push((uid, key));
+    }
+    fn networks(&self) -> Vec<crate::config::hba::Network> {
+        vec![([192, 0, 2, 1].into(), [255, 255, 255, 0].into())]
     }
     fn random(&mut self, into: &mut [u8]) {
         into.fill(7);

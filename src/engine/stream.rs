@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::arena::{ClientKey, ServerKey};
 use crate::auth::{KeyDerivation, SaltedPassword};
 use crate::config::Config;
+use crate::config::hba::Network;
 
 /// What a read took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,19 @@ pub struct Facts {
     pub local_address: String,
     /// Our own port.
     pub local_port: u16,
+    /// The user at the other end of a Unix socket, as the kernel knows it.
+    pub peer_uid: Option<u32>,
+    /// What TLS has found out; `None` before the end of the handshake, and without TLS.
+    pub tls: Option<TlsFacts>,
+}
+
+/// What a TLS handshake has found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// The Common Name of the peer's certificate, which was verified; `None`: it showed none.
+    pub peer_common_name: Option<String>,
+    /// The subject of the peer's certificate.
+    pub peer_subject: Option<String>,
 }
 
 /// A connection, whatever carries it. Never blocks.
@@ -122,6 +136,10 @@ pub trait Host {
     fn resolve(&mut self, name: &str, port: u16, key: ServerKey);
     /// Runs PBKDF2 off the loop; the answer comes as [`Event::Derived`].
     fn derive(&mut self, job: KeyDerivation, who: Who);
+    /// Looks up the name of a user of this machine, off the loop; the answer comes as [`Event::UserNamed`].
+    fn user_name(&mut self, uid: u32, key: ClientKey);
+    /// The addresses of this machine, and the masks of their networks.
+    fn networks(&self) -> Vec<Network>;
     /// Fills `into` from a cryptographically secure source.
     fn random(&mut self, into: &mut [u8]);
     /// Closes the listening sockets for good.
@@ -178,6 +196,13 @@ pub enum Event {
         who: Who,
         /// The result.
         salted: SaltedPassword,
+    },
+    /// The name of a user was looked up.
+    UserNamed {
+        /// The client that it was looked up for.
+        key: ClientKey,
+        /// The name, or why there is none.
+        name: Result<String, String>,
     },
     /// A new configuration, checked.
     Reload(Rc<Config>),

@@ -129,7 +129,10 @@ fn the_file_of_the_issue_means_what_it_says() {
         (pool.max_idle_time, pool.max_lifetime, pool.acquire_timeout),
         (seconds(600), seconds(3600), seconds(30))
     );
-    assert_eq!(config.auth.method, AuthMethod::ScramSha256);
+    assert_eq!(
+        config.auth.rules.single(),
+        Some(Method::Check(AuthMethod::ScramSha256))
+    );
     assert_eq!(
         config.auth.users.get("username"),
         Some(&Stored::Plain(Secret::new("password")))
