@@ -1,7 +1,7 @@
 //! Failed logins by where they came from, so that guessing is slow (catalogue C13).
 //!
 //! Each failure takes its share of the time to come; who has taken too much of it waits before the next attempt, one behind the
-//! other, and is turned away when the wait would be long. Somebody who logs in rightly is charged nothing. What
+//! other, and is turned away when the wait would be long. Where nobody fails, nobody is charged anything. What
 //! is remembered is bounded: the source that is free again first is forgotten first.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,7 +50,7 @@ pub struct Failures {
 
 impl Failures {
     /// Whether a login from there may be tried. `per_second`: failures allowed in the long run; 0: any number. An attempt that has to
-    /// wait is charged in advance.
+    /// wait is charged in advance, and once more if it fails.
     pub fn attempt(&mut self, source: Source, now: Tick, per_second: u32) -> Attempt {
         let (Some(step), Some(&taken)) = (step(per_second), self.taken.get(&source)) else {
             return Attempt::Now;
@@ -126,16 +126,29 @@ mod tests {
     fn who_fails_often_waits_one_behind_the_other_and_is_then_turned_away() {
         let mut failures = Failures::default();
         let who = source("10.0.0.1");
-        let mut tried = 0;
+        let (mut tried, mut waiting) = (0, BTreeSet::new());
         for ms in 0..60_000 {
-            if failures.attempt(who, later(ms), 10) == Attempt::Now {
+            match failures.attempt(who, later(ms), 10) {
+                Attempt::Now => {
+                    failures.note(who, later(ms), 10);
+                    tried += 1;
+                }
+                Attempt::At(tick) => {
+                    assert!(tick >= later(ms) && tick <= later(ms + limits::FAILURE_WAIT_MAX_MS));
+                    assert!(waiting.insert(tick), "no two at once");
+                    tried += 1;
+                }
+                Attempt::Refused => {}
+            }
+            while waiting.first().is_some_and(|tick| *tick <= later(ms)) {
+                waiting.pop_first();
                 failures.note(who, later(ms), 10);
-                tried += 1;
             }
         }
         let burst = limits::FAILURE_BURST_MS / 100;
-        assert!(tried <= 600 + burst + 1, "{tried}");
-        assert!(tried > 60, "{tried}");
+        let waits = limits::FAILURE_WAIT_MAX_MS / 100;
+        assert!(tried <= 600 + burst + waits + 1, "{tried}");
+        assert!(tried > 200, "{tried}");
         let mut failures = Failures::default();
         (0..burst + 2).for_each(|_| failures.note(who, later(0), 10));
         let at = |attempt| match attempt {

@@ -255,45 +255,53 @@ impl Engine {
         self.close_client(key, &why, host);
     }
 
-    /// Whether one more may come who has not shown yet who he is. Where there are as many as there may be, the one that has taken longest goes, if he has had
-    /// his time; if not, those who come wait (catalogue C14: connections that say nothing must not keep the others out).
-    pub(super) fn has_room_for_newcomer(&mut self, host: &mut dyn Host) -> bool {
-        let max = self.config.server.max_unauthenticated_connections;
-        if self.newcomers.len() < max {
+    /// Whether one more may come who has not shown yet who he is. Where there are as many as there may be, those who come wait until
+    /// the oldest has had its time (catalogue C14: connections that say nothing must not keep the others out).
+    pub(super) fn has_room_for_newcomer(&mut self) -> bool {
+        if self.newcomers.len() < self.config.server.max_unauthenticated_connections {
             return true;
         }
         let clients = &self.clients;
         let is_new = |key: &ClientKey| {
-            clients
-                .get(*key)
-                .is_some_and(|client| client.state.is_unauthenticated())
+            let client = clients.get(*key);
+            client.is_some_and(|client| client.state.is_unauthenticated())
         };
         self.newcomers.retain(is_new);
-        if self.newcomers.len() < max {
+        let oldest = self
+            .newcomers
+            .front()
+            .and_then(|key| self.clients.get(*key));
+        if self.newcomers.len() < self.config.server.max_unauthenticated_connections
+            || oldest.is_none_or(|client| {
+                self.now.since(client.connected_at) >= limits::LOGIN_UNDISTURBED_MS * 1000
+            })
+        {
             return true;
         }
-        let Some(&oldest) = self.newcomers.front() else {
-            return true;
-        };
-        let Some(client) = self.clients.get(oldest) else {
-            return true;
-        };
-        if self.now.since(client.connected_at) < limits::LOGIN_UNDISTURBED_MS * 1000 {
-            self.accept_after = self.now.plus(ms(limits::ACCEPT_PAUSE_MS));
-            self.wheel.insert(self.accept_after, Timer::Accept);
-            return false;
+        self.accept_after = self.now.plus(ms(limits::ACCEPT_PAUSE_MS));
+        self.wheel.insert(self.accept_after, Timer::Accept);
+        false
+    }
+
+    /// Takes in somebody new. Where there are too many now, the one that has taken longest goes.
+    pub(super) fn greet_newcomer(&mut self, key: ClientKey, host: &mut dyn Host) {
+        self.newcomers.push_back(key);
+        if self.newcomers.len() <= self.config.server.max_unauthenticated_connections {
+            return;
         }
-        let said_something = client.session.is_some();
-        self.newcomers.pop_front();
+        let Some(oldest) = self.newcomers.pop_front() else {
+            return;
+        };
         let text = "too many connections that have not logged in";
-        if said_something {
-            let refusal = Refusal::fatal(b"53300", text, Blame::Operator)
-                .hint("See server.max_unauthenticated_connections in Aether's configuration.");
-            self.refuse(oldest, refusal, host);
-        } else {
-            self.close_client(oldest, text, host);
+        match self.clients.get(oldest) {
+            Some(client) if client.session.is_some() => {
+                let refusal = Refusal::fatal(b"53300", text, Blame::Operator)
+                    .hint("See server.max_unauthenticated_connections in Aether's configuration.");
+                self.refuse(oldest, refusal, host);
+            }
+            Some(_) => self.close_client(oldest, text, host),
+            None => {}
         }
-        true
     }
 
     /// Whether those who have not logged in may hold so many more bytes.

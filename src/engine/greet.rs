@@ -38,7 +38,7 @@ impl Engine {
 
     fn accept_at(&mut self, listener: ListenerId, host: &mut dyn Host) {
         for _ in 0..limits::ACCEPTS_PER_TURN {
-            if !self.has_room_for_newcomer(host) {
+            if !self.has_room_for_newcomer() {
                 return;
             }
             match host.accept(listener, self.clients.next_key()) {
@@ -47,7 +47,7 @@ impl Engine {
                     let key =
                         self.clients
                             .insert(Client::new(Link::of_newcomer(stream), id, self.now));
-                    self.newcomers.push_back(key);
+                    self.greet_newcomer(key, host);
                     self.arm_client(key);
                     let over = self
                         .clients

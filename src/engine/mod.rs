@@ -789,7 +789,10 @@ mod tests {
     #[test]
     fn a_flood_of_clients_that_only_connect_is_bounded() {
         let mut scene = Scene::new();
-        scene.reload(&dsn("me", "").replace("auth:", "server: {max_client_connections: 1}\nauth:"));
+        scene.reload(&dsn("me", "").replace(
+            "auth:",
+            "server: {max_client_connections: 1, max_unauthenticated_connections: 1000}\nauth:",
+        ));
         for _ in 0..400 {
             scene.connect();
         }

@@ -125,14 +125,19 @@ impl Host for World {
     fn stop_listening(&mut self) {}
 }
 
-struct Nothing;
+/// The files beside a configuration.
+#[derive(Default)]
+struct Files(Vec<(String, String)>);
 
-impl Outside for Nothing {
+impl Outside for Files {
     fn variable(&self, _: &str) -> Option<String> {
         None
     }
-    fn file(&self, _: &Path) -> Result<Vec<u8>, String> {
-        Err("no files here".to_owned())
+    fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let found = self.0.iter().find(|(name, _)| Path::new(name) == path);
+        found
+            .map(|(_, text)| text.clone().into_bytes())
+            .ok_or_else(|| "no such file here".to_owned())
     }
 }
 
@@ -153,9 +158,18 @@ impl Scene {
         Scene::with(CONFIG, World::default())
     }
 
-    pub(super) fn with(config: &str, mut world: World) -> Scene {
+    pub(super) fn with(config: &str, world: World) -> Scene {
+        Scene::with_files(config, Vec::new(), world)
+    }
+
+    /// With files by name beside the configuration.
+    pub(super) fn with_files(
+        config: &str,
+        files: Vec<(String, String)>,
+        mut world: World,
+    ) -> Scene {
         let config =
-            schema::read(config, Path::new("aether.yaml"), &Nothing).expect("a configuration");
+            schema::read(config, Path::new("aether.yaml"), &Files(files)).expect("a configuration");
         let mut engine = Engine::new(Rc::new(config), Tick(0), &mut world);
         engine.contain(true);
         Scene {
@@ -168,8 +182,8 @@ impl Scene {
 
     /// Takes over another configuration.
     pub(super) fn reload(&mut self, text: &str) {
-        let config =
-            schema::read(text, Path::new("aether.yaml"), &Nothing).expect("a configuration");
+        let config = schema::read(text, Path::new("aether.yaml"), &Files::default())
+            .expect("a configuration");
         self.turn(vec![Event::Reload(Rc::new(config))]);
     }
 
@@ -203,24 +217,49 @@ impl Scene {
     }
 
     fn client_of(&mut self, database: &str) -> Shared {
+        let parameters = [
+            (&b"user"[..], &b"me"[..]),
+            (b"database", database.as_bytes()),
+        ];
+        self.client_with(Facts::default(), &parameters)
+    }
+
+    /// A client that asks to be let in, with this at its other end.
+    pub(super) fn client_with(&mut self, facts: Facts, parameters: &[(&[u8], &[u8])]) -> Shared {
+        let pipe = self.late_client(facts, parameters);
+        self.ready(&pipe);
+        self.serve_last();
+        pipe
+    }
+
+    /// The same, who may have to wait until it is accepted.
+    pub(super) fn late_client(&mut self, facts: Facts, parameters: &[(&[u8], &[u8])]) -> Shared {
         let mut packet = Vec::new();
-        frontend::startup(
-            &mut packet,
-            [
-                (&b"user"[..], &b"me"[..]),
-                (b"database", database.as_bytes()),
-            ],
-        );
+        frontend::startup(&mut packet, parameters.iter().copied());
         let pipe = Rc::new(RefCell::new(Pipe {
             input: packet.into(),
+            facts,
             ..Pipe::default()
         }));
         self.arrive(&pipe);
-        self.ready(&pipe);
+        pipe
+    }
+
+    /// The server that was dialled last says what it has to say.
+    pub(super) fn serve_last(&mut self) {
         if let Some(server) = self.world.servers.last().cloned() {
             self.ready(&server);
         }
-        pipe
+    }
+
+    /// The poll reports that a pipe's other end has gone.
+    pub(super) fn hang_up(&mut self, pipe: &Shared) {
+        let ready = Ready {
+            hung_up: true,
+            ..Ready::default()
+        };
+        let who = pipe.borrow().who.expect("the engine knows it");
+        self.turn(vec![Event::Ready(who, ready)]);
     }
 
     /// Time goes by in silence.

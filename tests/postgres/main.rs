@@ -13,6 +13,7 @@ mod batches;
 mod cancels;
 mod chaos;
 mod faults;
+mod hba;
 mod hostile_server;
 mod isolation;
 mod life_cycle;
