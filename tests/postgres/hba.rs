@@ -200,7 +200,7 @@ fn a_broken_file_stops_the_start_and_leaves_the_old_rules_at_reload() {
 #[test]
 fn a_unix_socket_is_taken_from_the_dead_and_not_from_the_living() {
     let cluster = Cluster::shared();
-    let ruled = Ruled::new("hba_socket", "local all all trust\n", "");
+    let mut ruled = Ruled::new("hba_socket", "local all all trust\n", "");
     let (socket, lock) = (
         ruled.socket(),
         ruled
@@ -239,14 +239,10 @@ fn a_unix_socket_is_taken_from_the_dead_and_not_from_the_living() {
 
     // The dead: killed without a word.
     ruled.pooler.signal(Signal::SIGKILL);
-    wait_until("it is dead", || UnixStream::connect(&socket).is_err());
+    let end = ruled.pooler.wait_for_end(Duration::from_secs(20));
+    assert!(end.is_some(), "it is dead");
     assert!(socket.exists() && lock.exists());
-    let mut next = None;
-    wait_until("the name is free", || {
-        next = another(&ruled.place).ok();
-        next.is_some()
-    });
-    let mut next = next.expect("it runs");
+    let mut next = another(&ruled.place).expect("the name is free");
     wait_until("the socket is the next one's", || {
         UnixStream::connect(&socket).is_ok()
     });
