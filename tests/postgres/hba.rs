@@ -218,14 +218,12 @@ fn a_unix_socket_is_taken_from_the_dead_and_not_from_the_living() {
     );
 
     // The living: another port by TCP, the same by name.
+    let (port, database) = (ruled.pooler.port(), ruled.database.clone());
     let another = |place: &Place| {
-        let text = Ruled::yaml(cluster, &ruled.database, place);
+        let text = Ruled::yaml(cluster, &database, place);
         let text = text.replace(
             "\"127.0.0.1:{port}\"",
-            &format!(
-                "[\"127.0.0.2:{}\", \"127.0.0.1:{{port}}\"]",
-                ruled.pooler.port()
-            ),
+            &format!("[\"127.0.0.2:{}\", \"127.0.0.1:{{port}}\"]", port),
         );
         Pooler::try_start(&text)
     };
