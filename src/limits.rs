@@ -110,3 +110,25 @@ pub const CONSOLE_COMMAND_MAX: usize = 16 * 1024;
 pub const ROUNDS_PER_TURN: usize = 2;
 /// Rounds through the pools in one turn; what changes after that waits for the next.
 pub const SETTLE_ROUNDS: usize = 8;
+/// Files of pg_hba.conf and pg_ident.conf bring in one another at most this deep, as in PostgreSQL (`CONF_FILE_MAX_DEPTH`).
+pub const HBA_DEPTH_MAX: usize = 10;
+/// Lines of a pg_hba.conf or pg_ident.conf, with those of the files that it brings in and one for each of these files.
+pub const HBA_LINES_MAX: usize = 100_000;
+/// Longest of these lines, in bytes, when those that go on are joined.
+pub const HBA_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Errors of such a file that are told at once.
+pub const HBA_ERRORS_MAX: usize = 50;
+/// Memory that one regular expression of these files may take when it is compiled.
+pub const HBA_PATTERN_BYTES_MAX: usize = 256 * 1024;
+/// How much of the time to come a source's failed logins may take before the next one has to wait.
+pub const FAILURE_BURST_MS: u64 = 5_000;
+/// Longest wait before a login is tried from where many have failed; who would wait longer is turned away.
+pub const FAILURE_WAIT_MAX_MS: u64 = 5_000;
+/// Sources of failed logins that are remembered.
+pub const FAILURE_SOURCES_MAX: usize = 65_536;
+/// A login is left alone for this long when there are too many of them at once.
+pub const LOGIN_UNDISTURBED_MS: u64 = 2_000;
+/// What a client that has not logged in may hold, however much the others do.
+pub const LOGIN_BYTES_FREE: usize = 2 * 1024;
+/// What all clients that have not logged in may hold together, beside that.
+pub const LOGIN_BYTES_MAX: usize = 16 << 20;

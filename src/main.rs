@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +10,11 @@ use std::process::ExitCode;
 use aether::config::{self, Config};
 use aether::{log as lines, net};
 use log::LevelFilter;
-use nix::unistd::{Uid, User, geteuid, setgid, setgroups, setuid};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{
+    Gid, Uid, User, geteuid, getresgid, getresuid, initgroups, setresgid, setresuid,
+};
 
 const USAGE: &str = "\
 aether, a PostgreSQL connection pooler
@@ -170,11 +174,16 @@ fn start(arguments: &Arguments) -> ExitCode {
 
 fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     net::block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
-    let listeners = net::listen(&config.server.listen)?;
+    let mut listeners = net::listen(&config.server.listen)?;
     let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
     let user = arguments.user.clone().or(config.server.user.clone());
     let was_root = geteuid().is_root();
     become_user(user.as_deref())?;
+    harden()?;
+    // By the user who has to remove it in the end.
+    if let Some(socket) = &config.server.unix_socket {
+        listeners.push(net::Listener::unix(socket)?);
+    }
     if let Some(user) = user.filter(|_| was_root) {
         config.warnings.extend(unreadable(&path, &user));
     }
@@ -187,9 +196,7 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         .iter()
         .for_each(|warning| log::warn!("{warning}"));
     for listener in &listeners {
-        if let Ok(address) = listener.local_addr() {
-            log::info!("listening on {address}");
-        }
+        log::info!("listening on {listener}");
     }
     log::info!(
         "aether {} started, process {}",
@@ -200,6 +207,7 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         path,
         level,
         listen: config.server.listen.clone(),
+        unix_socket: config.server.unix_socket.clone(),
         user: config.server.user.clone(),
         user_is_given: arguments.user.is_some(),
         mock_secret: config.auth.mock_secret.clone(),
@@ -256,12 +264,36 @@ fn become_user(name: Option<&str>) -> Result<(), String> {
         "refuses to run as root: say with server.user, or with --user, which user to become",
     )?;
     let user = known_user(name)?;
-    let given_away = setgroups(&[user.gid])
-        .and_then(|()| setgid(user.gid))
-        .and_then(|()| setuid(user.uid));
+    let (uid, gid) = (user.uid, user.gid);
+    let c_name = CString::new(name).map_err(|_| "a zero byte in the user's name")?;
+    // All three of each, so that none is left to come back to; and the groups of the user, by which it may read keys.
+    let given_away = initgroups(&c_name, gid)
+        .and_then(|()| setresgid(gid, gid, gid))
+        .and_then(|()| setresuid(uid, uid, uid));
     given_away.map_err(|error| format!("cannot become user \"{name}\": {}", error.desc()))?;
-    if setuid(Uid::from_raw(0)).is_ok() {
+    let root = (Uid::from_raw(0), Gid::from_raw(0));
+    let uids = getresuid().map(|now| (now.real, now.effective, now.saved));
+    let gids = getresgid().map(|now| (now.real, now.effective, now.saved));
+    if uids != Ok((uid, uid, uid))
+        || gids != Ok((gid, gid, gid))
+        || setresuid(root.0, root.0, root.0).is_ok()
+        || (gid != root.1 && setresgid(root.1, root.1, root.1).is_ok())
+    {
         return Err("could become root again after giving it away".to_owned());
     }
     Ok(())
+}
+
+/// What holds passwords leaves no image of its memory behind, is read by nobody else, and gains no privileges any more. After the
+/// change of the user, which undoes some of it.
+fn harden() -> Result<(), String> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)
+        .and_then(|()| prctl::set_dumpable(false))
+        .and_then(|()| prctl::set_no_new_privs())
+        .map_err(|error| {
+            format!(
+                "cannot give up core dumps and new privileges: {}",
+                error.desc()
+            )
+        })
 }

@@ -18,6 +18,11 @@ pub fn holds(data: &[u8]) {
         assert!((1..=u8::MAX).contains(&read.version));
         assert!(!read.shown_subject().chars().any(char::is_control));
         let _ = (read.common_name(), x509::endpoint_hash(data));
+        let name = read.distinguished_name().unwrap_or_default();
+        assert!(
+            name.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{name:?}"
+        );
     }
     let Ok(chain) = certificates else { return };
     assert!(!chain.is_empty());

@@ -7,6 +7,8 @@
 pub mod certificate;
 pub mod dsn;
 pub mod frame;
+pub mod hba;
+pub mod ident;
 pub mod login;
 pub mod refusal;
 pub mod relay;
@@ -19,10 +21,12 @@ pub mod yaml;
 pub type Property = fn(&[u8]);
 
 /// Every property, under the name of its target.
-pub const ALL: [(&str, Property); 10] = [
+pub const ALL: [(&str, Property); 12] = [
     ("certificate", certificate::holds),
     ("dsn", dsn::holds),
     ("frame", frame::holds),
+    ("hba", hba::holds),
+    ("ident", ident::holds),
     ("login", login::holds),
     ("refusal", refusal::holds),
     ("relay", relay::holds),

@@ -96,12 +96,12 @@ fn means_the_same(config: &Config, again: &Config) {
     assert_eq!(again.admin, config.admin);
     assert_eq!(
         (
-            again.auth.method,
+            &again.auth.rules,
             again.auth.anyone,
             again.auth.scram_iterations
         ),
         (
-            config.auth.method,
+            &config.auth.rules,
             config.auth.anyone,
             config.auth.scram_iterations
         )

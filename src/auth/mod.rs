@@ -4,12 +4,14 @@
 //! [`KeyDerivation`], which the engine has run off the loop and whose result the [`KeyRing`] remembers. Knows no sockets, no
 //! users' list, no clock.
 
+mod failures;
 mod keyring;
 mod md5;
 mod prove;
 mod scram;
 mod verify;
 
+pub use failures::{Attempt, Failures, Source};
 pub use keyring::{KeyDerivation, KeyRing, SaltedPassword};
 pub use prove::{Credentials, Prove};
 pub use verify::Verify;

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use super::hba::Method;
 use super::units::show_duration;
 use super::{AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig, TlsWords};
 
@@ -54,6 +55,22 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
     }
     page.line(
         1,
+        "unix_socket_dir",
+        &optional(
+            server
+                .unix_socket
+                .as_ref()
+                .map(|socket| socket.directory.as_str()),
+        ),
+    );
+    if let Some(socket) = &server.unix_socket
+        && !socket.directory.starts_with('@')
+    {
+        page.line(1, "unix_socket_mode", &format!("\"0{:03o}\"", socket.mode));
+        page.line(1, "unix_socket_group", &optional(socket.group.as_deref()));
+    }
+    page.line(
+        1,
         "shutdown_timeout",
         &show_duration(server.shutdown_timeout),
     );
@@ -62,6 +79,11 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
         1,
         "max_client_connections",
         &server.max_client_connections.to_string(),
+    );
+    page.line(
+        1,
+        "max_unauthenticated_connections",
+        &server.max_unauthenticated_connections.to_string(),
     );
     page.line(
         1,
@@ -158,7 +180,21 @@ fn write_words(depth: usize, words: &TlsWords, page: &mut Page) {
 
 fn write_auth(config: &Config, auth: &AuthConfig, page: &mut Page) {
     page.line(0, "auth", "");
-    page.line(1, "type", auth.method.as_str());
+    let rules = &auth.rules;
+    page.line(1, "type", rules.single().map_or("hba", Method::as_str));
+    if let Some(file) = &rules.file {
+        page.line(1, "hba_file", &quoted(file));
+        page.line(1, "ident_file", &optional(rules.maps.file.as_deref()));
+    }
+    if let Some(roles) = &rules.roles.0 {
+        let empty = if roles.is_empty() { "{}" } else { "" };
+        page.line(1, "roles", empty);
+        for (role, members) in roles {
+            page.line(2, &quoted(role), &list(members.iter().cloned()));
+        }
+    }
+    page.line(1, "failure_delay", &show_duration(auth.failure_delay));
+    page.line(1, "failure_limit", &auth.failure_limit.to_string());
     page.line(1, "scram_iterations", &auth.scram_iterations.to_string());
     page.line(
         1,
@@ -166,8 +202,9 @@ fn write_auth(config: &Config, auth: &AuthConfig, page: &mut Page) {
         auth.mock_secret.as_ref().map_or("null", |_| MASK),
     );
     // What was accepted must have been allowed.
-    let open =
-        auth.method.is_insecure() && config.server.listen.iter().any(|at| !at.ip().is_loopback());
+    let only_tls = config.server.only_tls();
+    let open = auth.rules.iter().any(|rule| rule.is_insecure(only_tls))
+        && config.server.listen.iter().any(|at| !at.ip().is_loopback());
     page.line(1, "allow_insecure", if open { "true" } else { "false" });
     if auth.anyone {
         return page.line(1, "users", "null");

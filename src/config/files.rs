@@ -43,6 +43,19 @@ impl Outside for System {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
     }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.try_exists().unwrap_or(true)
+    }
+
+    fn directory(&self, path: &Path) -> Result<Vec<String>, String> {
+        let entries = std::fs::read_dir(path).map_err(|error| error.to_string())?;
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            let name = entry.map_err(|error| error.to_string())?.file_name();
+            Ok(name.to_string_lossy().into_owned())
+        };
+        entries.map(name).collect()
+    }
 }
 
 /// Reads `aether.yaml` at `path`, and the files it names (relative to its own directory).

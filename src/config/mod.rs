@@ -6,9 +6,12 @@
 pub mod dsn;
 mod effective;
 pub mod files;
+pub mod hba;
+pub mod ident;
 mod nearest;
 pub mod schema;
 pub mod secret;
+mod tokens;
 pub mod units;
 pub mod userlist;
 pub mod yaml;
@@ -19,7 +22,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::tls::{Acceptor, Connector};
+use crate::tls::{Acceptor, Connector, Mode};
 pub use effective::effective;
 pub use files::load;
 pub(crate) use nearest::nearest;
@@ -51,6 +54,8 @@ pub type TlsWords = BTreeMap<&'static str, String>;
 pub struct ServerConfig {
     /// Addresses to listen on; never empty.
     pub listen: Vec<SocketAddr>,
+    /// The Unix socket to listen on as well.
+    pub unix_socket: Option<UnixSocket>,
     /// TLS towards clients.
     pub tls: Option<Rc<Acceptor>>,
     /// What section `server.tls` says, key by key.
@@ -61,10 +66,40 @@ pub struct ServerConfig {
     pub user: Option<String>,
     /// Client connections in total, those still logging in included.
     pub max_client_connections: usize,
+    /// Client connections that have not proven yet who they are.
+    pub max_unauthenticated_connections: usize,
     /// Absolute limit for a client's login; zero: off.
     pub client_login_timeout: Duration,
     /// Least severe log line that is written.
     pub log_level: log::LevelFilter,
+}
+
+impl ServerConfig {
+    /// Whether no client by TCP gets in without TLS.
+    pub fn only_tls(&self) -> bool {
+        let mode = self.tls.as_ref().map(|tls| tls.mode());
+        mode >= Some(Mode::Require)
+    }
+}
+
+/// A Unix socket for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixSocket {
+    /// Its directory, an absolute path; with `@` in front, its abstract name is made of what follows.
+    pub directory: String,
+    /// The port in its name: that of the first address.
+    pub port: u16,
+    /// Who may connect: the bits of a file's mode.
+    pub mode: u32,
+    /// Its group, by name or number.
+    pub group: Option<String>,
+}
+
+impl UnixSocket {
+    /// The file, or the abstract name behind an `@`, as PostgreSQL and libpq call it.
+    pub fn path(&self) -> String {
+        format!("{}/.s.PGSQL.{}", self.directory, self.port)
+    }
 }
 
 /// When a server is given back.
@@ -192,7 +227,7 @@ impl std::fmt::Display for HostPort {
     }
 }
 
-/// How a client proves who it is.
+/// How a client proves who it is, as far as a password goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMethod {
     /// It need not.
@@ -215,22 +250,22 @@ impl AuthMethod {
             AuthMethod::ScramSha256 => "scram-sha-256",
         }
     }
-
-    /// Whether somebody on the way can get in with what he sees, or needs nothing at all.
-    pub fn is_insecure(self) -> bool {
-        matches!(self, AuthMethod::Trust | AuthMethod::Password)
-    }
 }
 
 /// Section `auth`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthConfig {
-    /// How clients prove themselves.
-    pub method: AuthMethod,
+    /// Who has to prove what.
+    pub rules: hba::Rules,
     /// Users and their secrets.
     pub users: BTreeMap<String, Stored>,
-    /// Whether a user who is not in `users` may log in; only ever true with `trust` and no list of users.
+    /// Whether a user who is not in `users` may log in where no password is asked for (trust, peer, cert); only ever true
+    /// without a list of users.
     pub anyone: bool,
+    /// How long the answer to a failed login takes at least; zero: none longer than it must.
+    pub failure_delay: Duration,
+    /// Failed logins that one address may make in a second, in the long run; 0: no limit.
+    pub failure_limit: u32,
     /// Iterations of the verifiers that are made from plain passwords.
     pub scram_iterations: u32,
     /// Seeds the salts shown to unknown users, so that they stay the same over a restart.

@@ -8,16 +8,17 @@ mod pool;
 mod server;
 mod tls;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 
 use self::auth::Logins;
 use self::pool::Draft;
+use super::hba::{ClientCert, Method, Rule};
 use super::yaml::{ConfigError, Field, Outside, Place, Problems, Section, document};
 use super::{
     AdminConfig, AuthConfig, AuthMethod, CONSOLE_NAMES, Config, NAME_MAX, PoolConfig,
-    ScramVerifier, Stored,
+    ScramVerifier, ServerConfig, Stored,
 };
 
 /// The sections.
@@ -99,19 +100,10 @@ fn read_sections(
     let logins = Logins::of(&drafts);
     let auth_section = section(&top, "auth", &auth::KEYS, problems);
     let (auth, allow_insecure) = auth::read(&auth_section, &logins, context, problems);
-    if !allow_insecure
-        && auth.method.is_insecure()
-        && server.listen.iter().any(|at| !at.ip().is_loopback())
-    {
-        problems.add(
-            &auth_section.get("type").map_or(auth_section.place.clone(), |field| field.place),
-            format!(
-                "{} on an address that other machines reach: listen on 127.0.0.1, choose scram-sha-256, or write \
-                 allow_insecure: true",
-                auth.method.as_str()
-            ),
-        );
+    if !allow_insecure && server.listen.iter().any(|at| !at.ip().is_loopback()) {
+        report_insecure(&auth_section, &auth, server.only_tls(), problems);
     }
+    warn_of_tls(&auth_section, &auth, &server, problems);
     for draft in databases.values_mut().chain(&mut fallback) {
         draft.borrow_password(&auth.users);
     }
@@ -135,6 +127,78 @@ fn read_sections(
         admin,
         warnings: Vec::new(),
     })
+}
+
+/// Where the rules are said.
+fn place_of_rules(section: &Section<'_>, auth: &AuthConfig) -> Place {
+    let key = match auth.rules.file {
+        Some(_) => "hba_file",
+        None => "type",
+    };
+    section
+        .get(key)
+        .map_or(section.place.clone(), |field| field.place)
+}
+
+fn report_insecure(
+    section: &Section<'_>,
+    auth: &AuthConfig,
+    only_tls: bool,
+    problems: &mut Problems,
+) {
+    let rule = auth.rules.iter().find(|rule| rule.is_insecure(only_tls));
+    let place = place_of_rules(section, auth);
+    let Some(rule) = rule else {
+        return;
+    };
+    let rule_place = rule_place(auth, rule);
+    problems.add(
+        &place,
+        format!(
+            "{rule_place}{} on an address that other machines reach: listen on 127.0.0.1, choose scram-sha-256, {}or write \
+             allow_insecure: true",
+            rule.method.as_str(),
+            match rule.method {
+                Method::Check(AuthMethod::Password) => "take clients with TLS only (server.tls.mode: require), ",
+                _ => "",
+            }
+        ),
+    );
+}
+
+/// Rules that wait for what section `server.tls` does not bring: they are right, and let nobody in.
+fn warn_of_tls(
+    section: &Section<'_>,
+    auth: &AuthConfig,
+    server: &ServerConfig,
+    problems: &mut Problems,
+) {
+    let (tls, place) = (server.tls.as_ref(), place_of_rules(section, auth));
+    let mut told = BTreeSet::new();
+    for rule in auth.rules.iter() {
+        let text = match rule.client_cert {
+            ClientCert::Off if tls.is_some() || !rule.is_for_tls() => continue,
+            ClientCert::Off => {
+                "there is no TLS without a certificate in server.tls, so hostssl lets nobody in"
+            }
+            _ if tls.is_some_and(|tls| tls.asks_clients()) => continue,
+            _ => {
+                "certificates of clients are only asked for with ca_file in server.tls, so this lets nobody in"
+            }
+        };
+        if told.insert(text) {
+            let rule_place = rule_place(auth, rule);
+            problems.warn(&place, format_args!("{rule_place}{text}"));
+        }
+    }
+}
+
+/// For messages: the line of the file that it is in, if there is one.
+fn rule_place(auth: &AuthConfig, rule: &Rule) -> String {
+    match auth.rules.file {
+        Some(_) => format!("{}: ", rule.place),
+        None => String::new(),
+    }
 }
 
 fn section<'a>(
@@ -245,22 +309,33 @@ fn warn_of_secrets<'a>(
         .filter(|draft| draft.pool.backend.user.is_none())
         .count()
         > 0;
+    let methods: Vec<AuthMethod> = auth
+        .rules
+        .iter()
+        .filter_map(|rule| match rule.method {
+            Method::Check(method) => Some(method),
+            Method::Reject | Method::Peer | Method::Cert => None,
+        })
+        .collect();
+    let always = |wanted| !methods.is_empty() && methods.iter().all(|method| *method == wanted);
+    let (scram, trust) = (
+        always(AuthMethod::ScramSha256),
+        methods.is_empty() || always(AuthMethod::Trust),
+    );
     for (user, stored) in &auth.users {
-        let text = match (stored, auth.method) {
-            (Stored::Md5(_), AuthMethod::ScramSha256) => {
+        let text = match stored {
+            Stored::Md5(_) if scram => {
                 "has an MD5 secret and cannot log in with type scram-sha-256; store the password or a SCRAM verifier, \
                  or use type md5"
             }
-            (Stored::Scram(_), _) if own_roles => {
+            Stored::Scram(_) if own_roles => {
                 "is known by a SCRAM verifier only: Aether cannot log in to servers as this user where they ask for a \
                  password; store the password, or give the pool a user of its own"
             }
-            (Stored::Plain(secret), _) if ScramVerifier::is_meant(secret.expose()) => {
+            Stored::Plain(secret) if ScramVerifier::is_meant(secret.expose()) => {
                 "has a secret that begins like a SCRAM verifier and is none: it is taken for the password itself"
             }
-            (Stored::Plain(secret), method)
-                if secret.expose().is_empty() && method != AuthMethod::Trust =>
-            {
+            Stored::Plain(secret) if secret.expose().is_empty() && !trust => {
                 "has an empty secret and cannot log in"
             }
             _ => continue,

@@ -33,6 +33,17 @@ pub trait Outside {
     fn unix_time(&self) -> i64 {
         0
     }
+    /// Whether a file is there, or seems to be; one that cannot be read is.
+    fn exists(&self, path: &Path) -> bool {
+        self.file(path).is_ok()
+    }
+    /// The names in a directory.
+    ///
+    /// # Errors
+    /// Says why it cannot be read, without the path.
+    fn directory(&self, _path: &Path) -> Result<Vec<String>, String> {
+        Err("there are no directories here".to_owned())
+    }
 }
 
 /// One thing that is wrong in a configuration. Its `Display` is one line: `aether.yaml:7: pool.mode: ...`.
@@ -352,6 +363,8 @@ impl Place {
 #[derive(Default)]
 pub(super) struct Problems {
     found: Vec<(Place, String)>,
+    /// Errors of other files, with their own places.
+    elsewhere: Vec<ConfigError>,
     /// Some key is unknown: what seems to be missing may stand under it.
     strangers: bool,
     pub(super) warnings: Vec<String>,
@@ -375,13 +388,18 @@ impl Problems {
         });
     }
 
+    /// Notes the errors of another file.
+    pub(super) fn add_elsewhere(&mut self, errors: Vec<ConfigError>) {
+        self.elsewhere.extend(errors);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.found.is_empty()
+        self.found.is_empty() && self.elsewhere.is_empty()
     }
 
     /// How many errors there are so far.
     pub(super) fn count(&self) -> usize {
-        self.found.len()
+        self.found.len() + self.elsewhere.len()
     }
 
     /// Notes that something is missing, unless it probably stands under a wrong name, which is told already.
@@ -411,6 +429,7 @@ impl Problems {
             })
             .collect();
         errors.sort_by_key(|error| error.line);
+        errors.extend(self.elsewhere);
         errors
     }
 }

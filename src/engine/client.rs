@@ -7,6 +7,7 @@ use super::link::Link;
 use super::server::Server;
 use crate::arena::{PoolKey, ServerKey, Tick};
 use crate::auth::Verify;
+use crate::config::hba::Rule;
 use crate::config::{Config, PoolMode, ServerAssignment};
 use crate::limits;
 use crate::pool::Kind;
@@ -15,6 +16,7 @@ use crate::relay::prepared::ClientStatements;
 use crate::relay::{Skip, Vars};
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::take_cstr;
+use crate::wire::refusal::Refusal;
 
 /// A client.
 pub struct Client {
@@ -131,6 +133,12 @@ pub enum ClientState {
     Proving(Box<Verify>),
     /// A key derivation runs for it.
     Deriving(Box<Verify>),
+    /// The name of the user at the other end of its Unix socket is being looked up, for this rule.
+    Identifying(Rc<Rule>),
+    /// Too many logins have failed where it comes from: its own begins then.
+    HeldBack(Tick),
+    /// It could not show who it is, and is told then.
+    Failing(Tick, Box<Refusal>),
     /// Authenticated; it is in its pool's queue, and its welcome needs a server.
     AwaitingWelcome,
     /// Logged in, without a server (`server_assignment: first_query`).
@@ -167,6 +175,9 @@ impl ClientState {
             ClientState::Greeting { .. } | ClientState::Proving(_) | ClientState::Deriving(_) => {
                 "login"
             }
+            ClientState::Identifying(_) | ClientState::HeldBack(_) | ClientState::Failing(..) => {
+                "login"
+            }
             ClientState::AwaitingWelcome | ClientState::Queued => "waiting",
             ClientState::Idle | ClientState::Console(_) => "idle",
             ClientState::Paired(_) | ClientState::Departing(_) => "active",
@@ -192,6 +203,19 @@ impl ClientState {
                 | ClientState::Paired(_)
                 | ClientState::Departing(_)
                 | ClientState::Console(_)
+        )
+    }
+
+    /// Whether it has not shown yet who it is, and may still do so or waits to be told that it failed.
+    pub fn is_unauthenticated(&self) -> bool {
+        matches!(
+            self,
+            ClientState::Greeting { .. }
+                | ClientState::Proving(_)
+                | ClientState::Deriving(_)
+                | ClientState::Identifying(_)
+                | ClientState::HeldBack(_)
+                | ClientState::Failing(..)
         )
     }
 
@@ -266,10 +290,15 @@ impl Client {
         server: Option<&Server>,
     ) -> Option<Tick> {
         let after = |delay: Duration| (!delay.is_zero()).then(|| self.since.plus(delay));
+        let limit = config.server.client_login_timeout;
+        let login = (!limit.is_zero()).then(|| self.connected_at.plus(limit));
         match &self.state {
-            ClientState::Greeting { .. } | ClientState::Proving(_) | ClientState::Deriving(_) => {
-                let limit = config.server.client_login_timeout;
-                (!limit.is_zero()).then(|| self.connected_at.plus(limit))
+            ClientState::Greeting { .. }
+            | ClientState::Proving(_)
+            | ClientState::Deriving(_)
+            | ClientState::Identifying(_) => login,
+            ClientState::HeldBack(until) | ClientState::Failing(until, _) => {
+                Some(login.map_or(*until, |login| login.min(*until)))
             }
             ClientState::AwaitingWelcome | ClientState::Queued => after(pool?.acquire_timeout),
             ClientState::Idle => after(pool?.client_idle_timeout),

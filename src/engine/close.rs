@@ -251,9 +251,10 @@ impl Engine {
         if let Some(server) = self.unpair(key) {
             self.release(server, Departure::Closed, host);
         }
-        let Some(client) = self.clients.remove(key) else {
+        let Some(mut client) = self.clients.remove(key) else {
             return;
         };
+        client.link.wipe();
         let age = self.now.since(client.connected_at) / 1_000_000;
         match client.session {
             // It was told why, or it never said who it is: health checks do that all the time.
@@ -281,8 +282,13 @@ impl Engine {
         }
         let mut over = client.link.broken().is_some();
         if client.link.is_readable() {
-            client.link.take_carry(&mut buffer);
-            over |= matches!(client.link.read(&mut buffer), Input::Closed(_));
+            let carried = client.link.take_carry(&mut buffer);
+            super::admit::wipe(&mut buffer, carried);
+            let input = client.link.read(&mut buffer);
+            over |= matches!(input, Input::Closed(_));
+            if let Input::Bytes(count) = input {
+                super::admit::wipe(&mut buffer, count); // perhaps the password of one who failed
+            }
             if client.link.is_readable() {
                 self.list(Who::Client(key));
             }
@@ -466,7 +472,15 @@ impl Engine {
                     host,
                 );
             }
-            ClientState::Greeting { .. } | ClientState::Proving(_) | ClientState::Deriving(_) => {
+            ClientState::Greeting { .. }
+            | ClientState::Proving(_)
+            | ClientState::Deriving(_)
+            | ClientState::Identifying(_)
+            | ClientState::HeldBack(_)
+            | ClientState::Failing(..) => {
+                if self.held_back_expired(key, host) {
+                    return;
+                }
                 let refusal = Refusal::fatal(
                     b"57014",
                     "canceling authentication due to timeout",

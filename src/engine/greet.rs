@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use super::admit::wipe;
 use super::client::{Console, Place, Role, Session};
 use super::secure::CLIENT_HELLO;
 use super::{
@@ -12,7 +13,7 @@ use super::{
     Timer, Who, Why, ms,
 };
 use crate::auth::{Progress, SaltedPassword, Verify};
-use crate::config::{AuthMethod, CONSOLE_NAMES, PoolMode};
+use crate::config::{CONSOLE_NAMES, PoolMode};
 use crate::limits;
 use crate::pool::Pool;
 use crate::relay::Skip;
@@ -38,12 +39,16 @@ impl Engine {
 
     fn accept_at(&mut self, listener: ListenerId, host: &mut dyn Host) {
         for _ in 0..limits::ACCEPTS_PER_TURN {
+            if !self.has_room_for_newcomer() {
+                return;
+            }
             match host.accept(listener, self.clients.next_key()) {
                 Accepted::Stream(stream) => {
                     let id = self.next_id();
-                    let key = self
-                        .clients
-                        .insert(Client::new(Link::new(stream), id, self.now));
+                    let key =
+                        self.clients
+                            .insert(Client::new(Link::of_newcomer(stream), id, self.now));
+                    self.greet_newcomer(key, host);
                     self.arm_client(key);
                     let over = self
                         .clients
@@ -89,6 +94,11 @@ impl Engine {
         match client.state {
             ClientState::Greeting { .. } | ClientState::Proving(_) => self.read_login(key, host),
             ClientState::Deriving(_) => {}
+            ClientState::Identifying(_) | ClientState::HeldBack(_) | ClientState::Failing(..) => {
+                if client.link.is_hung_up() {
+                    self.gave_up_login(key, host);
+                }
+            }
             ClientState::AwaitingWelcome | ClientState::Queued => {
                 if client.link.is_hung_up() {
                     self.close_client(
@@ -114,7 +124,8 @@ impl Engine {
         if client.link.is_readable() {
             match client.link.read(&mut buffer) {
                 Input::Bytes(count) => {
-                    self.login_bytes(key, buffer.get(..count).unwrap_or_default(), host)
+                    self.login_bytes(key, buffer.get(..count).unwrap_or_default(), host);
+                    wipe(&mut buffer, count);
                 }
                 Input::Nothing => {}
                 Input::Closed(why) => {
@@ -134,11 +145,12 @@ impl Engine {
     }
 
     /// Goes on with what came while a derivation ran.
-    fn read_ahead(&mut self, key: ClientKey, host: &mut dyn Host) {
+    pub(super) fn read_ahead(&mut self, key: ClientKey, host: &mut dyn Host) {
         let mut buffer = std::mem::take(&mut self.buffer);
         if let Some(client) = self.clients.get_mut(key) {
             let count = client.link.take_carry(&mut buffer);
             self.login_bytes(key, buffer.get(..count).unwrap_or_default(), host);
+            wipe(&mut buffer, count);
             self.list(Who::Client(key));
         }
         self.buffer = buffer;
@@ -150,6 +162,7 @@ impl Engine {
         while let Some(used) = self.login_step(key, rest, host) {
             rest = rest.get(used..).unwrap_or_default();
         }
+        let fits = self.may_hold(key, rest.len());
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -159,7 +172,10 @@ impl Engine {
         ) {
             return;
         }
-        if rest.len() > limits::AHEAD_MAX {
+        if client.state.is_unauthenticated() && !fits {
+            let text = "too much memory is taken by connections that have not logged in";
+            self.refuse(key, Refusal::fatal(b"53200", text, Blame::Operator), host);
+        } else if rest.len() > limits::AHEAD_MAX {
             self.refuse(
                 key,
                 Refusal::protocol("too much data before the login was complete"),
@@ -354,39 +370,6 @@ impl Engine {
         Place::Nowhere
     }
 
-    fn begin_proof(&mut self, key: ClientKey, host: &mut dyn Host) {
-        let config = self.config.clone();
-        let Some(session) = self
-            .clients
-            .get(key)
-            .and_then(|client| client.session.as_deref())
-        else {
-            return;
-        };
-        if config.auth.anyone && config.auth.method == AuthMethod::Trust {
-            return self.authenticated(key, host);
-        }
-        let stored = config.auth.users.get(&session.user);
-        if config.auth.method == AuthMethod::Trust && stored.is_none() {
-            let refusal = password_failed(&session.user);
-            return self.refuse(key, refusal, host);
-        }
-        let (mut out, iterations) = (Vec::new(), config.auth.scram_iterations);
-        let user = session.user.clone();
-        let random = &mut |into: &mut [u8]| host.random(into);
-        let progress = Verify::begin(
-            config.auth.method,
-            &user,
-            stored,
-            iterations,
-            &mut self.ring,
-            random,
-            &mut out,
-        );
-        self.send_to_client(key, &out);
-        self.proof_progress(key, Ok(progress), host);
-    }
-
     fn prove(&mut self, key: ClientKey, body: &[u8], host: &mut dyn Host) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
@@ -426,7 +409,7 @@ impl Engine {
         self.read_ahead(key, host);
     }
 
-    fn proof_progress(
+    pub(super) fn proof_progress(
         &mut self,
         key: ClientKey,
         progress: Result<Progress<Verify>, Refusal>,
@@ -441,17 +424,20 @@ impl Engine {
                 host.derive(job, Who::Client(key));
             }
             Ok(Progress::Done) => self.authenticated(key, host),
+            Err(refusal) if refusal.sqlstate == *b"28P01" => {
+                self.answer_failure(key, refusal, host)
+            }
             Err(refusal) => self.refuse(key, refusal, host),
         }
     }
 
     /// The client is who it says: where does it want to go?
-    fn authenticated(&mut self, key: ClientKey, host: &mut dyn Host) {
-        let Some(session) = self
-            .clients
-            .get(key)
-            .and_then(|client| client.session.as_deref())
-        else {
+    pub(super) fn authenticated(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        client.link.login_is_over();
+        let Some(session) = client.session.as_deref() else {
             return;
         };
         // Those who were already here when the stop began: a session that begins now would only be cut off.
@@ -565,13 +551,4 @@ impl Engine {
             client.link.send(bytes);
         }
     }
-}
-
-/// What everybody is told who cannot prove who he is, whatever the reason.
-fn password_failed(user: &str) -> Refusal {
-    let text = format!(
-        "password authentication failed for user \"{}\"",
-        printable(user.as_bytes())
-    );
-    Refusal::fatal(b"28P01", text, Blame::Client)
 }

@@ -2,6 +2,8 @@
 //!
 //! An idle link owns no heap beyond its stream.
 
+use zeroize::Zeroize;
+
 use super::stream::{Facts, Given, Handover, Host, Protection, Ready, Stream, Taken, TlsSide, Why};
 use crate::limits;
 
@@ -22,6 +24,8 @@ pub struct Link {
     shut: bool,
     /// Read, but not decided yet: the start of a message.
     carry: Vec<u8>,
+    /// Until its login is over: what is carried may be a password, and is overwritten when it is not needed any more.
+    private: bool,
     /// The carry lacks nothing that a read would bring.
     decidable: bool,
     /// To be written when the peer takes it, from `sent` on.
@@ -54,6 +58,7 @@ impl Link {
             broken: None,
             shut: false,
             carry: Vec::new(),
+            private: false,
             decidable: false,
             outbox: Vec::new(),
             sent: 0,
@@ -66,6 +71,26 @@ impl Link {
         Link {
             writable: false,
             ..Link::new(stream)
+        }
+    }
+
+    /// A connection over which a client logs in.
+    pub fn of_newcomer(stream: Box<dyn Stream>) -> Link {
+        Link {
+            private: true,
+            ..Link::new(stream)
+        }
+    }
+
+    /// The login is over: what comes now is no password.
+    pub fn login_is_over(&mut self) {
+        self.private = false;
+    }
+
+    /// Overwrites what is carried if it may be a password.
+    pub fn wipe(&mut self) {
+        if self.private {
+            self.carry.zeroize();
         }
     }
 
@@ -142,6 +167,7 @@ impl Link {
         if let Some(front) = buffer.get_mut(..count) {
             front.copy_from_slice(&self.carry);
         }
+        self.wipe();
         self.carry = Vec::new();
         count
     }

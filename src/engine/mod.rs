@@ -3,11 +3,12 @@
 //! [`Engine::turn`] is the whole loop body. It is given what happened, asks the world for what it needs through [`Host`], and
 //! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
 //!
-//! One noun per file: `greet` takes clients in, `tune` finds out what servers make of their settings, `queue` gives them
-//! servers, `dial` makes servers, `secure` agrees on TLS with both, `pump` moves bytes between the two, `cancel` brings cancels
-//! to what they mean, `close` ends things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
-//! `wheel` and `link` are what they sound like.
+//! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `tune` finds out what servers make of
+//! their settings, `queue` gives them servers, `dial` makes servers, `secure` agrees on TLS with both, `pump` moves bytes between
+//! the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console,
+//! `contain` keeps a panic to one connection, `wheel` and `link` are what they sound like.
 
+mod admit;
 mod cancel;
 mod client;
 mod close;
@@ -26,7 +27,7 @@ mod stream;
 mod tune;
 mod wheel;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub use stream::{
 };
 pub use wheel::Wheel;
 
-use crate::auth::KeyRing;
+use crate::auth::{Failures, KeyRing};
 use crate::config::Config;
 use crate::config::units::show_duration;
 use crate::limits;
@@ -75,6 +76,10 @@ pub struct Engine {
     /// Not before this is anybody accepted: descriptors ran out.
     accept_after: Tick,
     ring: KeyRing,
+    /// Failed logins, by where they came from.
+    failures: Failures,
+    /// Clients that have not shown yet who they are, in the order in which they came, and some that have.
+    newcomers: VecDeque<ClientKey>,
     cancel_keys: CancelKeys,
     stop: Option<Stop>,
     requests: Vec<Request>,
@@ -144,6 +149,8 @@ impl Engine {
             incoming: BTreeSet::new(),
             accept_after: now,
             ring,
+            failures: Failures::default(),
+            newcomers: VecDeque::new(),
             cancel_keys: CancelKeys::default(),
             stop: None,
             requests: Vec::new(),
@@ -203,6 +210,9 @@ impl Engine {
             Event::Derived { who, salted } => self.guard(who, host, |engine, host| match who {
                 Who::Client(key) => engine.client_derived(key, &salted, host),
                 Who::Server(key) => engine.server_derived(key, &salted, host),
+            }),
+            Event::UserNamed { key, name } => self.guard(Who::Client(key), host, |engine, host| {
+                engine.user_named(key, name, host)
             }),
             Event::Reload(config) => {
                 log::info!("the configuration was reloaded");
@@ -766,7 +776,10 @@ mod tests {
     #[test]
     fn a_flood_of_clients_that_only_connect_is_bounded() {
         let mut scene = Scene::new();
-        scene.reload(&dsn("me", "").replace("auth:", "server: {max_client_connections: 1}\nauth:"));
+        scene.reload(&dsn("me", "").replace(
+            "auth:",
+            "server: {max_client_connections: 1, max_unauthenticated_connections: 1000}\nauth:",
+        ));
         for _ in 0..400 {
             scene.connect();
         }

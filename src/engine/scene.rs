@@ -24,6 +24,8 @@ pub(super) struct Pipe {
     pub(super) stuck: bool,
     /// Who it is to the engine.
     pub(super) who: Option<Who>,
+    /// What the engine is told of the other end.
+    pub(super) facts: Facts,
 }
 
 /// A pipe, held by the test and by a stream.
@@ -60,7 +62,7 @@ impl Stream for PipeStream {
     fn shutdown(&mut self) {}
 
     fn facts(&self) -> Facts {
-        Facts::default()
+        self.0.borrow().facts.clone()
     }
 }
 
@@ -73,6 +75,8 @@ pub(super) struct World {
     pub(super) servers_break: bool,
     /// What servers say first; when empty, they let everybody in at once.
     pub(super) greeting: Vec<u8>,
+    /// Users whose names were asked for.
+    pub(super) users: Vec<(u32, ClientKey)>,
     /// Derivations that were asked for. None of them is ever done.
     pub(super) derivations: usize,
     /// Counts what was drawn: no two draws in a row are the same.
@@ -120,6 +124,12 @@ impl Host for World {
     fn derive(&mut self, _: KeyDerivation, _: Who) {
         self.derivations += 1;
     }
+    fn user_name(&mut self, uid: u32, key: ClientKey) {
+        self.users.push((uid, key));
+    }
+    fn networks(&self) -> Vec<crate::config::hba::Network> {
+        vec![([192, 0, 2, 1].into(), [255, 255, 255, 0].into())]
+    }
     fn random(&mut self, into: &mut [u8]) {
         self.drawn = self.drawn.wrapping_add(1);
         into.fill(self.drawn);
@@ -127,14 +137,19 @@ impl Host for World {
     fn stop_listening(&mut self) {}
 }
 
-struct Nothing;
+/// The files beside a configuration.
+#[derive(Default)]
+struct Files(Vec<(String, String)>);
 
-impl Outside for Nothing {
+impl Outside for Files {
     fn variable(&self, _: &str) -> Option<String> {
         None
     }
-    fn file(&self, _: &Path) -> Result<Vec<u8>, String> {
-        Err("no files here".to_owned())
+    fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
+        let found = self.0.iter().find(|(name, _)| Path::new(name) == path);
+        found
+            .map(|(_, text)| text.clone().into_bytes())
+            .ok_or_else(|| "no such file here".to_owned())
     }
 }
 
@@ -154,9 +169,18 @@ impl Scene {
         Scene::with(CONFIG, World::default())
     }
 
-    pub(super) fn with(config: &str, mut world: World) -> Scene {
+    pub(super) fn with(config: &str, world: World) -> Scene {
+        Scene::with_files(config, Vec::new(), world)
+    }
+
+    /// With files by name beside the configuration.
+    pub(super) fn with_files(
+        config: &str,
+        files: Vec<(String, String)>,
+        mut world: World,
+    ) -> Scene {
         let config =
-            schema::read(config, Path::new("aether.yaml"), &Nothing).expect("a configuration");
+            schema::read(config, Path::new("aether.yaml"), &Files(files)).expect("a configuration");
         let mut engine = Engine::new(Rc::new(config), Tick(0), &mut world);
         engine.contain(true);
         Scene {
@@ -169,8 +193,8 @@ impl Scene {
 
     /// Takes over another configuration.
     pub(super) fn reload(&mut self, text: &str) {
-        let config =
-            schema::read(text, Path::new("aether.yaml"), &Nothing).expect("a configuration");
+        let config = schema::read(text, Path::new("aether.yaml"), &Files::default())
+            .expect("a configuration");
         self.turn(vec![Event::Reload(Rc::new(config))]);
     }
 
@@ -209,23 +233,50 @@ impl Scene {
 
     /// A client that asks to be let in, with more startup parameters.
     pub(super) fn client_with(&mut self, database: &str, more: &[(&str, &str)]) -> Shared {
-        let mut packet = Vec::new();
         let own = [("user", "me"), ("database", database)];
         let all = own.iter().chain(more);
-        frontend::startup(
-            &mut packet,
-            all.map(|(name, value)| (name.as_bytes(), value.as_bytes())),
-        );
+        let parameters: Vec<(&[u8], &[u8])> = all
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
+            .collect();
+        self.client_from(Facts::default(), &parameters)
+    }
+
+    /// A client that asks to be let in, with this at its other end.
+    pub(super) fn client_from(&mut self, facts: Facts, parameters: &[(&[u8], &[u8])]) -> Shared {
+        let pipe = self.late_client(facts, parameters);
+        self.ready(&pipe);
+        self.serve_last();
+        pipe
+    }
+
+    /// The same, who may have to wait until it is accepted.
+    pub(super) fn late_client(&mut self, facts: Facts, parameters: &[(&[u8], &[u8])]) -> Shared {
+        let mut packet = Vec::new();
+        frontend::startup(&mut packet, parameters.iter().copied());
         let pipe = Rc::new(RefCell::new(Pipe {
             input: packet.into(),
+            facts,
             ..Pipe::default()
         }));
         self.arrive(&pipe);
-        self.ready(&pipe);
+        pipe
+    }
+
+    /// The server that was dialled last says what it has to say.
+    pub(super) fn serve_last(&mut self) {
         if let Some(server) = self.world.servers.last().cloned() {
             self.ready(&server);
         }
-        pipe
+    }
+
+    /// The poll reports that a pipe's other end has gone.
+    pub(super) fn hang_up(&mut self, pipe: &Shared) {
+        let ready = Ready {
+            hung_up: true,
+            ..Ready::default()
+        };
+        let who = pipe.borrow().who.expect("the engine knows it");
+        self.turn(vec![Event::Ready(who, ready)]);
     }
 
     /// Time goes by in silence.

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use crate::arena::{ClientKey, ServerKey};
 use crate::auth::{KeyDerivation, SaltedPassword};
 use crate::config::Config;
+use crate::config::hba::Network;
 use crate::tls::{Acceptor, Connector};
 
 /// What a read took.
@@ -73,6 +74,8 @@ pub struct Facts {
     pub local_address: String,
     /// Our own port.
     pub local_port: u16,
+    /// The user at the other end of a Unix socket, as the kernel knows it.
+    pub peer_uid: Option<u32>,
     /// What TLS has found out; `None` before the end of the handshake, and without TLS.
     pub tls: Option<TlsFacts>,
 }
@@ -86,9 +89,10 @@ pub struct TlsFacts {
     pub cipher: &'static str,
     /// The curve.
     pub group: String,
-    /// The Common Name of the peer's certificate, which was verified if roots are configured; `None`: it showed none.
+    /// The Common Name of a client's certificate. Only of one that was verified: `None` means that it showed none, or that nobody
+    /// was there to verify it.
     pub peer_common_name: Option<String>,
-    /// The subject of the peer's certificate, for people.
+    /// The subject of the same certificate, as RFC 2253 writes it.
     pub peer_subject: Option<String>,
     /// The channel binding `tls-server-end-point` (RFC 5929): of the server's certificate, which towards clients is ours.
     pub endpoint: Option<Vec<u8>>,
@@ -206,6 +210,10 @@ pub trait Host {
     fn resolve(&mut self, name: &str, port: u16, key: ServerKey);
     /// Runs PBKDF2 off the loop; the answer comes as [`Event::Derived`].
     fn derive(&mut self, job: KeyDerivation, who: Who);
+    /// Looks up the name of a user of this machine, off the loop; the answer comes as [`Event::UserNamed`].
+    fn user_name(&mut self, uid: u32, key: ClientKey);
+    /// The addresses of this machine, and the masks of their networks.
+    fn networks(&self) -> Vec<Network>;
     /// Fills `into` from a cryptographically secure source.
     fn random(&mut self, into: &mut [u8]);
     /// Closes the listening sockets for good.
@@ -262,6 +270,13 @@ pub enum Event {
         who: Who,
         /// The result.
         salted: SaltedPassword,
+    },
+    /// The name of a user was looked up.
+    UserNamed {
+        /// The client that it was looked up for.
+        key: ClientKey,
+        /// The name, or why there is none.
+        name: Result<String, String>,
     },
     /// A new configuration, checked.
     Reload(Rc<Config>),

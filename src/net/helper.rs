@@ -1,4 +1,4 @@
-//! What may block or take long, off the loop: looking up names, and PBKDF2.
+//! What may block or take long, off the loop: looking up names of hosts and of users, and PBKDF2.
 //!
 //! Threads of their own, so that a stuck resolver holds up no login; and a few for names, so that one that hangs (a name server
 //! that does not answer takes half a minute) holds up no other pool's. Answers come back as [`Event`]s.
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use crate::arena::ServerKey;
+use crate::arena::{ClientKey, ServerKey};
 use crate::auth::{KeyDerivation, SaltedPassword};
 use crate::engine::{Event, Who};
 
@@ -29,12 +29,14 @@ type Question = (String, u16);
 enum Answer {
     Resolved(Question, Found),
     Derived(Who, SaltedPassword),
+    User(ClientKey, Result<String, String>),
 }
 
 /// The threads, and the way to and from them.
 pub(super) struct Helpers {
     questions: Sender<Question>,
     jobs: Sender<(KeyDerivation, Who)>,
+    users: Sender<(u32, ClientKey)>,
     answers: Receiver<Answer>,
     /// Who waits for which name. Each is asked for once at a time, however long it takes.
     waiting: BTreeMap<Question, Vec<ServerKey>>,
@@ -52,6 +54,7 @@ impl Helpers {
         let waker = Arc::new(waker);
         let (questions, asked) = mpsc::channel();
         let (jobs, given) = mpsc::channel();
+        let (users, unnamed) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
         let asked = Arc::new(Mutex::new(asked));
         for _ in 0..RESOLVERS {
@@ -74,6 +77,16 @@ impl Helpers {
                     );
                 })?;
         }
+        let (to, wake) = (answer.clone(), waker.clone());
+        // A directory service may be asked for users, too, and take its time.
+        thread::Builder::new()
+            .name("users".to_owned())
+            .stack_size(256 * 1024)
+            .spawn(move || {
+                work(unnamed.into_iter(), &to, &wake, |(uid, key)| {
+                    Answer::User(key, user_name(uid))
+                });
+            })?;
         thread::Builder::new()
             .name("keys".to_owned())
             .stack_size(128 * 1024)
@@ -88,6 +101,7 @@ impl Helpers {
         Ok(Helpers {
             questions,
             jobs,
+            users,
             answers,
             waiting: BTreeMap::new(),
         })
@@ -106,6 +120,10 @@ impl Helpers {
         let _ = self.jobs.send((job, who));
     }
 
+    pub(super) fn user_name(&self, uid: u32, key: ClientKey) {
+        let _ = self.users.send((uid, key));
+    }
+
     /// Takes what is ready.
     pub(super) fn drain(&mut self, events: &mut Vec<Event>) {
         for answer in self.answers.try_iter() {
@@ -117,6 +135,7 @@ impl Helpers {
                         result: result.clone(),
                     }));
                 }
+                Answer::User(key, name) => events.push(Event::UserNamed { key, name }),
                 Answer::Derived(who, salted) => events.push(Event::Derived { who, salted }),
             }
         }
@@ -154,6 +173,16 @@ impl LastAnswer {
         self.0 = Some((name.to_owned(), port, Instant::now(), answer.clone()));
         answer
     }
+}
+
+fn user_name(uid: u32) -> Result<String, String> {
+    let user = nix::unistd::User::from_uid(uid.into());
+    let why = match user {
+        Ok(Some(user)) => return Ok(user.name),
+        Ok(None) => "there is none",
+        Err(error) => error.desc(),
+    };
+    Err(format!("could not look up local user ID {uid}: {why}"))
 }
 
 fn look_up(name: &str, port: u16) -> Found {

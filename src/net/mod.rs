@@ -4,6 +4,7 @@
 //! that could block: names and key derivations are worked on by [`helper`] threads.
 
 mod helper;
+mod listener;
 mod signals;
 mod socket;
 pub mod tls;
@@ -15,7 +16,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::event::Source;
-use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -30,6 +30,7 @@ use crate::engine::{
     Who,
 };
 use helper::Helpers;
+pub use listener::Listener;
 use signals::{Signal, Signals};
 use socket::Socket;
 
@@ -44,7 +45,7 @@ const SPARE_DESCRIPTORS: usize = 64;
 /// The process as the engine sees it.
 struct Shell {
     registry: Registry,
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     helpers: Helpers,
     random: SystemRandom,
     scratch: tls::Scratch,
@@ -57,11 +58,11 @@ struct Shell {
 /// # Errors
 ///
 /// The address that could not be bound, and why.
-pub fn listen(addresses: &[SocketAddr]) -> Result<Vec<std::net::TcpListener>, String> {
+pub fn listen(addresses: &[SocketAddr]) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     let mut absent = None;
     for address in addresses {
-        match bind(*address) {
+        match Listener::tcp(*address) {
             Ok(listener) => listeners.push(listener),
             Err(error) if address.is_ipv6() && is_absent(&error) => absent = Some((address, error)),
             Err(error) => {
@@ -86,12 +87,6 @@ fn is_absent(error: &io::Error) -> bool {
         error.raw_os_error().map(Errno::from_raw),
         Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
     )
-}
-
-fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::from(socket::listening(address)?);
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 /// Raises the soft limit of open files to the hard one, and keeps descriptors for servers and for ourselves: there may be no
@@ -141,6 +136,8 @@ pub struct Origin {
     pub level: Option<log::LevelFilter>,
     /// Where we listen, as the file had it at the start.
     pub listen: Vec<SocketAddr>,
+    /// The Unix socket, as the file had it at the start.
+    pub unix_socket: Option<config::UnixSocket>,
     /// `server.user`, as the file had it at the start.
     pub user: Option<String>,
     /// The command line names the user: what the file says does not matter.
@@ -169,6 +166,17 @@ impl Origin {
                 addresses(&self.listen),
             ));
         }
+        if new.unix_socket != self.unix_socket {
+            let path = |socket: &Option<config::UnixSocket>| match socket {
+                Some(socket) => format!("\"{}\" with mode 0{:03o}", socket.path(), socket.mode),
+                None => "none".to_owned(),
+            };
+            found.push((
+                "unix_socket_dir",
+                path(&new.unix_socket),
+                path(&self.unix_socket),
+            ));
+        }
         if new.user != self.user && !self.user_is_given {
             found.push(("user", user(&new.user), user(&self.user)));
         }
@@ -187,11 +195,7 @@ impl Origin {
 /// # Errors
 ///
 /// What the operating system says when the loop cannot be set up.
-pub fn run(
-    config: Config,
-    origin: Origin,
-    listeners: Vec<std::net::TcpListener>,
-) -> io::Result<()> {
+pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
     let mut signals = Signals::new()?;
@@ -205,13 +209,8 @@ pub fn run(
         scratch: tls::Scratch::default(),
         owners: Vec::new(),
     };
-    for listener in listeners {
-        let mut listener = TcpListener::from_std(listener);
-        shell.registry.register(
-            &mut listener,
-            Token(FIRST_OWN_TOKEN + shell.listeners.len()),
-            Interest::READABLE,
-        )?;
+    for (at, mut listener) in listeners.into_iter().enumerate() {
+        listener.register(&shell.registry, Token(FIRST_OWN_TOKEN + at))?;
         shell.listeners.push(listener);
     }
     let start = Instant::now();
@@ -322,28 +321,37 @@ fn reload(origin: &Origin) -> Option<Config> {
 }
 
 impl Shell {
-    /// Once, for both directions, edge-triggered; it is never changed afterwards.
-    fn register(&mut self, source: &mut impl Source, who: Who) -> io::Result<()> {
-        let token = match who {
-            Who::Client(key) => key.index() as usize * 2,
-            Who::Server(key) => key.index() as usize * 2 + 1,
-        };
-        if self.owners.len() <= token {
-            self.owners.resize(token + 1, None);
-        }
-        if let Some(owner) = self.owners.get_mut(token) {
-            *owner = Some(who);
-        }
-        self.registry.register(
-            source,
-            Token(token),
-            Interest::READABLE | Interest::WRITABLE,
-        )
+    fn register(&mut self, source: &mut dyn Source, who: Who) -> io::Result<()> {
+        register(&self.registry, &mut self.owners, source, who)
     }
 
     fn owner(&self, token: usize) -> Option<Who> {
         self.owners.get(token).copied().flatten()
     }
+}
+
+/// Once, for both directions, edge-triggered; it is never changed afterwards.
+fn register(
+    registry: &Registry,
+    owners: &mut Vec<Option<Who>>,
+    source: &mut dyn Source,
+    who: Who,
+) -> io::Result<()> {
+    let token = match who {
+        Who::Client(key) => key.index() as usize * 2,
+        Who::Server(key) => key.index() as usize * 2 + 1,
+    };
+    if owners.len() <= token {
+        owners.resize(token + 1, None);
+    }
+    if let Some(owner) = owners.get_mut(token) {
+        *owner = Some(who);
+    }
+    registry.register(
+        source,
+        Token(token),
+        Interest::READABLE | Interest::WRITABLE,
+    )
 }
 
 impl Host for Shell {
@@ -352,13 +360,10 @@ impl Host for Shell {
             let Some(listener) = self.listeners.get(listener.0) else {
                 return Accepted::Blocked;
             };
-            match listener.accept() {
-                Ok((mut stream, _)) => {
-                    if let Err(error) = self.register(&mut stream, Who::Client(key)) {
-                        return Accepted::Exhausted(error.to_string());
-                    }
-                    return Accepted::Stream(Box::new(Socket::tcp(stream)));
-                }
+            let (registry, owners) = (&self.registry, &mut self.owners);
+            match listener.accept(|source| register(registry, owners, source, Who::Client(key))) {
+                Ok(Ok(socket)) => return Accepted::Stream(Box::new(socket)),
+                Ok(Err(error)) => return Accepted::Exhausted(error.to_string()),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Accepted::Blocked,
                     // It hung up before it was taken in.
@@ -406,6 +411,14 @@ impl Host for Shell {
         self.helpers.derive(job, who);
     }
 
+    fn user_name(&mut self, uid: u32, key: ClientKey) {
+        self.helpers.user_name(uid, key);
+    }
+
+    fn networks(&self) -> Vec<config::hba::Network> {
+        socket::networks()
+    }
+
     fn random(&mut self, into: &mut [u8]) {
         // Without randomness there are no cancel keys and no nonces: better no service than a guessable one.
         assert!(
@@ -415,8 +428,8 @@ impl Host for Shell {
     }
 
     fn stop_listening(&mut self) {
-        for mut listener in self.listeners.drain(..) {
-            let _ = self.registry.deregister(&mut listener);
+        for listener in self.listeners.drain(..) {
+            listener.close(&self.registry);
         }
     }
 }

@@ -1,18 +1,19 @@
 //! Sockets as [`Stream`]s.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
 use mio::net::{TcpStream, UnixStream};
 use nix::sys::socket::{
-    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+    self, AddressFamily, SockFlag, SockType, SockaddrStorage, getsockopt, setsockopt, sockopt,
 };
 
+use crate::config::hba::Network;
 use crate::engine::{Facts, Given, Stream, Taken, Why};
 
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 /// Keepalive: a peer that vanished without a word is noticed after 10 + 3 * 5 seconds without traffic. No `TCP_USER_TIMEOUT`
 /// beside it: that also ends the connection of a peer who lives and does not read for a while, be it a client in the middle of
 /// a result or a server whose COPY waits for a lock, and a direct connection would survive that.
@@ -92,12 +93,17 @@ impl Stream for Socket {
     }
 
     fn facts(&self) -> Facts {
-        let Socket::Tcp(stream) = self else {
-            return Facts {
-                address: "unix".to_owned(),
-                local_address: "unix".to_owned(),
-                ..Facts::default()
-            };
+        let stream = match self {
+            Socket::Tcp(stream) => stream,
+            Socket::Unix(stream) => {
+                let peer = getsockopt(stream, sockopt::PeerCredentials);
+                return Facts {
+                    address: "unix".to_owned(),
+                    local_address: "unix".to_owned(),
+                    peer_uid: peer.ok().map(|peer| peer.uid()),
+                    ..Facts::default()
+                };
+            }
         };
         let parts = |address: io::Result<SocketAddr>| {
             address
@@ -111,7 +117,7 @@ impl Stream for Socket {
             port,
             local_address,
             local_port,
-            tls: None,
+            ..Facts::default()
         }
     }
 }
@@ -147,4 +153,17 @@ pub(super) fn listening(address: SocketAddr) -> io::Result<OwnedFd> {
     )?;
     socket::listen(&fd, socket::Backlog::new(BACKLOG)?)?;
     Ok(fd)
+}
+
+/// The addresses of this machine, and the masks of their networks.
+pub(super) fn networks() -> Vec<Network> {
+    let ip = |address: Option<SockaddrStorage>| -> Option<IpAddr> {
+        let address = address?;
+        let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+        v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
+    };
+    let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    interfaces
+        .filter_map(|interface| Some((ip(interface.address)?, ip(interface.netmask)?)))
+        .collect()
 }

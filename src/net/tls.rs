@@ -371,8 +371,11 @@ impl TlsStream {
             return None;
         }
         let peer = connection.peer_certificates().and_then(<[_]>::first);
-        let read = peer.and_then(|der| x509::read(der));
         let towards_server = matches!(connection, Connection::Client(_));
+        // A client's certificate is only asked for where there are roots, and is refused unless they vouch for it
+        // (`tls::verify`). A server's need not have been verified.
+        let verified = peer.filter(|_| !towards_server);
+        let read = verified.and_then(|der| x509::read(der));
         let of_peer = || {
             peer.filter(|_| towards_server)
                 .and_then(|der| x509::endpoint_hash(der))
@@ -388,7 +391,9 @@ impl TlsStream {
                 .map(|group| format!("{:?}", group.name()))
                 .unwrap_or_default(),
             peer_common_name: read.as_ref().and_then(x509::Certificate::common_name),
-            peer_subject: read.as_ref().map(x509::Certificate::shown_subject),
+            peer_subject: read
+                .as_ref()
+                .and_then(x509::Certificate::distinguished_name),
             endpoint: self.endpoint.clone().or_else(of_peer),
         })
     }

@@ -5,6 +5,7 @@
 
 pub mod names;
 pub mod pem;
+mod subject;
 mod verify;
 pub mod x509;
 
@@ -212,6 +213,7 @@ fn certified(identity: Identity) -> Result<Arc<CertifiedKey>, String> {
 pub struct Acceptor {
     mode: Mode,
     pub(crate) config: Arc<ServerConfig>,
+    asks_clients: bool,
     /// The channel binding of our certificate.
     pub(crate) endpoint: Option<Vec<u8>>,
     lifetimes: Vec<Lifetime>,
@@ -240,6 +242,7 @@ impl Acceptor {
         let builder = ServerConfig::builder_with_provider(choice.provider())
             .with_protocol_versions(&choice.versions.list())
             .map_err(|_| NO_SUITE.to_owned())?;
+        let asks_clients = !authorities.roots.is_empty();
         let builder = match authorities.trust()? {
             Some(trust) => builder
                 .with_client_cert_verifier(Arc::new(Clients::new(trust, mode >= Mode::VerifyCa))),
@@ -256,6 +259,7 @@ impl Acceptor {
         Ok(Acceptor {
             mode,
             config: Arc::new(config),
+            asks_clients,
             endpoint,
             lifetimes,
             print,
@@ -265,6 +269,11 @@ impl Acceptor {
     /// How much TLS is wanted.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whether clients are asked for their certificates, because there are roots to check them by.
+    pub fn asks_clients(&self) -> bool {
+        self.asks_clients
     }
 
     /// How long our certificates are valid.

@@ -8,6 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ring::digest;
 
+use super::subject;
+
 /// A certificate, taken apart; all parts are of the bytes that were given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate<'a> {
@@ -34,26 +36,26 @@ pub struct Certificate<'a> {
     pub addresses: Vec<IpAddr>,
 }
 
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const SET: u8 = 0x31;
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
-const OID: u8 = 0x06;
+pub(super) const OID: u8 = 0x06;
 const BOOLEAN: u8 = 0x01;
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
 /// A value and the rest behind it: tag, content, whole, rest.
-struct Item<'a> {
-    tag: u8,
-    content: &'a [u8],
-    whole: &'a [u8],
-    rest: &'a [u8],
+pub(super) struct Item<'a> {
+    pub(super) tag: u8,
+    pub(super) content: &'a [u8],
+    pub(super) whole: &'a [u8],
+    pub(super) rest: &'a [u8],
 }
 
 /// One value of DER: definite lengths of at most four bytes.
-fn item(input: &[u8]) -> Option<Item<'_>> {
+pub(super) fn item(input: &[u8]) -> Option<Item<'_>> {
     let (&tag, after) = input.split_first()?;
     let (&first, after) = after.split_first()?;
     let (length, after) = if first < 0x80 {
@@ -78,12 +80,12 @@ fn item(input: &[u8]) -> Option<Item<'_>> {
     })
 }
 
-fn tagged(input: &[u8], tag: u8) -> Option<Item<'_>> {
+pub(super) fn tagged(input: &[u8], tag: u8) -> Option<Item<'_>> {
     item(input).filter(|item| item.tag == tag)
 }
 
 /// The values in a sequence, up to one that cannot be read.
-fn items(mut input: &[u8]) -> impl Iterator<Item = Item<'_>> {
+pub(super) fn items(mut input: &[u8]) -> impl Iterator<Item = Item<'_>> {
     std::iter::from_fn(move || {
         let next = item(input)?;
         input = next.rest;
@@ -233,7 +235,7 @@ pub fn endpoint_hash(der: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Certificate<'_> {
-    /// The Common Name of the subject; of several the last, as OpenSSL's users take the most specific.
+    /// The Common Name of the subject; of several the first, as PostgreSQL and libpq take it.
     pub fn common_name(&self) -> Option<String> {
         common_name(self.subject)
     }
@@ -241,6 +243,11 @@ impl Certificate<'_> {
     /// Whether it names itself as its issuer.
     pub fn is_self_issued(&self) -> bool {
         self.issuer == self.subject
+    }
+
+    /// The subject as RFC 2253 writes it. `None`: it cannot be read.
+    pub fn distinguished_name(&self) -> Option<String> {
+        subject::rfc2253(self.subject)
     }
 
     /// The subject for people: `CN=db.example.com`, or what else there is.
@@ -266,7 +273,7 @@ fn parts(name: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 }
 
 fn common_name(name: &[u8]) -> Option<String> {
-    let (_, value) = parts(name).filter(|(id, _)| *id == COMMON_NAME).last()?;
+    let (_, value) = parts(name).find(|(id, _)| *id == COMMON_NAME)?;
     let text = std::str::from_utf8(value).ok()?;
     (!text.contains('\0')).then(|| text.to_owned())
 }

@@ -29,6 +29,27 @@ request common_name '' /CN=localhost; sign common_name root "$end"
 request version_1 '' /CN=localhost; sign version_1 root
 request other_host '' /CN=localhost; sign other_host root "${end}subjectAltName=DNS:db.example.com\n"
 request client '' /CN=username; sign client root "$end"
+# A subject that needs all of the escapes, and what openssl makes of it.
+cat > subject.conf <<C
+[req]
+prompt = no
+utf8 = yes
+string_mask = utf8only
+distinguished_name = d
+[d]
+C = DE
+0.O = "Aether, Ltd; <a+b>"
+OU = "\\#Zürich"
+0.CN = username
++serialNumber = 42
+1.CN = "stranger"
+emailAddress = me@example.com
+0.2.5.4.120 = unknown
+DC = example
+C
+quiet openssl req -new -nodes -config subject.conf -newkey rsa:2048 -keyout subject.key -out subject.csr; sign subject root "$end"
+openssl x509 -in subject.crt -noout -subject -nameopt RFC2253 | sed 's/^subject=//' > subject.txt
+rm subject.conf
 request revoked '' /CN=username; sign revoked root "$end"
 request stranger '' /CN=username; sign stranger rogue "$end"
 # The one line of PostgreSQL's documentation.

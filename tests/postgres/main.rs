@@ -15,6 +15,7 @@ mod cancels;
 mod chaos;
 mod ddl;
 mod faults;
+mod hba;
 mod hostile_server;
 mod isolation;
 mod life_cycle;

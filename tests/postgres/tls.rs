@@ -446,6 +446,73 @@ fn verify_full_lets_in_whoever_shows_a_certificate_of_ours() {
     }
 }
 
+/// Issue 4: hostssl, hostnossl and cert of a pg_hba.conf go by what the connection really is; catalogue R12 and R13.
+#[test]
+fn rules_see_tls_and_whose_certificate_was_shown() {
+    let files = certificates();
+    let cluster = Cluster::shared();
+    let at = files.path().display();
+    let subject = include_str!("../certificates/subject.txt").trim_end();
+    files.write("ident", &format!("dn \"{subject}\" username\n"));
+    let hba = "hostssl mapped all all cert clientname=DN map=dn\n\
+               hostssl locked all all trust clientcert=verify-ca\n\
+               hostssl all all all cert\n\
+               hostnossl all all all reject\n";
+    files.write("hba", hba);
+    let own = own_certificate(&files);
+    let tls = format!(", tls: {{{own}, ca_file: {at}/root.crt, crl_file: {at}/root.crl}}");
+    let dsn = scene::tcp(cluster, "database");
+    let pooler = Pooler::start(&format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"{tls}}}\n\
+         databases: {{database: {{dsn: \"{dsn}\"}}, mapped: {{dsn: \"{dsn}\"}}, locked: {{dsn: \"{dsn}\"}}}}\n\
+         auth: {{hba_file: {at}/hba, ident_file: {at}/ident}}\n"
+    ));
+    let failed = "certificate authentication failed for user";
+    let (missing, revoked) = (
+        "requires a valid client certificate",
+        "alert certificate revoked",
+    );
+    for (certificate, database, user, sslmode, expected) in [
+        ("client", "database", "username", "require", "TLS"),
+        ("client", "database", "other", "require", failed),
+        ("subject", "database", "username", "require", "TLS"),
+        ("", "database", "username", "require", missing),
+        ("revoked", "database", "username", "require", revoked),
+        ("stranger", "database", "username", "require", "alert"),
+        ("subject", "mapped", "username", "require", "TLS"),
+        ("subject", "mapped", "other", "require", failed),
+        ("client", "mapped", "username", "require", failed),
+        ("client", "locked", "anybody", "require", "TLS"),
+        ("", "locked", "anybody", "require", missing),
+        (
+            "client",
+            "database",
+            "username",
+            "disable",
+            "pg_hba.conf rejects connection",
+        ),
+    ] {
+        let shown = match certificate {
+            "" => String::new(),
+            name => format!(
+                "sslcert={} sslkey={}",
+                readable(&files, name, "crt"),
+                readable(&files, name, "key")
+            ),
+        };
+        let words = format!(
+            "host=127.0.0.1 port={} sslmode={sslmode} user={user} dbname={database} {shown}",
+            pooler.port()
+        );
+        let output = psql(cluster, &words, "\\conninfo");
+        assert!(
+            way(&output).contains(expected),
+            "{certificate} {database} {user} {sslmode}: {}",
+            way(&output)
+        );
+    }
+}
+
 /// libpq wants a key that belongs to the user who runs it, or to root.
 fn readable(files: &Place, name: &str, suffix: &str) -> String {
     let to = files.path().join(format!("own_{name}.{suffix}"));

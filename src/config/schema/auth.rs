@@ -1,28 +1,48 @@
 //! Section `auth`: who may log in, and how. Checks no password: that is done by the floor above.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use super::super::hba::{Method, Roles, Rules};
 use super::super::yaml::{Field, Place, Problems, Section};
-use super::super::{AuthConfig, AuthMethod, Secret, Stored, userlist};
+use super::super::{AuthConfig, AuthMethod, Secret, Stored, hba, ident, userlist};
 use super::pool::{Draft, read_password};
 use super::{Context, is_name};
 use crate::limits::SCRAM_ITERATIONS_MAX;
 
 /// The keys.
-pub(super) const KEYS: [&str; 6] = [
+pub(super) const KEYS: [&str; 11] = [
     "type",
+    "hba_file",
+    "ident_file",
+    "roles",
     "users_file",
     "users",
     "scram_iterations",
     "mock_secret",
+    "failure_delay",
+    "failure_limit",
     "allow_insecure",
 ];
-const METHODS: [(&str, AuthMethod); 4] = [
-    ("trust", AuthMethod::Trust),
-    ("password", AuthMethod::Password),
-    ("md5", AuthMethod::Md5),
-    ("scram-sha-256", AuthMethod::ScramSha256),
+/// `None`: what a file says.
+const TYPES: [(&str, Option<Method>); 7] = [
+    ("trust", Some(Method::Check(AuthMethod::Trust))),
+    ("password", Some(Method::Check(AuthMethod::Password))),
+    ("md5", Some(Method::Check(AuthMethod::Md5))),
+    (
+        "scram-sha-256",
+        Some(Method::Check(AuthMethod::ScramSha256)),
+    ),
+    ("peer", Some(Method::Peer)),
+    ("cert", Some(Method::Cert)),
+    ("hba", None),
 ];
+/// Long enough to make guessing slow, too short for people to notice.
+const FAILURE_DELAY: Duration = Duration::from_millis(100);
+/// An application with a wrong password, which tries again and again, stays below it.
+const FAILURE_LIMIT: u64 = 20;
+const FAILURE_LIMIT_MAX: u64 = 1_000_000;
+const FAILURE_DELAY_MAX: Duration = Duration::from_secs(60);
 /// PostgreSQL's own default.
 const SCRAM_ITERATIONS: u32 = 4096;
 
@@ -68,15 +88,16 @@ pub(super) fn read(
     context: Context<'_>,
     problems: &mut Problems,
 ) -> (AuthConfig, bool) {
-    let method = section
-        .get("type")
-        .and_then(|field| field.word(&METHODS, problems));
-    let method = method.unwrap_or(AuthMethod::ScramSha256);
+    let rules = read_rules(section, context, problems);
     let named = section.get("users").is_some() || section.get("users_file").is_some();
-    let users = match (named, method) {
-        (true, _) => read_users(section, context, problems),
-        (false, AuthMethod::Trust) => BTreeMap::new(),
-        (false, _) => backend_users(section, logins, problems),
+    let needs_password = |rule: &hba::Rule| match rule.method {
+        Method::Check(method) => method != AuthMethod::Trust,
+        Method::Reject | Method::Peer | Method::Cert => false,
+    };
+    let users = match named {
+        true => read_users(section, context, problems),
+        false if rules.iter().any(needs_password) => backend_users(section, logins, problems),
+        false => BTreeMap::new(),
     };
     let iterations = section
         .get("scram_iterations")
@@ -88,16 +109,122 @@ pub(super) fn read(
         .get("allow_insecure")
         .and_then(|field| field.flag(problems))
         .unwrap_or(false);
+    let delay = section
+        .get("failure_delay")
+        .and_then(|field| Some((field.duration(problems)?, field.place)));
+    if let Some((delay, place)) = &delay
+        && *delay > FAILURE_DELAY_MAX
+    {
+        problems.add(place, "longer than 60s");
+    }
+    let limit = section
+        .get("failure_limit")
+        .and_then(|field| field.count(0..=FAILURE_LIMIT_MAX, problems));
     let auth = AuthConfig {
-        method,
+        anyone: !named
+            && !rules
+                .single()
+                .is_some_and(|_| rules.iter().any(needs_password)),
+        rules,
         users,
-        anyone: method == AuthMethod::Trust && !named,
+        failure_delay: delay.map_or(FAILURE_DELAY, |(delay, _)| delay),
+        failure_limit: u32::try_from(limit.unwrap_or(FAILURE_LIMIT)).unwrap_or(u32::MAX),
         scram_iterations: iterations
             .and_then(|count| u32::try_from(count).ok())
             .unwrap_or(SCRAM_ITERATIONS),
         mock_secret: mock_secret.map(Secret::new),
     };
     (auth, allow_insecure)
+}
+
+/// `type`, or what the files say.
+fn read_rules(section: &Section<'_>, context: Context<'_>, problems: &mut Problems) -> Rules {
+    let scram = Rules::always(Method::Check(AuthMethod::ScramSha256));
+    let word = section
+        .get("type")
+        .and_then(|field| Some((field.word(&TYPES, problems)?, field.place)));
+    let file = section.get("hba_file");
+    let file = match (word, file) {
+        (Some((None, place)), None) => {
+            problems.add(&place, "hba needs hba_file, the file with the rules");
+            return scram;
+        }
+        (Some((None, _)) | None, Some(file)) => file,
+        (Some((Some(method), _)), None) => {
+            without_rules(section, problems);
+            return Rules::always(method);
+        }
+        (Some((Some(_), place)), Some(_)) => {
+            problems.add(&place, "hba_file says who has to prove what; write type: hba, or leave one of the two away");
+            return scram;
+        }
+        (None, None) => {
+            without_rules(section, problems);
+            return scram;
+        }
+    };
+    let roles = read_roles(section, problems);
+    let maps = section.get("ident_file").map(|field| {
+        let path = field.name(problems)?;
+        let maps = ident::read(&context.directory.join(path), &roles, context.outside);
+        maps.map_err(|errors| problems.add_elsewhere(errors)).ok()
+    });
+    let maps = maps.flatten().unwrap_or_default();
+    let Some(path) = file.name(problems) else {
+        return scram;
+    };
+    match hba::read(&context.directory.join(path), maps, roles, context.outside) {
+        Ok(rules) => {
+            warn_of_rules(&rules, problems);
+            rules
+        }
+        Err(errors) => {
+            problems.add_elsewhere(errors);
+            scram
+        }
+    }
+}
+
+fn without_rules(section: &Section<'_>, problems: &mut Problems) {
+    for key in ["ident_file", "roles"] {
+        if let Some(field) = section.get(key) {
+            problems.add(
+                &field.place,
+                "only the rules of a hba_file refer to it, and there is none",
+            );
+        }
+    }
+}
+
+fn warn_of_rules(rules: &Rules, problems: &mut Problems) {
+    for rule in rules.iter() {
+        if let Some(map) = rule.map.as_deref().filter(|map| !map.is_empty())
+            && !rules.maps.has(map)
+        {
+            let text = format!(
+                "{}: ident_file has no map \"{map}\", so this rule lets nobody in",
+                rule.place
+            );
+            problems.warn(&Place::default(), text);
+        }
+    }
+}
+
+/// `roles: {ROLE: [MEMBER, ...]}`.
+fn read_roles(section: &Section<'_>, problems: &mut Problems) -> Roles {
+    let Some(field) = section.get("roles") else {
+        return Roles::default();
+    };
+    let mut roles = BTreeMap::new();
+    for (name, field) in field.names(problems).iter() {
+        let members = field.names_list(problems).unwrap_or_default();
+        let members: BTreeSet<String> = members
+            .into_iter()
+            .map(|(member, _)| member.to_owned())
+            .collect();
+        roles.insert(name.to_owned(), members);
+    }
+    Roles(Some(roles))
 }
 
 fn backend_users(

@@ -3,17 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::super::ServerConfig;
 use super::super::yaml::{Problems, Section};
+use super::super::{ServerConfig, UnixSocket};
 use super::{Context, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 7] = [
+pub(super) const KEYS: [&str; 11] = [
     "listen_addr",
+    "unix_socket_dir",
+    "unix_socket_mode",
+    "unix_socket_group",
     "tls",
     "shutdown_timeout",
     "user",
     "max_client_connections",
+    "max_unauthenticated_connections",
     "client_login_timeout",
     "log_level",
 ];
@@ -21,6 +25,10 @@ pub(super) const KEYS: [&str; 7] = [
 const PORT: u16 = 6432;
 const CLIENTS_DEFAULT: u64 = 10_000;
 const CLIENTS_MAX: u64 = 1_000_000;
+/// Longest name of a Unix socket (`sun_path`, less its zero byte).
+const SOCKET_NAME_MAX: usize = 107;
+/// As PostgreSQL and PgBouncer have it: who may log in is decided by the rules.
+const SOCKET_MODE: u32 = 0o777;
 const LEVELS: [(&str, log::LevelFilter); 5] = [
     ("error", log::LevelFilter::Error),
     ("warn", log::LevelFilter::Warn),
@@ -53,8 +61,15 @@ pub(super) fn read(
     let clients = section
         .get("max_client_connections")
         .and_then(|field| field.count(1..=CLIENTS_MAX, problems));
+    let listen = read_listen(section, problems);
+    let clients = usize::try_from(clients.unwrap_or(CLIENTS_DEFAULT)).unwrap_or(usize::MAX);
+    let unauthenticated = section
+        .get("max_unauthenticated_connections")
+        .and_then(|field| field.count(1..=CLIENTS_MAX, problems))
+        .and_then(|count| usize::try_from(count).ok());
     ServerConfig {
-        listen: read_listen(section, problems),
+        unix_socket: read_unix_socket(section, &listen, problems),
+        listen,
         tls,
         tls_words,
         shutdown_timeout,
@@ -62,14 +77,80 @@ pub(super) fn read(
             .get("user")
             .and_then(|field| field.name(problems))
             .map(str::to_owned),
-        max_client_connections: usize::try_from(clients.unwrap_or(CLIENTS_DEFAULT))
-            .unwrap_or(usize::MAX),
+        max_client_connections: clients,
+        max_unauthenticated_connections: unauthenticated.unwrap_or(clients.div_ceil(4).max(64)),
         client_login_timeout,
         log_level: section
             .get("log_level")
             .and_then(|field| field.word(&LEVELS, problems))
             .unwrap_or(log::LevelFilter::Info),
     }
+}
+
+fn read_unix_socket(
+    section: &Section<'_>,
+    listen: &[SocketAddr],
+    problems: &mut Problems,
+) -> Option<UnixSocket> {
+    let Some(field) = section.get("unix_socket_dir") else {
+        for key in ["unix_socket_mode", "unix_socket_group"] {
+            if let Some(field) = section.get(key) {
+                problems.add(
+                    &field.place,
+                    "there is no Unix socket: unix_socket_dir is not given",
+                );
+            }
+        }
+        return None;
+    };
+    let directory = field.name(problems)?.trim_end_matches('/');
+    if directory.is_empty() || directory == "@" || !directory.starts_with(['/', '@']) {
+        problems.add(
+            &field.place,
+            "expected an absolute directory, as /run/aether, or @NAME for an abstract name",
+        );
+        return None;
+    }
+    let is_abstract = directory.starts_with('@');
+    let mode = section.get("unix_socket_mode").and_then(|field| {
+        let text = field.text(problems)?;
+        let octal = text.len() <= 4 && text.starts_with('0');
+        let mode = u32::from_str_radix(text, 8).ok().filter(|_| octal);
+        if mode.is_none() {
+            problems.add(
+                &field.place,
+                "expected three octal digits behind a 0, as \"0770\"",
+            );
+        }
+        mode
+    });
+    let group = section
+        .get("unix_socket_group")
+        .and_then(|field| field.name(problems));
+    for key in ["unix_socket_mode", "unix_socket_group"] {
+        if let Some(field) = section.get(key)
+            && is_abstract
+        {
+            problems.add(
+                &field.place,
+                "an abstract name has no file, hence no mode and no group: everybody on this machine can connect",
+            );
+        }
+    }
+    let socket = UnixSocket {
+        directory: directory.to_owned(),
+        port: listen.first().map_or(PORT, SocketAddr::port),
+        mode: mode.unwrap_or(SOCKET_MODE),
+        group: group.map(str::to_owned),
+    };
+    if socket.path().len() > SOCKET_NAME_MAX {
+        let text = format!(
+            "Unix-domain socket path \"{}\" is too long (maximum {SOCKET_NAME_MAX} bytes)",
+            socket.path()
+        );
+        problems.add(&field.place, text);
+    }
+    Some(socket)
 }
 
 fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr> {

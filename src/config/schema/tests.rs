@@ -37,9 +37,149 @@ impl Outside for World {
             Some("/etc/aether/pw") => Ok(b"hunter2\r\n".to_vec()),
             Some("/etc/aether/empty") => Ok(b"\n".to_vec()),
             Some("/etc/aether/users") => Ok(b"\"alice\" \"a\"\n\"bob\" \"b\"\n".to_vec()),
+            Some("/etc/aether/hba") => Ok(
+                b"local all all peer map=m\nlocal all +r peer map=nowhere\nhost all all 127.0.0.1/32 md5\n"
+                    .to_vec(),
+            ),
+            Some("/etc/aether/ident") => Ok(b"m a b\n".to_vec()),
+            Some("/etc/aether/broken_hba") => Ok(b"local all +unknown\nhots all all all md5\n".to_vec()),
+            Some("/etc/aether/tls_hba") => Ok(
+                b"hostssl all alice all scram-sha-256\nhost all all all password\nhostssl all all all cert\n".to_vec(),
+            ),
+            Some("/etc/aether/open") => {
+                Ok(b"local all all trust\nhost all all 10.0.0.0/8 trust\n".to_vec())
+            }
             Some("/etc/aether/broken") => Ok(b"\n\"alice\" hunter2\n".to_vec()),
             _ => Err("No such file".to_owned()),
         }
+    }
+}
+
+/// Issue 4: a broken rule is told with its own file and line, beside what else is wrong.
+#[test]
+fn rules_and_maps_are_read_from_files_beside_the_configuration() {
+    let with = |auth: &str| format!("pool: {{dsn: 'postgres://u:p@h/d'}}\nauth: {auth}\n");
+    let config = ok(&with(
+        "{hba_file: hba, ident_file: ident, roles: {r: [a, b]}}",
+    ));
+    assert_eq!(config.auth.rules.iter().count(), 3);
+    assert!(config.auth.anyone && config.auth.users.contains_key("u"));
+    assert!(
+        config
+            .warnings
+            .iter()
+            .any(|text| text.contains("no map \"nowhere\"")),
+        "{:?}",
+        config.warnings
+    );
+    let shown = effective(&config);
+    assert!(
+        shown.contains("type: hba\n  hba_file: \"/etc/aether/hba\""),
+        "{shown}"
+    );
+    let again = ok(&shown.replace("\"****\"", "x"));
+    assert_eq!(again.auth.rules, config.auth.rules);
+    // Only rules with passwords need users.
+    let peer = ok("pool: {dsn: 'postgres://h/d'}\nauth: {type: peer}\n");
+    assert!(peer.auth.anyone && peer.auth.users.is_empty());
+    for (auth, expected) in [
+        ("{type: hba}", "auth.type: hba needs hba_file"),
+        (
+            "{type: md5, hba_file: hba}",
+            "auth.type: hba_file says who has to prove what",
+        ),
+        (
+            "{ident_file: ident}",
+            "auth.ident_file: only the rules of a hba_file refer to it",
+        ),
+        ("{type: trust, roles: {}}", "auth.roles: only the rules"),
+        (
+            "{hba_file: nowhere}",
+            "nowhere: cannot be read: No such file",
+        ),
+        (
+            "{hba_file: broken_hba}",
+            "broken_hba:2: invalid connection type \"hots\"",
+        ),
+        (
+            "{hba_file: hba, ident_file: broken_hba}",
+            "broken_hba:1: nothing is known",
+        ),
+        ("{failure_delay: 2m}", "auth.failure_delay: longer than 60s"),
+    ] {
+        let found = errors(&with(auth));
+        assert!(
+            found.iter().any(|text| text.contains(expected)),
+            "{auth}: {found:?}"
+        );
+    }
+    let two = errors("pool: {dsn: 'postgres://u:p@h/d', mode: x}\nauth: {hba_file: broken_hba}\n");
+    assert_eq!(two.len(), 3, "{two:?}");
+}
+
+/// R7: what lets in without a proof from other machines takes a word more, also in a file.
+#[test]
+fn rules_that_trust_other_machines_need_allow_insecure() {
+    let with = |auth: &str| {
+        format!(
+            "server: {{listen_addr: '*'}}\npool: {{dsn: 'postgres://u:p@h/d'}}\nauth: {{hba_file: open{auth}}}\n"
+        )
+    };
+    let found = errors(&with(""));
+    assert!(
+        found[0].contains("auth.hba_file: ") && found[0].contains("open:2: trust on an address"),
+        "{found:?}"
+    );
+    ok(&with(", allow_insecure: true"));
+    ok(&with("").replace("'*'", "localhost"));
+}
+
+#[test]
+fn a_unix_socket_has_a_directory_a_mode_and_the_first_port() {
+    let with =
+        |server: &str| format!("server: {{{server}}}\npool: {{dsn: 'postgres://u:p@h/d'}}\n");
+    let socket = |text: &str| ok(&with(text)).server.unix_socket;
+    assert_eq!(socket("listen_addr: localhost"), None);
+    let all = socket(
+        "listen_addr: ['[::1]:7', ':8'], unix_socket_dir: /run/aether/, unix_socket_mode: 0770, unix_socket_group: g",
+    );
+    let all = all.expect("a socket");
+    assert_eq!(
+        (all.path().as_str(), all.mode, all.group.as_deref()),
+        ("/run/aether/.s.PGSQL.7", 0o770, Some("g"))
+    );
+    let plain = socket("unix_socket_dir: '@aether'").expect("a socket");
+    assert_eq!(
+        (plain.path().as_str(), plain.mode),
+        ("@aether/.s.PGSQL.6432", 0o777)
+    );
+    for (server, expected) in [
+        ("unix_socket_mode: '0770'", "unix_socket_dir is not given"),
+        ("unix_socket_dir: run", "expected an absolute directory"),
+        ("unix_socket_dir: '@'", "expected an absolute directory"),
+        (
+            "unix_socket_dir: /r, unix_socket_mode: 770",
+            "put it in quotes",
+        ),
+        (
+            "unix_socket_dir: /r, unix_socket_mode: '770'",
+            "three octal digits behind a 0",
+        ),
+        (
+            "unix_socket_dir: /r, unix_socket_mode: '0790'",
+            "three octal digits behind a 0",
+        ),
+        (
+            "unix_socket_dir: '@x', unix_socket_mode: '0770'",
+            "an abstract name has no file",
+        ),
+        (
+            &format!("unix_socket_dir: /{}", "x".repeat(100)),
+            "is too long (maximum 107 bytes)",
+        ),
+    ] {
+        let found = errors(&with(server));
+        assert!(found[0].contains(expected), "{server}: {found:?}");
     }
 }
 
@@ -129,7 +269,10 @@ fn the_file_of_the_issue_means_what_it_says() {
         (pool.max_idle_time, pool.max_lifetime, pool.acquire_timeout),
         (seconds(600), seconds(3600), seconds(30))
     );
-    assert_eq!(config.auth.method, AuthMethod::ScramSha256);
+    assert_eq!(
+        config.auth.rules.single(),
+        Some(Method::Check(AuthMethod::ScramSha256))
+    );
     assert_eq!(
         config.auth.users.get("username"),
         Some(&Stored::Plain(Secret::new("password")))
@@ -170,6 +313,7 @@ fn the_annotated_file_tells_the_defaults() {
             "reset_",
             "client_",
             "max_client",
+            "max_unauthenticated",
             "connect_timeout",
             "log_level",
         ],
@@ -1180,4 +1324,60 @@ fn what_weakens_tls_or_cannot_be_had_is_refused() {
     let config = with_certificates(keys).expect("it is right");
     let tls = config.databases["d"].backend.tls.as_ref().expect("TLS");
     assert_eq!(tls.mode(), crate::tls::Mode::VerifyFull);
+}
+
+/// What only works with TLS is right without it, and lets nobody in: a warning says so.
+#[test]
+fn rules_that_wait_for_tls_are_warned_of_where_there_is_none() {
+    let cert = with_auth("type: cert");
+    let unasked =
+        "auth.type: certificates of clients are only asked for with ca_file in server.tls";
+    warned(&cert, unasked);
+    let own = "cert_file: server.crt, key_file: server.key";
+    let of = |tls: &str, auth: &str| {
+        let yaml = format!(
+            "server: {{tls: {{{tls}}}}}\npool: {{dsn: 'postgres://u:p@h/d'}}\nauth: {{{auth}}}\n"
+        );
+        with_certificates(&yaml).expect("fine").warnings.join("\n")
+    };
+    assert!(of(own, "type: cert").contains(unasked));
+    let all = format!("{own}, ca_file: root.crt");
+    assert!(!of(&all, "type: cert").contains("asked for"));
+    let file = "hba_file: tls_hba";
+    let none = of("mode: disable", file);
+    assert!(
+        none.contains("tls_hba:1: there is no TLS without a certificate"),
+        "{none}"
+    );
+    assert!(
+        none.contains("tls_hba:3: certificates of clients"),
+        "{none}"
+    );
+    let own = of(own, file);
+    assert!(!own.contains("there is no TLS") && own.contains("tls_hba:3: "));
+    assert!(!of(&all, file).contains("tls_hba"));
+}
+
+/// R7: a password is read by nobody on the way where everybody comes with TLS.
+#[test]
+fn passwords_in_the_clear_are_fine_where_tls_is_required() {
+    let of = |mode: &str, auth: &str| {
+        with_certificates(&format!(
+            "server: {{listen_addr: '*', tls: {{mode: {mode}, cert_file: server.crt, key_file: server.key}}}}\n\
+             pool: {{dsn: 'postgres://u:p@h/d'}}\nauth: {{{auth}}}\n"
+        ))
+    };
+    for auth in ["type: password", "hba_file: tls_hba"] {
+        for mode in ["allow", "prefer"] {
+            let said = of(mode, auth).expect_err("it is insecure");
+            assert!(
+                said.contains("password on an address")
+                    && said.contains("server.tls.mode: require"),
+                "{said}"
+            );
+        }
+        let config = of("require", auth).expect("fine");
+        assert!(effective(&config).contains("allow_insecure: false"));
+    }
+    assert!(of("require", "type: trust").is_err());
 }

@@ -394,7 +394,7 @@ fn both_versions_of_tls_take_certificates_of_both_kinds() {
                 facts.cipher.ends_with("AES256-GCM-SHA384")
                     || facts.cipher == "TLS_AES_256_GCM_SHA384"
             );
-            assert!(facts.peer_common_name.is_some());
+            assert_eq!(facts.peer_common_name, None, "no client's");
             // Both ends bind to the server's certificate (RFC 5929).
             assert_eq!(
                 facts.endpoint,
@@ -444,8 +444,11 @@ fn clients_are_judged_by_their_certificates() {
             "{mode:?} {named}: {why}"
         );
         if error.is_empty() {
-            let name = two.server.facts().tls.expect("TLS").peer_common_name;
+            let facts = two.server.facts().tls.expect("TLS");
+            let name = facts.peer_common_name;
             assert_eq!(name.as_deref(), named.then_some("username"));
+            let subject = facts.peer_subject;
+            assert_eq!(subject.as_deref(), named.then_some("CN=username"));
         }
     }
 }

@@ -1,0 +1,448 @@
+//! Lets clients in, or not: by which rule, with which proof, and what becomes of those who fail.
+//!
+//! The order is PostgreSQL's: the rule is found before anything is asked, a certificate is looked at before a password, and
+//! whoever fails is told the same, after the same time, whatever the reason was. The reason is in the log.
+
+use std::net::IpAddr;
+
+use zeroize::Zeroize;
+
+use super::stream::Facts;
+use super::{ClientKey, ClientState, Engine, Host, Session, Timer, ms};
+use crate::auth::{Attempt, Source, Verify};
+use crate::config::hba::{Asking, ClientCert, ClientName, From, Method, Rule};
+use crate::config::{AuthMethod, Config};
+use crate::limits;
+use crate::wire::frame::printable;
+use crate::wire::refusal::{Blame, Refusal};
+
+impl Engine {
+    /// Finds the rule for a client whose startup packet has come, and begins what it asks for.
+    pub(super) fn begin_proof(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let config = self.config.clone();
+        let Some((facts, session)) = self.facts_and_session(key) else {
+            return;
+        };
+        let asking = Asking {
+            user: &session.user,
+            database: &session.database,
+            replication: is_physical_replication(session),
+            from: origin(&facts),
+        };
+        let found = config.auth.rules.find(&asking, &mut || host.networks());
+        let rule = match found {
+            Some(rule) if rule.method != Method::Reject => rule,
+            other => {
+                let refusal = turned_away(other.as_deref(), &asking, &facts);
+                return self.refuse(key, refusal, host);
+            }
+        };
+        if rule.client_cert != ClientCert::Off && !has_certificate(&facts) {
+            let text = "connection requires a valid client certificate";
+            return self.refuse(key, Refusal::fatal(b"28000", text, Blame::Client), host);
+        }
+        match rule.method {
+            Method::Peer => match facts.peer_uid {
+                Some(uid) => {
+                    self.enter_client(key, ClientState::Identifying(rule));
+                    host.user_name(uid, key);
+                }
+                None => self.fail_login(key, &rule, "it is not connected by a Unix socket", host),
+            },
+            Method::Cert | Method::Check(AuthMethod::Trust) => {
+                self.by_certificate(key, &rule, &config, host)
+            }
+            Method::Check(_) => self.hold_back(key, &facts, host),
+            Method::Reject => {}
+        }
+    }
+
+    fn facts_and_session(&self, key: ClientKey) -> Option<(Facts, &Session)> {
+        let client = self.clients.get(key)?;
+        Some((client.link.facts(), client.session.as_deref()?))
+    }
+
+    /// No password is asked for: the name in the certificate is enough, or nothing is needed.
+    fn by_certificate(
+        &mut self,
+        key: ClientKey,
+        rule: &Rule,
+        config: &Config,
+        host: &mut dyn Host,
+    ) {
+        let Some((facts, session)) = self.facts_and_session(key) else {
+            return;
+        };
+        let why = match certified(rule, config, &session.user, &facts) {
+            Err(why) => why,
+            Ok(()) if is_known(config, &session.user) => return self.authenticated(key, host),
+            Ok(()) => "it is not among the users of auth".to_owned(),
+        };
+        self.fail_login(key, rule, &why, host);
+    }
+
+    /// The user of this machine at the other end of a Unix socket is known by name.
+    pub(super) fn user_named(
+        &mut self,
+        key: ClientKey,
+        name: Result<String, String>,
+        host: &mut dyn Host,
+    ) {
+        let config = self.config.clone();
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let ClientState::Identifying(rule) = &client.state else {
+            return;
+        };
+        let (rule, rules) = (rule.clone(), &config.auth.rules);
+        client.state = ClientState::undecided();
+        let Some(session) = client.session.as_deref() else {
+            return;
+        };
+        let map = rule.map.as_deref();
+        let why = match name {
+            Err(why) => why,
+            Ok(name) if !rules.maps.allows(map, &session.user, &name, &rules.roles) => {
+                no_match(map, &session.user, &name)
+            }
+            Ok(_) if is_known(&config, &session.user) => {
+                self.authenticated(key, host);
+                return self.read_ahead(key, host);
+            }
+            Ok(_) => "it is not among the users of auth".to_owned(),
+        };
+        self.fail_login(key, &rule, &why, host);
+    }
+
+    /// Before a password is asked for: has there been too much guessing from there?
+    fn hold_back(&mut self, key: ClientKey, facts: &Facts, host: &mut dyn Host) {
+        let limit = self.config.auth.failure_limit;
+        let attempt = source(facts).map_or(Attempt::Now, |source| {
+            self.failures.attempt(source, self.now, limit)
+        });
+        match attempt {
+            Attempt::Now => self.ask_password(key, host),
+            Attempt::At(tick) => self.enter_client(key, ClientState::HeldBack(tick)),
+            Attempt::Refused => {
+                let text = "too many failed logins from this address";
+                let refusal = Refusal::fatal(b"53300", text, Blame::Client).hint(
+                    "Try again in some seconds; see auth.failure_limit in Aether's configuration.",
+                );
+                self.refuse(key, refusal, host);
+            }
+        }
+    }
+
+    /// Begins the exchange of the rule's method. The rule is found anew: the configuration may have changed in between.
+    pub(super) fn ask_password(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let config = self.config.clone();
+        let Some((facts, session)) = self.facts_and_session(key) else {
+            return;
+        };
+        let asking = Asking {
+            user: &session.user,
+            database: &session.database,
+            replication: is_physical_replication(session),
+            from: origin(&facts),
+        };
+        let found = config.auth.rules.find(&asking, &mut || host.networks());
+        let Some((rule, Method::Check(method))) = found.map(|rule| (rule.clone(), rule.method))
+        else {
+            return self.begin_proof(key, host);
+        };
+        if method == AuthMethod::Trust {
+            return self.begin_proof(key, host);
+        }
+        // Who has a wrong certificate goes through the whole exchange all the same.
+        let stored = match certified(&rule, &config, &session.user, &facts) {
+            Ok(()) => config.auth.users.get(&session.user),
+            Err(why) => {
+                log::info!("{}: {why}", rule.place);
+                None
+            }
+        };
+        let (mut out, user) = (Vec::new(), session.user.clone());
+        let random = &mut |into: &mut [u8]| host.random(into);
+        let progress = Verify::begin(
+            method,
+            &user,
+            stored,
+            config.auth.scram_iterations,
+            &mut self.ring,
+            random,
+            &mut out,
+        );
+        self.send_to_client(key, &out);
+        self.proof_progress(key, Ok(progress), host);
+    }
+
+    /// A client could not show who it is by what a rule asks for; the reason is for the log.
+    fn fail_login(&mut self, key: ClientKey, rule: &Rule, why: &str, host: &mut dyn Host) {
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        let (id, label) = (client.id, client.label());
+        log::info!(
+            "client {id} {label}: {}: {}",
+            rule.place,
+            printable(why.as_bytes())
+        );
+        let user = client
+            .session
+            .as_deref()
+            .map(|session| session.user.as_str());
+        let refusal = failed(rule.method, user.unwrap_or_default());
+        self.answer_failure(key, refusal, host);
+    }
+
+    /// Answers a failed login, after a while that does not depend on the reason, and remembers where it came from.
+    pub(super) fn answer_failure(&mut self, key: ClientKey, refusal: Refusal, host: &mut dyn Host) {
+        let auth = &self.config.auth;
+        let (delay, limit) = (auth.failure_delay, auth.failure_limit);
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        if let Some(source) = source(&client.link.facts()) {
+            self.failures.note(source, self.now, limit);
+        }
+        if delay.is_zero() {
+            return self.refuse(key, refusal, host);
+        }
+        let mut byte = [0];
+        host.random(&mut byte);
+        let until = self.now.plus(delay + delay * u32::from(byte[0]) / 512);
+        self.enter_client(key, ClientState::Failing(until, Box::new(refusal)));
+    }
+
+    /// The time of a client that was held back, or whose answer was, may be over.
+    pub(super) fn held_back_expired(&mut self, key: ClientKey, host: &mut dyn Host) -> bool {
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(key) else {
+            return false;
+        };
+        match std::mem::replace(&mut client.state, ClientState::undecided()) {
+            ClientState::HeldBack(until) if until <= now => {
+                self.ask_password(key, host);
+                self.read_ahead(key, host);
+                true
+            }
+            ClientState::Failing(_, refusal) => {
+                self.refuse(key, *refusal, host);
+                true
+            }
+            other => {
+                client.state = other;
+                false
+            }
+        }
+    }
+
+    /// A client that waits for something in its login has gone.
+    pub(super) fn gave_up_login(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        let why = match &client.state {
+            ClientState::Failing(_, refusal) => {
+                format!(
+                    "{}, and the client did not wait for the answer",
+                    refusal.text()
+                )
+            }
+            _ => "client closed the connection before it was logged in".to_owned(),
+        };
+        self.close_client(key, &why, host);
+    }
+
+    /// Whether one more may come who has not shown yet who he is. Where there are as many as there may be, those who come wait until
+    /// the oldest has had its time (catalogue C14: connections that say nothing must not keep the others out).
+    pub(super) fn has_room_for_newcomer(&mut self) -> bool {
+        if self.newcomers.len() < self.config.server.max_unauthenticated_connections {
+            return true;
+        }
+        let clients = &self.clients;
+        let is_new = |key: &ClientKey| {
+            let client = clients.get(*key);
+            client.is_some_and(|client| client.state.is_unauthenticated())
+        };
+        self.newcomers.retain(is_new);
+        let oldest = self
+            .newcomers
+            .front()
+            .and_then(|key| self.clients.get(*key));
+        if self.newcomers.len() < self.config.server.max_unauthenticated_connections
+            || oldest.is_none_or(|client| {
+                self.now.since(client.connected_at) >= limits::LOGIN_UNDISTURBED_MS * 1000
+            })
+        {
+            return true;
+        }
+        self.accept_after = self.now.plus(ms(limits::ACCEPT_PAUSE_MS));
+        self.wheel.insert(self.accept_after, Timer::Accept);
+        false
+    }
+
+    /// Takes in somebody new. Where there are too many now, the one that has taken longest goes.
+    pub(super) fn greet_newcomer(&mut self, key: ClientKey, host: &mut dyn Host) {
+        self.newcomers.push_back(key);
+        if self.newcomers.len() <= self.config.server.max_unauthenticated_connections {
+            return;
+        }
+        let Some(oldest) = self.newcomers.pop_front() else {
+            return;
+        };
+        let text = "too many connections that have not logged in";
+        match self.clients.get(oldest) {
+            Some(client) if client.session.is_some() => {
+                let refusal = Refusal::fatal(b"53300", text, Blame::Operator)
+                    .hint("See server.max_unauthenticated_connections in Aether's configuration.");
+                self.refuse(oldest, refusal, host);
+            }
+            Some(_) => self.close_client(oldest, text, host),
+            None => {}
+        }
+    }
+
+    /// Whether those who have not logged in may hold so many more bytes.
+    pub(super) fn may_hold(&self, key: ClientKey, more: usize) -> bool {
+        if more <= limits::LOGIN_BYTES_FREE {
+            return true;
+        }
+        let held = self.newcomers.iter().filter(|other| **other != key);
+        let held = held.filter_map(|key| self.clients.get(*key));
+        let held: usize = held
+            .filter(|client| client.state.is_unauthenticated())
+            .map(|client| client.link.held().0)
+            .sum();
+        held + more <= limits::LOGIN_BYTES_MAX
+    }
+}
+
+/// Overwrites what may hold a password.
+pub(super) fn wipe(buffer: &mut [u8], count: usize) {
+    if let Some(used) = buffer.get_mut(..count) {
+        used.zeroize();
+    }
+}
+
+fn source(facts: &Facts) -> Option<Source> {
+    facts.address.parse().ok().map(Source::of)
+}
+
+fn origin(facts: &Facts) -> From {
+    let tls = facts.tls.is_some();
+    match facts.address.parse::<IpAddr>() {
+        Ok(address) => From::Tcp {
+            address: address.to_canonical(),
+            tls,
+        },
+        Err(_) if facts.address == "unix" => From::Local,
+        Err(_) => From::Elsewhere { tls },
+    }
+}
+
+/// Whether a client asks for physical replication, which has no database. What is neither a truth nor `database` is refused by
+/// the server.
+fn is_physical_replication(session: &Session) -> bool {
+    let mut asked = false;
+    for (name, value) in session.parameters() {
+        if name == b"replication" {
+            let value = value.to_ascii_lowercase();
+            asked = !value.is_empty()
+                && [&b"true"[..], b"yes"]
+                    .iter()
+                    .any(|word| word.starts_with(&value))
+                || matches!(&value[..], b"on" | b"1");
+        }
+    }
+    asked
+}
+
+fn is_known(config: &Config, user: &str) -> bool {
+    config.auth.anyone || config.auth.users.contains_key(user)
+}
+
+fn has_certificate(facts: &Facts) -> bool {
+    facts
+        .tls
+        .as_ref()
+        .is_some_and(|tls| tls.peer_subject.is_some() || tls.peer_common_name.is_some())
+}
+
+/// Whether the certificate has the user's name in it, where the rule asks for that.
+fn certified(rule: &Rule, config: &Config, user: &str, facts: &Facts) -> Result<(), String> {
+    if rule.client_cert != ClientCert::VerifyFull {
+        return Ok(());
+    }
+    let tls = facts.tls.as_ref();
+    let name = tls.and_then(|tls| match rule.client_name {
+        ClientName::Cn => tls.peer_common_name.as_deref(),
+        ClientName::Dn => tls.peer_subject.as_deref(),
+    });
+    let rules = &config.auth.rules;
+    match name {
+        None | Some("") => Err("client certificate contains no user name".to_owned()),
+        Some(name)
+            if rules
+                .maps
+                .allows(rule.map.as_deref(), user, name, &rules.roles) =>
+        {
+            Ok(())
+        }
+        Some(name) => Err(no_match(rule.map.as_deref(), user, name)),
+    }
+}
+
+/// In PostgreSQL's words.
+fn no_match(map: Option<&str>, user: &str, name: &str) -> String {
+    match map {
+        None | Some("") => {
+            format!("provided user name ({user}) and authenticated user name ({name}) do not match")
+        }
+        Some(map) => {
+            format!("no match in usermap \"{map}\" for user \"{user}\" authenticated as \"{name}\"")
+        }
+    }
+}
+
+/// What everybody is told who cannot show who he is, whatever the reason.
+fn failed(method: Method, user: &str) -> Refusal {
+    let user = printable(user.as_bytes());
+    let (code, what) = match method {
+        Method::Peer => (b"28000", "Peer"),
+        Method::Cert => (b"28000", "certificate"),
+        Method::Check(_) | Method::Reject => (b"28P01", "password"),
+    };
+    let text = format!("{what} authentication failed for user \"{user}\"");
+    Refusal::fatal(code, text, Blame::Client)
+}
+
+/// No rule, or one that rejects: in PostgreSQL's words.
+fn turned_away(rule: Option<&Rule>, asking: &Asking<'_>, facts: &Facts) -> Refusal {
+    let (host, user) = match asking.from {
+        From::Local => ("[local]", asking.user),
+        From::Tcp { .. } | From::Elsewhere { .. } => (facts.address.as_str(), asking.user),
+    };
+    let user = printable(user.as_bytes());
+    let encryption = match facts.tls {
+        Some(_) => "SSL encryption",
+        None => "no encryption",
+    };
+    let kind = match (rule, asking.replication) {
+        (Some(_), true) => "pg_hba.conf rejects replication connection for",
+        (Some(_), false) => "pg_hba.conf rejects connection for",
+        (None, true) => "no pg_hba.conf entry for replication connection from",
+        (None, false) => "no pg_hba.conf entry for",
+    };
+    let database = if asking.replication {
+        String::new()
+    } else {
+        format!(", database \"{}\"", printable(asking.database.as_bytes()))
+    };
+    let text = format!("{kind} host \"{host}\", user \"{user}\"{database}, {encryption}");
+    Refusal::fatal(b"28000", text, Blame::Client)
+}
+
+#[cfg(test)]
+mod tests;

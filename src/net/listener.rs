@@ -1,0 +1,270 @@
+//! Listening sockets: TCP addresses, and a Unix socket with its lock file.
+//!
+//! The lock file is PostgreSQL's own (`.s.PGSQL.<port>.lock`, the process's id in its first line), so that the two respect each
+//! other. Whoever left one behind and is gone is not asked; whoever lives, or answers at the socket without
+//! having a lock file, as PgBouncer, keeps it.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
+use nix::unistd::{Group, Pid, getppid};
+
+use super::socket::{BACKLOG, Socket, describe, listening};
+use crate::config::UnixSocket;
+
+/// A listening socket.
+pub struct Listener {
+    socket: Listening,
+    name: String,
+    /// What stands for it in the file system; removed with it.
+    _files: Option<Files>,
+}
+
+enum Listening {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener),
+}
+
+impl Listener {
+    /// Takes a connection; `register` is called for it before anything is read.
+    pub(super) fn accept(
+        &self,
+        register: impl FnOnce(&mut dyn Source) -> io::Result<()>,
+    ) -> io::Result<io::Result<Socket>> {
+        Ok(match &self.socket {
+            Listening::Tcp(listener) => {
+                let (mut stream, _) = listener.accept()?;
+                register(&mut stream).map(|()| Socket::tcp(stream))
+            }
+            Listening::Unix(listener) => {
+                let (mut stream, _) = listener.accept()?;
+                register(&mut stream).map(|()| Socket::unix(stream))
+            }
+        })
+    }
+
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(self.source(), token, Interest::READABLE)
+    }
+
+    /// Closes it, and removes its files.
+    pub(super) fn close(mut self, registry: &Registry) {
+        let _ = registry.deregister(self.source());
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match &mut self.socket {
+            Listening::Tcp(listener) => listener,
+            Listening::Unix(listener) => listener,
+        }
+    }
+
+    /// Listens on a TCP address.
+    pub(super) fn tcp(address: SocketAddr) -> io::Result<Listener> {
+        let listener = std::net::TcpListener::from(listening(address)?);
+        listener.set_nonblocking(true)?;
+        let name = listener.local_addr().unwrap_or(address).to_string();
+        Ok(Listener {
+            socket: Listening::Tcp(mio::net::TcpListener::from_std(listener)),
+            name,
+            _files: None,
+        })
+    }
+
+    /// Listens on a Unix socket.
+    ///
+    /// # Errors
+    /// What is in the way, and what to do.
+    pub fn unix(wanted: &UnixSocket) -> Result<Listener, String> {
+        let path = wanted.path();
+        let said = |error: &io::Error| {
+            format!(
+                "cannot listen on Unix socket \"{path}\": {}",
+                describe(error)
+            )
+        };
+        let (address, files) = match path.strip_prefix('@') {
+            Some(name) => (UnixAddr::new_abstract(name.as_bytes()), None),
+            None => {
+                let files = Files::take(Path::new(&path), wanted)?;
+                (UnixAddr::new(path.as_str()), Some(files))
+            }
+        };
+        let listen = || -> io::Result<OwnedFd> {
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            let fd = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+            socket::bind(fd.as_raw_fd(), &address?)?;
+            Ok(fd)
+        };
+        let fd = listen().map_err(|error| said(&error))?;
+        if files.is_some() {
+            // Nobody can connect before it listens.
+            let group = wanted.group.as_deref().map(group_id).transpose()?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(wanted.mode))
+                .and_then(|()| group.map_or(Ok(()), |group| chown(&path, None, Some(group))))
+                .map_err(|error| {
+                    let to = wanted.group.as_deref().unwrap_or("its own");
+                    format!(
+                        "cannot give Unix socket \"{path}\" to group {to}: {}",
+                        describe(&error)
+                    )
+                })?;
+        }
+        let backlog = socket::Backlog::new(BACKLOG).map_err(io::Error::from);
+        backlog
+            .and_then(|backlog| socket::listen(&fd, backlog).map_err(io::Error::from))
+            .map_err(|error| said(&error))?;
+        Ok(Listener {
+            socket: Listening::Unix(mio::net::UnixListener::from_std(UnixListener::from(fd))),
+            name: format!("Unix socket \"{path}\""),
+            _files: files,
+        })
+    }
+}
+
+fn group_id(name: &str) -> Result<u32, String> {
+    if let Ok(id) = name.parse() {
+        return Ok(id);
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        _ => Err(format!(
+            "server.unix_socket_group: there is no group \"{name}\" on this machine"
+        )),
+    }
+}
+
+/// A socket's file and its lock file; both go with this.
+struct Files {
+    socket: PathBuf,
+    lock: PathBuf,
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.socket);
+        let _ = fs::remove_file(&self.lock);
+    }
+}
+
+impl Files {
+    /// Makes sure that the name is ours.
+    fn take(socket: &Path, wanted: &UnixSocket) -> Result<Files, String> {
+        let mut lock = socket.as_os_str().to_owned();
+        lock.push(".lock");
+        let lock = PathBuf::from(lock);
+        let shown = lock.display();
+        let said =
+            |error: io::Error| format!("cannot create lock file \"{shown}\": {}", describe(&error));
+        // Somebody may come in between, but not for ever.
+        for _ in 0..100 {
+            let created = fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o644)
+                .open(&lock);
+            match created {
+                Ok(mut file) => {
+                    let files = Files {
+                        socket: socket.to_owned(),
+                        lock: lock.clone(),
+                    };
+                    let (pid, port, directory) =
+                        (std::process::id(), wanted.port, &wanted.directory);
+                    write!(file, "{pid}\n{directory}\n0\n{port}\n{directory}\n").map_err(said)?;
+                    return files.free();
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    let text = match fs::read_to_string(&lock) {
+                        Ok(text) => text,
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                        Err(error) => return Err(said(error)),
+                    };
+                    owner_is_gone(&text, socket, &lock)?;
+                    match fs::remove_file(&lock) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(format!(
+                                "cannot remove old lock file \"{shown}\": {}; remove it by hand",
+                                describe(&error)
+                            ));
+                        }
+                        _ => {}
+                    }
+                }
+                Err(error) => return Err(said(error)),
+            }
+        }
+        Err(format!(
+            "lock file \"{shown}\" is made anew all the time by somebody else"
+        ))
+    }
+
+    /// Removes a socket that nobody listens at.
+    fn free(self) -> Result<Files, String> {
+        let shown = self.socket.display().to_string();
+        match UnixStream::connect(&self.socket) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(&self.socket).map_err(|error| {
+                    format!(
+                        "cannot remove old Unix socket \"{shown}\": {}",
+                        describe(&error)
+                    )
+                })?;
+                Ok(self)
+            }
+            other => {
+                // Not ours: only the lock goes.
+                let lock = self.lock.clone();
+                std::mem::forget(self);
+                let _ = fs::remove_file(lock);
+                Err(match other {
+                    Ok(_) => format!(
+                        "somebody listens on Unix socket \"{shown}\" already; stop it, or choose another unix_socket_dir or port"
+                    ),
+                    Err(error) => {
+                        format!("cannot use Unix socket \"{shown}\": {}", describe(&error))
+                    }
+                })
+            }
+        }
+    }
+}
+
+/// As PostgreSQL's `CreateLockFile`: our own number, and our parent's, were somebody else's before a restart of the machine or
+/// the container.
+fn owner_is_gone(text: &str, socket: &Path, lock: &Path) -> Result<(), String> {
+    let shown = lock.display();
+    let first = text.lines().next().unwrap_or_default().trim();
+    let Ok(pid) = first.trim_start_matches('-').parse::<i32>() else {
+        return Err(format!(
+            "lock file \"{shown}\" holds no process id: another server is starting, or it is left from a crash; \
+             if none is, remove it"
+        ));
+    };
+    let own = [Pid::this().as_raw(), getppid().as_raw(), 0];
+    if own.contains(&pid) || kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH) {
+        return Ok(());
+    }
+    Err(format!(
+        "lock file \"{shown}\" already exists: process {pid} uses socket file \"{}\"; stop it, or choose another \
+         unix_socket_dir or port",
+        socket.display()
+    ))
+}
+
+impl std::fmt::Display for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
