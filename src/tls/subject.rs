@@ -10,6 +10,9 @@ const FIRST: u8 = 1;
 /// The last one; the only one is the last one to OpenSSL.
 const LAST: u8 = 2;
 
+/// Tags of strings: UTF-8; those with a byte for each character, which OpenSSL takes for Latin 1; with four; with two.
+const STRINGS: [u8; 10] = [12, 18, 19, 20, 22, 23, 24, 26, 28, 30];
+
 /// Attributes by their names in OpenSSL. Others are written as numbers.
 const NAMES: [(&str, &str); 31] = [
     ("2.5.4.3", "CN"),
@@ -67,8 +70,8 @@ fn attribute(part: &Item<'_>) -> Option<String> {
     let value = item(id.rest).filter(|value| value.rest.is_empty())?;
     let number = number(id.content)?;
     let name = NAMES.iter().find(|(known, _)| *known == number);
-    let text = match (name, encoding(value.tag)) {
-        (Some(_), Some(decode)) => escaped(&decode(value.content)?),
+    let text = match name {
+        Some(_) if STRINGS.contains(&value.tag) => escaped(&decoded(value.tag, value.content)?),
         _ => hexadecimal(value.whole),
     };
     Some(format!(
@@ -77,16 +80,13 @@ fn attribute(part: &Item<'_>) -> Option<String> {
     ))
 }
 
-/// How a kind of string holds its characters. `None`: it is no string.
-fn encoding(tag: u8) -> Option<fn(&[u8]) -> Option<String>> {
+/// What one of [`STRINGS`] says. `None`: it is broken.
+fn decoded(tag: u8, bytes: &[u8]) -> Option<String> {
     match tag {
-        12 => Some(|bytes| std::str::from_utf8(bytes).ok().map(str::to_owned)),
-        18 | 19 | 20 | 22 | 23 | 24 | 26 => {
-            Some(|bytes| Some(bytes.iter().copied().map(char::from).collect()))
-        }
-        28 => Some(|bytes| wide(bytes, 4)),
-        30 => Some(|bytes| wide(bytes, 2)),
-        _ => None,
+        12 => std::str::from_utf8(bytes).ok().map(str::to_owned),
+        28 => wide(bytes, 4),
+        30 => wide(bytes, 2),
+        _ => Some(bytes.iter().copied().map(char::from).collect()),
     }
 }
 

@@ -43,9 +43,6 @@ impl Outside for World {
             ),
             Some("/etc/aether/ident") => Ok(b"m a b\n".to_vec()),
             Some("/etc/aether/broken_hba") => Ok(b"local all +unknown\nhots all all all md5\n".to_vec()),
-            Some("/etc/aether/tls_hba") => Ok(
-                b"hostssl all alice all scram-sha-256\nhost all all all password\nhostssl all all all cert\n".to_vec(),
-            ),
             Some("/etc/aether/open") => {
                 Ok(b"local all all trust\nhost all all 10.0.0.0/8 trust\n".to_vec())
             }
@@ -1155,6 +1152,10 @@ fn no_piece_of_a_file_panics() {
 }
 
 /// Certificates of `tests/certificates`, and a clock.
+const TLS_RULES: &str = "hostssl all alice all scram-sha-256\n\
+                         host all all all password\n\
+                         hostssl all all all cert\n";
+
 struct Certificates;
 
 impl Outside for Certificates {
@@ -1165,6 +1166,9 @@ impl Outside for Certificates {
     fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates");
         let name = path.file_name().ok_or("no name")?;
+        if name == "tls_hba" {
+            return Ok(TLS_RULES.into());
+        }
         std::fs::read(directory.join(name)).map_err(|error| error.to_string())
     }
 
