@@ -17,7 +17,7 @@ fn scene(hba: &str, auth: &str) -> Scene {
         ),
     ];
     let config = format!(
-        "pool: {{dsn: 'postgres://me:secret@127.0.0.1/db'}}\n\
+        "pool: {{dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}}\n\
          auth: {{hba_file: hba, ident_file: ident{auth}}}\n"
     );
     Scene::with_files(&config, files, World::default())
@@ -294,7 +294,7 @@ fn who_guesses_waits_before_the_next_attempt_and_others_do_not() {
 #[test]
 fn those_who_say_nothing_make_room_for_those_who_come() {
     let config = "server: {max_unauthenticated_connections: 3}\n\
-                  pool: {dsn: 'postgres://me:secret@127.0.0.1/db'}\nauth: {type: password}\n";
+                  pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}\nauth: {type: password}\n";
     let mut scene = Scene::with(config, World::default());
     (0..3).for_each(|_| scene.connect());
     let client = scene.late_client(tcp("127.0.0.1"), &[(b"user", b"me"), (b"database", b"db")]);
@@ -336,7 +336,7 @@ fn nothing_of_a_password_is_left_in_the_buffers() {
 #[test]
 fn unfinished_logins_hold_a_bounded_amount_of_memory() {
     let config = "server: {max_unauthenticated_connections: 1000}\n\
-                  pool: {dsn: 'postgres://me:secret@127.0.0.1/db'}\nauth: {type: password}\n";
+                  pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}\nauth: {type: password}\n";
     let mut scene = Scene::with(config, World::default());
     let mut clients = Vec::new();
     for _ in 0..400 {
@@ -369,10 +369,12 @@ fn unfinished_logins_hold_a_bounded_amount_of_memory() {
 #[test]
 fn a_reload_changes_the_rules_for_those_who_come_then() {
     let mut scene = Scene::with(
-        "pool: {dsn: 'postgres://me:secret@127.0.0.1/db'}\nauth: {type: peer}\n",
+        "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}\nauth: {type: peer}\n",
         World::default(),
     );
     assert_eq!(told(&mut scene, tcp("10.0.0.1")), "");
-    scene.reload("pool: {dsn: 'postgres://me:secret@127.0.0.1/db'}\nauth: {type: md5}\n");
+    scene.reload(
+        "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}\nauth: {type: md5}\n",
+    );
     assert_eq!(told(&mut scene, tcp("10.0.0.1")), "R5");
 }
