@@ -255,7 +255,11 @@ fn pools(engine: &Engine) -> Vec<Row> {
     }
     tallies
         .iter()
-        .filter_map(|((key, user), tally)| Some(pool_row(engine.pools().get(*key)?, user, tally)))
+        .filter_map(|((key, user), tally)| {
+            let pool = engine.pools().get(*key)?;
+            let mode = engine.pools().mode(&pool.config, user.as_bytes());
+            Some(pool_row(pool, mode.as_str(), user, tally))
+        })
         .collect()
 }
 
@@ -274,7 +278,7 @@ fn count_client(engine: &Engine, client: &Client, tally: &mut Tally) {
     }
 }
 
-fn pool_row(pool: &Pool, user: &str, tally: &Tally) -> Row {
+fn pool_row(pool: &Pool, mode: &str, user: &str, tally: &Tally) -> Row {
     let [cl_active, cl_waiting, cl_cancel] = tally.clients;
     let [active, cancel, held, idle, tested, login] = tally.servers;
     let counters = &pool.stats.total;
@@ -294,7 +298,7 @@ fn pool_row(pool: &Pool, user: &str, tally: &Tally) -> Row {
         number(login),
         number(tally.longest_wait_us / 1_000_000),
         number(tally.longest_wait_us % 1_000_000),
-        text(pool.config.mode.as_str()),
+        text(mode),
         None,
         number(pool.config.max_connections),
         number(pool.total()),

@@ -28,10 +28,7 @@ impl Engine {
     /// Begins a server connection of a kind.
     pub(super) fn dial(&mut self, pool_key: PoolKey, kind: Rc<Kind>, host: &mut dyn Host) {
         let id = self.next_id();
-        let Some(pool) = self.pools.get_mut(pool_key) else {
-            return;
-        };
-        pool.dialed(&kind);
+        self.pools.dialed(pool_key, &kind);
         let key = self.servers.insert(Server::new(
             ServerState::Resolving,
             id,
@@ -364,11 +361,11 @@ impl Engine {
             server.pid
         );
         pool.learn(&server.kind, &server.vars);
-        pool.dial_ended(&server.kind);
         if pool.login_succeeded(&server.kind) {
             log::info!("pool {}: the server can be reached again", pool.label());
         }
         pool.stats.total.connects += 1;
+        self.pools.dial_ended(server.pool, &server.kind);
         self.put_idle(key);
     }
 
@@ -458,7 +455,7 @@ impl Engine {
             return;
         };
         if matches!(server.state, ServerState::Checking(_)) {
-            pool.check_ended(&server.kind);
+            self.pools.check_ended(server.pool, &server.kind);
         } else {
             pool.stats.total.resets += 1;
         }

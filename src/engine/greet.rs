@@ -14,7 +14,7 @@ use super::{
 use crate::auth::{Progress, SaltedPassword, Verify};
 use crate::config::{AuthMethod, CONSOLE_NAMES, PoolMode};
 use crate::limits;
-use crate::pool::{Pool, Waiter};
+use crate::pool::Pool;
 use crate::relay::prepared::ClientStatements;
 use crate::wire::frame::{self, printable};
 use crate::wire::refusal::{Blame, Refusal};
@@ -293,6 +293,7 @@ impl Engine {
             minor: startup.agreed_minor(),
             cancel: None,
             mode: PoolMode::Session,
+            counted: false,
             vars: Rc::default(),
             statements: ClientStatements::default(),
             passed_over: 0,
@@ -516,6 +517,44 @@ impl Engine {
         self.list(Who::Client(key));
     }
 
+    /// Why one more client of this user may not enter a pool.
+    fn too_many_of(&self, pool_key: super::PoolKey, user: &str) -> Option<Refusal> {
+        let pool = self.pools.get(pool_key)?;
+        let (of_pool, of_user) = self.pools.client_counts(pool_key, user.as_bytes());
+        let refusal = |text: String, detail: String, hint: String| {
+            Some(
+                Refusal::fatal(b"53300", text, Blame::Operator)
+                    .detail(detail)
+                    .hint(hint),
+            )
+        };
+        let (name, max) = (pool.label(), pool.config.max_client_connections);
+        if max > 0 && of_pool >= max {
+            return refusal(
+                format!("too many connections for database \"{name}\""),
+                format!(
+                    "Aether serves at most {max} clients of this database (max_client_connections), and {of_pool} are there."
+                ),
+                format!(
+                    "Close connections that are not used, or raise max_client_connections of \"{name}\" in Aether's configuration."
+                ),
+            );
+        }
+        let max = self
+            .pools
+            .user_config(user.as_bytes())
+            .max_client_connections;
+        let name = printable(user.as_bytes());
+        if max > 0 && of_user >= max {
+            return refusal(
+                format!("too many connections for role \"{name}\""),
+                format!("Aether serves at most {max} clients of this user (users.{name}.max_client_connections), and {of_user} are there."),
+                "Close connections that are not used, or raise the user's max_client_connections in section users of Aether's configuration.".to_owned(),
+            );
+        }
+        None
+    }
+
     fn enter_pool(&mut self, key: ClientKey, pool_key: super::PoolKey, host: &mut dyn Host) {
         let (Some(pool), Some(client)) = (self.pools.get_mut(pool_key), self.clients.get_mut(key))
         else {
@@ -533,20 +572,34 @@ impl Engine {
                 .hint("It was removed from Aether's configuration.");
             return self.refuse(key, refusal, host);
         }
+        let user = session.user.clone();
+        if let Some(refusal) = self.too_many_of(pool_key, &user) {
+            return self.refuse(key, refusal, host);
+        }
+        let (Some(pool), Some(client)) = (self.pools.get_mut(pool_key), self.clients.get_mut(key))
+        else {
+            return;
+        };
+        let Some(session) = client.session.as_deref_mut() else {
+            return;
+        };
         let kind = match kind_of(&pool.config.backend, session) {
             Ok(kind) => pool.ask(kind),
             Err(refusal) => return self.refuse(key, refusal, host),
         };
         session.kind = Some(kind.clone());
+        pool.stats.total.logins += 1;
+        let (config, welcome) = (pool.config.clone(), pool.welcome(&kind));
         session.mode = if kind.is_replication() {
             PoolMode::Session
         } else {
-            pool.config.mode
+            self.pools.mode(&config, &kind.user)
         };
-        pool.stats.total.logins += 1;
-        if Client::is_frugal(&pool.config)
+        session.counted = true;
+        self.pools.entered(pool_key, session.user.as_bytes());
+        if client.is_frugal(&config)
             && !kind.is_replication()
-            && let Some(vars) = pool.welcome(&kind)
+            && let Some(vars) = welcome
         {
             self.welcome(key, &vars, None, host);
             return self.enter_client(key, ClientState::Idle);
@@ -562,14 +615,8 @@ impl Engine {
         kind: Rc<crate::pool::Kind>,
         state: ClientState,
     ) {
-        if let Some(pool) = self.pools.get_mut(pool_key) {
-            pool.enqueue(Waiter {
-                client: key,
-                kind,
-                since: self.now,
-            });
-            self.unsettled.insert(pool_key);
-        }
+        self.pools.enqueue(pool_key, key, &kind, self.now);
+        self.unsettled.insert(pool_key);
         self.enter_client(key, state);
     }
 
