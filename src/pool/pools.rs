@@ -636,3 +636,6 @@ impl Pools {
         assert_eq!(counted, (servers, clients), "user {}", printable(name));
     }
 }
+
+#[cfg(test)]
+mod tests;

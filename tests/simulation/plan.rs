@@ -223,8 +223,13 @@ impl Planner<'_> {
     /// An extended-protocol batch, with a Sync at its end nearly always.
     fn batch(&mut self) {
         let mut name = String::new();
+        // A DEALLOCATE that is parsed before the name that it speaks of is not translated.
+        let mut deallocates = false;
         for _ in 0..self.random.between(1, 4) {
             name = self.random.pick(&["", "", "one", "two"]).to_owned();
+            if deallocates {
+                name.clear();
+            }
             let portal = self.random.pick(&["", "", "", "cursor"]).to_owned();
             if self.random.chance(80) {
                 let sql = match self.random.below(8) {
@@ -246,6 +251,7 @@ impl Planner<'_> {
                         .replace("t 'c", "t 'xc"),
                     _ => self.select(),
                 };
+                deallocates |= sql.starts_with("DEALLOCATE");
                 self.send(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"]);
             }
             if self.random.chance(20) {

@@ -615,6 +615,8 @@ impl World {
             "SHOW SERVERS",
             "SHOW CLIENTS",
             "SHOW STATS",
+            "SHOW USERS",
+            "SHOW DATABASES",
             "SHOW nonsense",
             "",
         ] {
