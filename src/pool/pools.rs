@@ -494,11 +494,6 @@ impl Pools {
         let state = pool.kinds.get(&lane.kind)?;
         let share = |limit| self.share(lane.pool, &lane.kind.user, limit);
         let wait = |limit| Some(Verdict::Stand(Stand::Limited(limit)));
-        let due =
-            |limit: &Limit| share(*limit).is_some_and(|share| share.is_due_to_another(ticket));
-        if let Some(limit) = LIMITS.into_iter().find(due) {
-            return wait(limit);
-        }
         if let (Some((server, _)), Some(waiter)) = (state.idle.last(), state.waiters.front()) {
             return Some(Verdict::Do(Checkout::Pair {
                 client: waiter.client,

@@ -80,14 +80,6 @@ impl Share {
         self.idle.values().copied().take(self.surplus())
     }
 
-    /// Whether somebody waits for this limit who came before the holder of a ticket.
-    pub fn is_due_to_another(&self, ticket: u64) -> bool {
-        self.waiting
-            .keys()
-            .next()
-            .is_some_and(|&first| first < ticket)
-    }
-
     /// Whether nothing is counted here and nobody waits.
     pub fn is_unused(&self) -> bool {
         self.used == 0 && self.waiting.is_empty()

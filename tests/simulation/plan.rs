@@ -223,13 +223,9 @@ impl Planner<'_> {
     /// An extended-protocol batch, with a Sync at its end nearly always.
     fn batch(&mut self) {
         let mut name = String::new();
-        // A DEALLOCATE that is parsed before the name that it speaks of is not translated.
         let mut deallocates = false;
         for _ in 0..self.random.between(1, 4) {
             name = self.random.pick(&["", "", "one", "two"]).to_owned();
-            if deallocates {
-                name.clear();
-            }
             let portal = self.random.pick(&["", "", "", "cursor"]).to_owned();
             if self.random.chance(80) {
                 let sql = match self.random.below(8) {
@@ -276,6 +272,10 @@ impl Planner<'_> {
             if self.random.chance(15) {
                 let kind: &[u8] = self.random.pick(&[b"S", b"P"]);
                 self.send(b'C', &[kind, name.as_bytes(), b"\0"]);
+            }
+            // Not known to the pooler: a DEALLOCATE that is parsed before the name that it speaks of, or that runs twice.
+            if deallocates {
+                break;
             }
         }
         match self.random.below(12) {
