@@ -555,25 +555,22 @@ impl Engine {
         None
     }
 
-    fn enter_pool(&mut self, key: ClientKey, pool_key: super::PoolKey, host: &mut dyn Host) {
-        let (Some(pool), Some(client)) = (self.pools.get_mut(pool_key), self.clients.get_mut(key))
-        else {
-            return;
-        };
-        let Some(session) = client.session.as_deref_mut() else {
-            return;
-        };
-        if pool.removed {
-            let text = format!(
-                "database \"{}\" does not exist",
-                printable(session.database.as_bytes())
-            );
-            let refusal = Refusal::fatal(b"3D000", text, Blame::Operator)
-                .hint("It was removed from Aether's configuration.");
-            return self.refuse(key, refusal, host);
+    /// Why a client may not enter a pool.
+    fn barred(&self, key: ClientKey, pool_key: super::PoolKey) -> Option<Refusal> {
+        let session = self.clients.get(key)?.session.as_deref()?;
+        if !self.pools.get(pool_key)?.removed {
+            return self.too_many_of(pool_key, &session.user);
         }
-        let user = session.user.clone();
-        if let Some(refusal) = self.too_many_of(pool_key, &user) {
+        let text = format!(
+            "database \"{}\" does not exist",
+            printable(session.database.as_bytes())
+        );
+        let hint = "It was removed from Aether's configuration.";
+        Some(Refusal::fatal(b"3D000", text, Blame::Operator).hint(hint))
+    }
+
+    fn enter_pool(&mut self, key: ClientKey, pool_key: super::PoolKey, host: &mut dyn Host) {
+        if let Some(refusal) = self.barred(key, pool_key) {
             return self.refuse(key, refusal, host);
         }
         let (Some(pool), Some(client)) = (self.pools.get_mut(pool_key), self.clients.get_mut(key))

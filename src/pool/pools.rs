@@ -476,7 +476,7 @@ impl Pools {
         loop {
             let (&ticket, lane) = self.ready.first_key_value()?;
             let lane = lane.clone();
-            match self.look_at(&lane, ticket, now)? {
+            match self.look_at(&lane, now)? {
                 Verdict::Do(checkout) => return Some((lane, checkout)),
                 Verdict::Stand(stand) => {
                     self.ready.remove(&ticket);
@@ -489,7 +489,7 @@ impl Pools {
         }
     }
 
-    fn look_at(&self, lane: &Lane, ticket: u64, now: Tick) -> Option<Verdict> {
+    fn look_at(&self, lane: &Lane, now: Tick) -> Option<Verdict> {
         let pool = self.arena.get(lane.pool)?;
         let state = pool.kinds.get(&lane.kind)?;
         let share = |limit| self.share(lane.pool, &lane.kind.user, limit);
