@@ -223,7 +223,6 @@ impl Planner<'_> {
     /// An extended-protocol batch, with a Sync at its end nearly always.
     fn batch(&mut self) {
         let mut name = String::new();
-        let mut deallocates = false;
         for _ in 0..self.random.between(1, 4) {
             name = self.random.pick(&["", "", "one", "two"]).to_owned();
             let portal = self.random.pick(&["", "", "", "cursor"]).to_owned();
@@ -247,7 +246,10 @@ impl Planner<'_> {
                         .replace("t 'c", "t 'xc"),
                     _ => self.select(),
                 };
-                deallocates |= sql.starts_with("DEALLOCATE");
+                if let Some(of) = sql.strip_prefix("DEALLOCATE ").filter(|of| *of != "ALL") {
+                    self.deallocate(of);
+                    continue;
+                }
                 self.send(b'P', &[name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"]);
             }
             if self.random.chance(20) {
@@ -273,10 +275,6 @@ impl Planner<'_> {
                 let kind: &[u8] = self.random.pick(&[b"S", b"P"]);
                 self.send(b'C', &[kind, name.as_bytes(), b"\0"]);
             }
-            // Not known to the pooler: a DEALLOCATE that is parsed before the name that it speaks of, or that runs twice.
-            if deallocates {
-                break;
-            }
         }
         match self.random.below(12) {
             // Catalogue B5: a simple query, or a function call, inside of a batch.
@@ -291,6 +289,20 @@ impl Planner<'_> {
             self.send(b'C', &[b"S", name.as_bytes(), b"\0"]);
         }
         self.send(b'S', &[]);
+    }
+
+    /// DEALLOCATE of a name that is there, once. Not translated is one that is parsed before the name that it speaks of; and
+    /// if it runs twice, the second one's error says what the name was on the server.
+    fn deallocate(&mut self, name: &str) {
+        let (close, other) = (["S", name, "\0"].concat(), self.select());
+        let named = [name, "\0", &self.select(), "\0\0\0"].concat();
+        let sql = ["\0DEALLOCATE ", name, "\0\0\0"].concat();
+        self.send(b'C', &[close.as_bytes()]);
+        self.send(b'P', &[named.as_bytes()]);
+        self.send(b'P', &[sql.as_bytes()]);
+        self.send(b'B', &[b"\0\0\0\0\0\0\0\0"]);
+        self.send(b'E', &[b"\0\0\0\0\0"]);
+        self.send(b'P', &[b"\0", other.as_bytes(), b"\0\0\0"]);
     }
 
     fn copy(&mut self) {
