@@ -125,16 +125,20 @@ impl<'a> Author<'a> {
             author.recodes = author.random.chance(50);
             author.says_more = !author.recodes;
         }
-        for _ in 0..4 {
-            let favourite = author.statement();
-            author.favourites.push(favourite);
-        }
         let parameters = match author.random.below(6) {
             0 => vec![("application_name", "batches")],
             1 => vec![("DateStyle", "German"), ("client_encoding", "utf-8")],
             2 => vec![("options", "-c TimeZone=Europe/Rome")],
             _ => Vec::new(),
         };
+        // On a shared server, they lead to its own defaults, not to what the client gave at startup.
+        let keeps = classes.session || parameters.is_empty();
+        author.classes.resets &= keeps;
+        author.classes.discard_all &= keeps;
+        for _ in 0..4 {
+            let favourite = author.statement();
+            author.favourites.push(favourite);
+        }
         let own = |(name, value): (&str, &str)| (name.to_string(), value.to_string());
         let mut script = Script {
             parameters: parameters.into_iter().map(own).collect(),
