@@ -1,7 +1,7 @@
 //! Writes scripts: batches as drivers send them, and as nobody should. Answers depend on the seed only: tables are the
 //! client's own, and no statement fails in planning, since a server plans again when it likes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::{
     DDL, Kind, LONG_A, OWN, PORTALS, REPORTED, RESETS, SESSION, SHARED, STATEMENTS, THRESHOLDS,
@@ -81,6 +81,36 @@ fn spare_postgresql(batch: &mut Batch) {
     }
 }
 
+/// What INSERT … RETURNING has done is not seen by the statements behind it while its portal is suspended; a Parse, which the
+/// pooler sends ahead of a Bind on a server that has not seen the statement, changes that (PostgreSQL counts the command then).
+/// So on shared servers such portals run to their end.
+#[derive(Default)]
+struct Suspension {
+    /// Names of statements that have ever been such ones.
+    returning: BTreeSet<String>,
+    portals: BTreeMap<String, bool>,
+}
+
+impl Suspension {
+    fn spare(&mut self, batch: &mut Batch) {
+        for act in batch {
+            match act {
+                Act::Parse { name, sql, .. } if sql.contains("RETURNING") => {
+                    self.returning.insert(name.clone());
+                }
+                Act::Bind {
+                    portal, statement, ..
+                } => {
+                    let returning = self.returning.contains(statement);
+                    self.portals.insert(portal.clone(), returning);
+                }
+                Act::Execute(portal, rows) if self.portals.get(portal) == Some(&true) => *rows = 0,
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Writes one script.
 pub struct Author<'a> {
     random: &'a mut Random,
@@ -144,9 +174,13 @@ impl<'a> Author<'a> {
             parameters: parameters.into_iter().map(own).collect(),
             batches: Vec::new(),
         };
+        let mut suspension = Suspension::default();
         while script.batches.len() < batches {
             for mut batch in author.batches() {
                 spare_postgresql(&mut batch);
+                if !classes.session {
+                    suspension.spare(&mut batch);
+                }
                 if author.random.chance(50) {
                     batch.push(Act::Wait);
                 }
