@@ -18,6 +18,7 @@ mod faults;
 mod hostile_server;
 mod isolation;
 mod life_cycle;
+mod limits;
 mod load;
 mod logins;
 mod memory;
