@@ -142,6 +142,7 @@ impl Engine {
                 let mut with = With {
                     client: &mut ClientStatements::default(), // those of the client have gone with it
                     server: &mut server.statements,
+                    vars: None,
                     library: &mut self.library,
                     max: 0,
                 };

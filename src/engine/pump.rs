@@ -167,6 +167,7 @@ impl Pair<'_> {
                 let mut with = With {
                     client: &mut session.statements,
                     server: &mut self.server.statements,
+                    vars: Some(&self.server.vars),
                     library: self.library,
                     max: self.max_prepared,
                 };
@@ -225,6 +226,7 @@ impl Pair<'_> {
                 let mut with = With {
                     client: &mut session.statements,
                     server: &mut self.server.statements,
+                    vars: None,
                     library: self.library,
                     max: self.max_prepared,
                 };
@@ -271,6 +273,7 @@ impl Pair<'_> {
                 server: &mut self.server.statements,
                 library: self.library,
                 max: self.max_prepared,
+                vars: Some(&self.server.vars),
             };
             self.edited.clear();
             self.server.relay.try_again(&mut with, self.edited);

@@ -467,6 +467,12 @@ impl Expect {
         !self.probing && self.queue.front().is_some_and(|owed| owed.owner.is_us())
     }
 
+    /// Whether the server works on a query of our own, such as sets parameters.
+    pub fn is_query_of_ours(&self) -> bool {
+        let front = self.queue.front();
+        front.is_some_and(|owed| owed.kind == Kind::Query && owed.owner.is_us())
+    }
+
     /// Whether the server works for the client. Behind a Parse of ours it may, since the server keeps the answer to that until
     /// it flushes; behind a query of ours it does not yet.
     pub fn is_clients(&self) -> bool {

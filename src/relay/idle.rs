@@ -69,7 +69,7 @@ mod tests {
         let mut statements = ClientStatements::default();
         let mut library = Library::default();
         for name in [b"a", b"b"] {
-            let statement = library.named(b"select 1", b"\0\0").expect("room");
+            let statement = library.named(b"select 1", b"\0\0", b"").expect("room");
             let named = Named::new(name, statement, Described::default());
             statements.set(name, Some(Rc::new(named)));
         }

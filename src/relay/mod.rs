@@ -313,9 +313,13 @@ impl Relay {
                 self.surplus = true;
                 break Then::More;
             }
-            if self.begins_a_block(rest) {
-                self.last_answer = b'Z';
-                break Then::Block;
+            match self.begins_a_block(rest) {
+                Some(false) => {}
+                Some(true) => {
+                    self.last_answer = b'Z';
+                    break Then::Block;
+                }
+                None => break Then::More,
             }
             let (told, is_there) = self.look_ahead(rest);
             if !is_there {
@@ -519,7 +523,9 @@ impl Relay {
             return;
         };
         let statement = &named.statement;
-        if let Some(new) = with.library.named(statement.text(), statement.types())
+        if let Some(new) =
+            with.library
+                .named(statement.text(), statement.types(), statement.encoding())
             && let Some(old) = with.client.get(&named.name)
         {
             let renewed = Rc::new(old.renewed(new));
@@ -533,10 +539,20 @@ impl Relay {
         self.recover.sent_again(batch);
     }
 
-    /// Whether the server is about to say that it is in a transaction block, to a client that may have none.
-    fn begins_a_block(&self, rest: &[u8]) -> bool {
-        let is_block = matches!(rest, [b'Z', 0, 0, 0, 5, b'T' | b'E', ..]);
-        self.one_statement && is_block && !self.expect.is_ours()
+    /// Whether the server is about to say that it is in a transaction block, to a client that may have none. The end of the
+    /// command that began it is not told either: drivers take one answer for all there is. `None`: not enough is here to tell.
+    fn begins_a_block(&self, rest: &[u8]) -> Option<bool> {
+        if !self.one_statement || self.expect.is_ours() {
+            return Some(false);
+        }
+        let began = |tag: &&[u8]| self.expect.statement_is_open() && rest.starts_with(tag);
+        let begun = BEGUN.iter().find(|tag| began(tag));
+        let ready = rest.get(begun.map_or(0, |tag| tag.len())..)?;
+        match ready {
+            [b'Z', 0, 0, 0, 5, status, ..] => Some(matches!(status, b'T' | b'E')),
+            [] | [b'Z', ..] if begun.is_some() && ready.len() <= HEADER_LEN => None,
+            _ => Some(false),
+        }
     }
 
     /// Whether ReadyForQuery comes before the server wants anything more.
@@ -794,7 +810,8 @@ impl Relay {
 
     /// Whether the client may be read, as far as the number of owed answers goes.
     pub fn has_room(&self) -> bool {
-        let waits = self.waits_for_ready() || self.waits_for_discard();
+        let waits =
+            self.waits_for_ready() || self.expect.is_query_of_ours() || self.waits_for_discard();
         let stalled = self.stalled && waits;
         !stalled && !self.expect.is_full()
     }
@@ -840,6 +857,9 @@ impl Relay {
         self.expect.owed()
     }
 }
+
+/// CommandComplete of the commands that begin a transaction block.
+const BEGUN: [&[u8]; 2] = [b"C\0\0\0\x0aBEGIN\0", b"C\0\0\0\x16START TRANSACTION\0"];
 
 /// Whether an error means that the server ends the connection: it is told to, it crashes, or it is shut down.
 fn is_the_end(code: [u8; 5]) -> bool {

@@ -10,6 +10,7 @@ use std::rc::{Rc, Weak};
 
 use ring::digest::{SHA256, digest};
 
+use super::vars::Vars;
 use super::words::{Seen, Words, first_word};
 use crate::limits;
 use crate::wire::frame::take_cstr;
@@ -24,6 +25,8 @@ pub struct Statement {
     text: Box<[u8]>,
     /// The count of parameter types and the types, as they stand in the message.
     types: Box<[u8]>,
+    /// The client_encoding that the text is in; empty where that makes no difference.
+    encoding: Box<[u8]>,
     seen: Seen,
     /// It is DEALLOCATE or DISCARD: it may end prepared statements.
     discards: bool,
@@ -65,6 +68,11 @@ impl Statement {
         &self.text
     }
 
+    /// The client_encoding that the text is in; empty where that makes no difference.
+    pub fn encoding(&self) -> &[u8] {
+        &self.encoding
+    }
+
     /// What follows the text in a Parse message.
     pub fn types(&self) -> &[u8] {
         &self.types
@@ -78,7 +86,7 @@ impl Statement {
     }
 
     fn size(&self) -> usize {
-        size_of::<Statement>() + self.text.len() + self.types.len()
+        size_of::<Statement>() + self.text.len() + self.types.len() + self.encoding.len()
     }
 }
 
@@ -124,12 +132,12 @@ pub struct Library {
 
 impl Library {
     /// A named statement's text: the one that is known already, or a new one. `None`: statements take too many bytes.
-    pub fn named(&mut self, text: &[u8], types: &[u8]) -> Option<Rc<Statement>> {
-        let key = Library::key(text, types);
+    pub fn named(&mut self, text: &[u8], types: &[u8], encoding: &[u8]) -> Option<Rc<Statement>> {
+        let key = Library::key(text, types, encoding);
         if let Some(known) = self.named.get(&key).and_then(Weak::upgrade) {
             return Some(known);
         }
-        let new = self.unnamed(text, types)?;
+        let new = self.unnamed(text, types, encoding)?;
         self.named.insert(key, Rc::downgrade(&new));
         if self.named.len() > self.sweep_at {
             self.named
@@ -140,13 +148,13 @@ impl Library {
     }
 
     /// A text that is nobody else's. `None`: statements take too many bytes.
-    pub fn unnamed(&mut self, text: &[u8], types: &[u8]) -> Option<Rc<Statement>> {
+    pub fn unnamed(&mut self, text: &[u8], types: &[u8], encoding: &[u8]) -> Option<Rc<Statement>> {
         let mut seen = Seen::default();
         let mut words = Words::default();
         words.read(text, &mut seen);
         words.end(&mut seen);
         self.next_id += 1;
-        let size = size_of::<Statement>() + text.len() + types.len();
+        let size = size_of::<Statement>() + text.len() + types.len() + encoding.len();
         if self.bytes.get() + size > limits::STATEMENT_BYTES_MAX {
             return None;
         }
@@ -155,6 +163,7 @@ impl Library {
             id: self.next_id,
             text: text.into(),
             types: types.into(),
+            encoding: encoding.into(),
             seen,
             discards: discards(first_word(text)),
             may_end_block: may_end_block(text),
@@ -164,15 +173,15 @@ impl Library {
 
     /// Whoever asks for this text from now on gets another statement. Those who have this one keep it.
     pub fn forget(&mut self, statement: &Rc<Statement>) {
-        let key = Library::key(&statement.text, &statement.types);
+        let key = Library::key(&statement.text, &statement.types, &statement.encoding);
         let same = |known: &Weak<Statement>| std::ptr::eq(known.as_ptr(), Rc::as_ptr(statement));
         if self.named.get(&key).is_some_and(same) {
             self.named.remove(&key);
         }
     }
 
-    fn key(text: &[u8], types: &[u8]) -> [u8; 32] {
-        let whole = [text, b"\0", types].concat();
+    fn key(text: &[u8], types: &[u8], encoding: &[u8]) -> [u8; 32] {
+        let whole = [encoding, b"\0", text, b"\0", types].concat();
         let mut key = [0; 32];
         key.copy_from_slice(digest(&SHA256, &whole).as_ref());
         key
@@ -418,6 +427,8 @@ pub struct With<'a> {
     pub client: &'a mut ClientStatements,
     /// The server's.
     pub server: &'a mut ServerStatements,
+    /// The server's settings, where something may be prepared.
+    pub vars: Option<&'a Vars>,
     /// Everybody's.
     pub library: &'a mut Library,
     /// Most named statements that one server holds.
@@ -425,6 +436,12 @@ pub struct With<'a> {
 }
 
 impl With<'_> {
+    /// The client_encoding of the session as the server has reported it.
+    pub fn encoding(&self) -> &[u8] {
+        let value = self.vars.and_then(|vars| vars.get(b"client_encoding"));
+        value.unwrap_or_default()
+    }
+
     /// Takes something back.
     pub fn undo(&mut self, undo: Undo) {
         match undo {
@@ -473,15 +490,15 @@ mod tests {
     #[test]
     fn a_text_is_kept_once_and_forgotten_with_its_last_client() {
         let mut library = Library::default();
-        let one = library.named(b"select 1", b"\0\0").expect("room");
-        let two = library.named(b"select 1", b"\0\0").expect("room");
+        let one = library.named(b"select 1", b"\0\0", b"").expect("room");
+        let two = library.named(b"select 1", b"\0\0", b"").expect("room");
         let other = library
-            .named(b"select 1", b"\0\x01\0\0\0\x17")
+            .named(b"select 1", b"\0\x01\0\0\0\x17", b"")
             .expect("room");
         assert!(Rc::ptr_eq(&one, &two) && !Rc::ptr_eq(&one, &other));
         assert!(library.bytes() > 0);
         drop(one);
-        let again = library.named(b"select 1", b"\0\0").expect("room");
+        let again = library.named(b"select 1", b"\0\0", b"").expect("room");
         assert!(Rc::ptr_eq(&again, &two));
         drop((two, again, other));
         assert_eq!(library.bytes(), 0);
@@ -491,7 +508,11 @@ mod tests {
     fn the_least_recently_used_statement_is_the_surplus() {
         let (mut library, mut server) = (Library::default(), ServerStatements::default());
         let statements: Vec<_> = (0..3)
-            .map(|n| library.named(format!("{n}").as_bytes(), b"").expect("room"))
+            .map(|n| {
+                library
+                    .named(format!("{n}").as_bytes(), b"", b"")
+                    .expect("room")
+            })
             .collect();
         for (number, statement) in statements.iter().enumerate() {
             let number = number as u64;

@@ -479,7 +479,7 @@ mod tests {
     }
 
     fn named(types: &[u8]) -> Named {
-        let statement = Library::default().named(b"SELECT $1", types);
+        let statement = Library::default().named(b"SELECT $1", types, b"");
         Named::new(b"s", statement.expect("room"), Described::default())
     }
 

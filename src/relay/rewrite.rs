@@ -82,6 +82,8 @@ enum Begun {
 enum Found {
     /// Answers have to come first.
     Wait,
+    /// It cannot be had.
+    Refused(Refusal),
     /// The same.
     AsItIs,
     /// This name.
@@ -236,6 +238,9 @@ impl Relay {
         let Some((name, text, types)) = parts else {
             return self.passes(header); // the server says what is wrong with it
         };
+        if self.encoding_is_open(text) {
+            return Begun::Wait;
+        }
         if name.is_empty() {
             return self.parse_unnamed(header, text, types, with);
         }
@@ -249,7 +254,8 @@ impl Relay {
         if is_one_of_ours(name) {
             return self.refuse(header, reserved(name), at, edit);
         }
-        let room = (!with.client.is_full()).then(|| with.library.named(text, types));
+        let encoding = encoding_of(text, with).to_vec();
+        let room = (!with.client.is_full()).then(|| with.library.named(text, types, &encoding));
         let Some(statement) = room.flatten() else {
             return self.refuse(header, too_many(with.client.count()), at, edit);
         };
@@ -297,7 +303,7 @@ impl Relay {
         begun
     }
 
-    /// A Parse that is not done fails as any message does: the server is asked about nobody in its place, and what it says
+    /// A message that is not passed on fails as any does: the server is asked about nobody in its place, and what it says
     /// is replaced.
     fn refuse(
         &mut self,
@@ -408,11 +414,13 @@ impl Relay {
         types: &[u8],
         with: &mut With<'_>,
     ) -> Begun {
-        let again = match &with.client.unnamed {
-            Unnamed::Kept(old) if old.text() == text && old.types() == types => Some(old.clone()),
-            _ => None,
+        let encoding = encoding_of(text, with).to_vec();
+        let same = |old: &Rc<Statement>| {
+            old.text() == text && old.types() == types && *old.encoding() == *encoding
         };
-        let (unnamed, slot) = kept(again.or_else(|| with.library.unnamed(text, types)));
+        let old = with.client.statement(b"").filter(|old| same(old));
+        let new = old.cloned();
+        let (unnamed, slot) = kept(new.or_else(|| with.library.unnamed(text, types, &encoding)));
         self.begin_unnamed(header, unnamed, slot, with)
     }
 
@@ -455,22 +463,30 @@ impl Relay {
         self.expect.undo(Undo::Slot(before));
     }
 
-    /// Sees to it that a named statement is on the server; its name there. `None`: answers have to come first.
+    /// Whether it is open yet in which encoding a text is.
+    fn encoding_is_open(&self, text: &[u8]) -> bool {
+        let may_change = self.seen.contains(Seen::SET) && self.expect.status_is_open();
+        !text.is_ascii() && (may_change || self.expect.is_query_of_ours())
+    }
+
+    /// Sees to it that a named statement is on the server; its name there.
     fn prepare(
         &mut self,
-        named: &Named,
+        named: &Rc<Named>,
+        name: &[u8],
         purpose: Use,
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
-    ) -> Option<Vec<u8>> {
+    ) -> Found {
         let statement = &named.statement;
         self.seen.insert(statement.seen());
+        let told = spelled(named, name);
         if let Some(held) = with.server.find(statement.id()) {
-            return Some(server_name(held.number));
+            return Found::As(server_name(held.number), told);
         }
-        if self.expect.status_is_open() {
-            return None;
+        if self.expect.status_is_open() || self.encoding_is_open(statement.text()) {
+            return Found::Wait;
         }
         if self.block_has_failed()
             && !statement.may_end_block()
@@ -479,18 +495,21 @@ impl Relay {
         {
             // It cannot be prepared there, nor run: an empty one with the same parameters fails, or is described, as it would.
             self.prepare_aside(STAND_IN, b"", &description.types, at, edit);
-            return Some(STAND_IN.to_vec());
+            return Found::As(STAND_IN.to_vec(), told);
+        }
+        if encoding_of(statement.text(), with) != statement.encoding() {
+            return Found::Refused(other_encoding(statement, with));
         }
         let held = Held {
             number: with.library.number(),
             described: named.described.clone(),
         };
-        let name = server_name(held.number);
+        let server_name = server_name(held.number);
         edit.insert(at, |out| {
-            write_parse(out, &name, statement.text(), statement.types())
+            write_parse(out, &server_name, statement.text(), statement.types())
         });
         self.prepared(statement.id(), held, at, with, edit);
-        Some(name)
+        Found::As(server_name, told)
     }
 
     /// Whether the server refuses whatever does not end the transaction block.
@@ -578,8 +597,10 @@ impl Relay {
                 self.find(name, Use::Bind, at, with, edit)
             }
         };
-        if let Found::Wait = found {
-            return Begun::Wait;
+        match found {
+            Found::Wait => return Begun::Wait,
+            Found::Refused(refusal) => return self.refuse(header, refusal, at, edit),
+            Found::AsItIs | Found::As(..) => {}
         }
         let statement = with.client.statement(name);
         self.discarding |= statement.is_some_and(|statement| statement.discards());
@@ -617,10 +638,7 @@ impl Relay {
             return Found::Wait;
         }
         match with.client.get(name).cloned() {
-            Some(named) => match self.prepare(&named, purpose, at, with, edit) {
-                Some(server_name) => Found::As(server_name, spelled(&named, name)),
-                None => Found::Wait,
-            },
+            Some(named) => self.prepare(&named, name, purpose, at, with, edit),
             None if is_one_of_ours(name) => Found::As(NOBODY.to_vec(), Told::Spelled(name.into())),
             None => Found::AsItIs, // nobody's but perhaps SQL's
         }
@@ -638,6 +656,12 @@ impl Relay {
             }
             Unnamed::Kept(statement) => {
                 let statement = statement.clone();
+                if self.encoding_is_open(statement.text()) {
+                    return Found::Wait;
+                }
+                if encoding_of(statement.text(), with) != statement.encoding() {
+                    return Found::Refused(other_encoding(&statement, with));
+                }
                 self.seen.insert(statement.seen());
                 edit.insert(at, |out| {
                     write_parse(out, b"", statement.text(), statement.types())
@@ -683,6 +707,7 @@ impl Relay {
         };
         let (server_name, told) = match self.find(name, Use::Describe, at, with, edit) {
             Found::Wait => return Begun::Wait,
+            Found::Refused(refusal) => return self.refuse(header, refusal, at, edit),
             Found::AsItIs => return self.passes(header),
             Found::As(server_name, told) => (server_name, told),
         };
@@ -852,6 +877,24 @@ fn spelled(named: &Rc<Named>, name: &[u8]) -> Told {
     } else {
         Told::Spelled(name.into())
     }
+}
+
+/// The encoding that a text is in, if that makes a difference.
+fn encoding_of<'a>(text: &[u8], with: &'a With<'_>) -> &'a [u8] {
+    if text.is_ascii() {
+        return b"";
+    }
+    with.encoding()
+}
+
+fn other_encoding(statement: &Statement, with: &With<'_>) -> Refusal {
+    let (before, now) = (printable(statement.encoding()), printable(with.encoding()));
+    let text = "cannot prepare the statement again in another client_encoding";
+    Refusal::error(b"0A000", text)
+        .detail(format!(
+            "Its text is in {before}, client_encoding is {now}, and this server connection does not have it yet."
+        ))
+        .hint("Close the statement and prepare it again, or use mode: session for this client.")
 }
 
 fn reserved(name: &[u8]) -> Refusal {

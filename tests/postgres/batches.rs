@@ -3,7 +3,7 @@
 //!
 //! Each client's script is played twice, against PostgreSQL and through Aether, and the two streams are compared message by
 //! message, the greeting included. Only BackendKeyData and process ids may differ, and, in a mode in which errors may be
-//! Aether's own, their fields F, L and R. `AETHER_BATCHES=n` batches are tried in each mode (3,100 when unset), beginning with seed
+//! Aether's own, their fields F, L and R. `AETHER_BATCHES=n` batches are tried in each mode (4,000 when unset), beginning with seed
 //! `AETHER_BATCH_FIRST` (0); `AETHER_BATCH_SEED=n` replays the round of one seed; `AETHER_BATCH_EXACT=1` compares F, L and R
 //! always. A failing round is made small and printed.
 
@@ -536,7 +536,7 @@ fn strictness(mode: Mode) -> Strictness {
 
 #[test]
 fn the_reply_stream_is_that_of_a_direct_connection() {
-    let batches = number("AETHER_BATCHES").unwrap_or(3_100);
+    let batches = number("AETHER_BATCHES").unwrap_or(4_000);
     for mode in modes(&[Mode::Session, Mode::Transaction, Mode::Statement]) {
         let classes = Classes::of(mode);
         let figures = compare(mode, classes, strictness(mode), batches);

@@ -245,3 +245,39 @@ fn a_deallocate_that_fails_is_not_believed() {
     let error = first_error(&answer).expect("an error");
     assert_eq!(error.message(), "prepared statement \"one\" does not exist");
 }
+
+/// Found by the batches, seed 20014: the bytes of a text mean something else in another client_encoding. They were sent to
+/// a server as they were, and what came of it was wrong data.
+#[test]
+fn a_text_is_only_shared_and_prepared_again_in_its_own_encoding() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("encodings");
+    let keys = "  mode: transaction\n  max_connections: 1\n  max_prepared_statements: 1\n";
+    let scene = Scene::new(cluster, &database, keys);
+    let (mut utf8, mut latin1) = (scene.login(), scene.login());
+    latin1.run("SET client_encoding = 'LATIN1'");
+    let length = [
+        wire::parse("e", "SELECT length('\u{e9}')"),
+        wire::bind("", "e", &[]),
+        wire::execute("", 0),
+        wire::sync(),
+    ];
+    let value = |messages: &[Message]| messages.iter().find_map(Message::row);
+    for (client, expected) in [(&mut utf8, "1"), (&mut latin1, "2")] {
+        let row = value(&ask(client, &length)).expect("a row");
+        assert_eq!(row[0].as_deref(), Some(expected), "characters");
+    }
+    // What is no longer on the server cannot be prepared there in another encoding.
+    utf8.run("SET client_encoding = 'LATIN1'");
+    for batch in [
+        [wire::describe(b'S', "e"), wire::sync()],
+        [wire::bind("", "e", &[]), wire::sync()],
+    ] {
+        let error = first_error(&ask(&mut utf8, &batch)).expect("an error");
+        assert_eq!((error.severity(), error.sqlstate()), ("ERROR", "0A000"));
+        assert!(error.message().contains("client_encoding"), "{error:?}");
+    }
+    utf8.run("SET client_encoding = 'UTF8'");
+    let row = value(&ask(&mut utf8, &length[1..])).expect("a row");
+    assert_eq!(row[0].as_deref(), Some("1"));
+}

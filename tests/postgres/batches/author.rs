@@ -1,7 +1,7 @@
 //! Writes scripts: batches as drivers send them, and as nobody should. Answers depend on the seed only: tables are the
 //! client's own, and no statement fails in planning, since a server plans again when it likes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::{
     DDL, Kind, LONG_A, OWN, PORTALS, REPORTED, RESETS, SESSION, SHARED, STATEMENTS, THRESHOLDS,
@@ -31,6 +31,8 @@ pub struct Classes {
     pub prepare: bool,
     /// LISTEN, WITH HOLD, temporary tables, advisory locks, settings that are not reported.
     pub session: bool,
+    /// Another client_encoding under prepared statements whose texts are not ASCII.
+    pub recoding: bool,
     /// ALTER TABLE under prepared statements.
     pub ddl: bool,
 }
@@ -48,6 +50,7 @@ impl Classes {
             discard_all: true,
             prepare: session,
             session,
+            recoding: session,
             ddl: false,
         }
     }
@@ -78,6 +81,36 @@ fn spare_postgresql(batch: &mut Batch) {
     }
 }
 
+/// What INSERT … RETURNING has done is not seen by the statements behind it while its portal is suspended; a Parse, which the
+/// pooler sends ahead of a Bind on a server that has not seen the statement, changes that (PostgreSQL counts the command then).
+/// So on shared servers such portals run to their end.
+#[derive(Default)]
+struct Suspension {
+    /// Names of statements that have ever been such ones.
+    returning: BTreeSet<String>,
+    portals: BTreeMap<String, bool>,
+}
+
+impl Suspension {
+    fn spare(&mut self, batch: &mut Batch) {
+        for act in batch {
+            match act {
+                Act::Parse { name, sql, .. } if sql.contains("RETURNING") => {
+                    self.returning.insert(name.clone());
+                }
+                Act::Bind {
+                    portal, statement, ..
+                } => {
+                    let returning = self.returning.contains(statement);
+                    self.portals.insert(portal.clone(), returning);
+                }
+                Act::Execute(portal, rows) if self.portals.get(portal) == Some(&true) => *rows = 0,
+                _ => {}
+            }
+        }
+    }
+}
+
 /// Writes one script.
 pub struct Author<'a> {
     random: &'a mut Random,
@@ -91,6 +124,9 @@ pub struct Author<'a> {
     known: BTreeMap<String, Statement>,
     /// Whether a block is open if all went well.
     open: bool,
+    /// Whether client_encoding may change, and texts that are not ASCII may be prepared.
+    recodes: bool,
+    says_more: bool,
     fresh: u32,
 }
 
@@ -111,11 +147,13 @@ impl<'a> Author<'a> {
             favourites: Vec::new(),
             known: BTreeMap::new(),
             open: false,
+            recodes: true,
+            says_more: true,
             fresh: 1_000,
         };
-        for _ in 0..4 {
-            let favourite = author.statement();
-            author.favourites.push(favourite);
+        if !classes.recoding {
+            author.recodes = author.random.chance(50);
+            author.says_more = !author.recodes;
         }
         let parameters = match author.random.below(6) {
             0 => vec![("application_name", "batches")],
@@ -123,14 +161,26 @@ impl<'a> Author<'a> {
             2 => vec![("options", "-c TimeZone=Europe/Rome")],
             _ => Vec::new(),
         };
+        // On a shared server, they lead to its own defaults, not to what the client gave at startup.
+        let keeps = classes.session || parameters.is_empty();
+        author.classes.resets &= keeps;
+        author.classes.discard_all &= keeps;
+        for _ in 0..4 {
+            let favourite = author.statement();
+            author.favourites.push(favourite);
+        }
         let own = |(name, value): (&str, &str)| (name.to_string(), value.to_string());
         let mut script = Script {
             parameters: parameters.into_iter().map(own).collect(),
             batches: Vec::new(),
         };
+        let mut suspension = Suspension::default();
         while script.batches.len() < batches {
             for mut batch in author.batches() {
                 spare_postgresql(&mut batch);
+                if !classes.session {
+                    suspension.spare(&mut batch);
+                }
                 if author.random.chance(50) {
                     batch.push(Act::Wait);
                 }
@@ -186,6 +236,9 @@ impl<'a> Author<'a> {
         } else {
             self.random.pick(OWN)
         };
+        if !sql.is_ascii() && !self.says_more {
+            return self.statement();
+        }
         let mut sql = self.local(sql);
         if self.random.chance(2) {
             let size = self.size();
@@ -290,6 +343,7 @@ impl<'a> Author<'a> {
         Some(match (binary, self.random.below(40)) {
             (false, 0) => b"no number".to_vec(),
             (true, 0) => vec![0, 0, 1],
+            (true, 1) => vec![0, 0, 0, 0, 1],
             (false, _) => number.to_string().into_bytes(),
             (true, _) => number.to_be_bytes().to_vec(),
         })
@@ -930,6 +984,9 @@ impl<'a> Author<'a> {
             9.. if self.classes.session => self.random.pick(SESSION).to_string(),
             _ => return vec![self.flow()],
         };
+        if sql.contains("client_encoding") && !self.recodes {
+            return vec![self.flow()];
+        }
         let ends = ["deallocate", "discard"];
         let ends_statements = ends.iter().any(|word| sql.to_lowercase().starts_with(word));
         if ends_statements && self.random.chance(25) {
