@@ -33,6 +33,9 @@ pub struct Classes {
     pub session: bool,
     /// Another client_encoding under prepared statements whose texts are not ASCII.
     pub recoding: bool,
+    /// Row limits where rows are changed. What has changed when such a portal is left half read is seen by a later Bind of
+    /// the same batch if a Parse comes before it, be it one of Aether's.
+    pub half_read: bool,
     /// ALTER TABLE under prepared statements.
     pub ddl: bool,
 }
@@ -51,6 +54,7 @@ impl Classes {
             prepare: session,
             session,
             recoding: session,
+            half_read: session,
             ddl: false,
         }
     }
@@ -81,6 +85,15 @@ fn spare_postgresql(batch: &mut Batch) {
     }
 }
 
+/// Takes the limits off all Executes.
+fn read_whole(batch: &mut Batch) {
+    for act in batch {
+        if let Act::Execute(_, rows) = act {
+            *rows = 0;
+        }
+    }
+}
+
 /// Writes one script.
 pub struct Author<'a> {
     random: &'a mut Random,
@@ -97,6 +110,9 @@ pub struct Author<'a> {
     /// Whether client_encoding may change, and texts that are not ASCII may be prepared.
     recodes: bool,
     says_more: bool,
+    /// Whether statements that change rows may return them, and Execute may have a limit.
+    returns: bool,
+    limits: bool,
     fresh: u32,
 }
 
@@ -119,11 +135,17 @@ impl<'a> Author<'a> {
             open: false,
             recodes: true,
             says_more: true,
+            returns: true,
+            limits: true,
             fresh: 1_000,
         };
         if !classes.recoding {
             author.recodes = author.random.chance(50);
             author.says_more = !author.recodes;
+        }
+        if !classes.half_read {
+            author.returns = author.random.chance(50);
+            author.limits = !author.returns;
         }
         for _ in 0..4 {
             let favourite = author.statement();
@@ -143,6 +165,9 @@ impl<'a> Author<'a> {
         while script.batches.len() < batches {
             for mut batch in author.batches() {
                 spare_postgresql(&mut batch);
+                if !author.limits {
+                    read_whole(&mut batch);
+                }
                 if author.random.chance(50) {
                     batch.push(Act::Wait);
                 }
@@ -198,7 +223,8 @@ impl<'a> Author<'a> {
         } else {
             self.random.pick(OWN)
         };
-        if !sql.is_ascii() && !self.says_more {
+        let changes = sql.contains("RETURNING") && !self.returns;
+        if changes || (!sql.is_ascii() && !self.says_more) {
             return self.statement();
         }
         let mut sql = self.local(sql);
