@@ -11,7 +11,7 @@
 //! | [`wire`] | the protocol: bytes to messages and back |
 //! | [`auth`] | how a client proves itself, how we prove ourselves to a server |
 //! | [`relay`] | what may pass between a client and its server |
-//! | [`startup`], [`reset`] | logging in to a server; making it fit for the next client |
+//! | [`startup`], [`tune`], [`reset`] | logging in to a server; trying a client's settings on it; making it fit for the next client |
 //! | [`pool`] | who gets which server |
 //! | [`engine`] | moves bytes: turn, links, timers |
 //! | [`admin`] | the console, a client that lives inside the engine |
@@ -27,7 +27,8 @@
 //! 3. That much is written straight to the server's socket; what it does not take waits in its outbox, and as long as it
 //!    waits the client is not read.
 //!    In transaction mode, where prepared statements have other names on the server, what passes is put together anew
-//!    (`relay/rewrite.rs`, `relay/prepared.rs`). Some of it needs no server at all (`relay/idle.rs`).
+//!    (`relay/rewrite.rs`, `relay/prepared.rs`); after DDL, a batch may go up twice (`relay/recover.rs`). Some of it needs no
+//!    server at all (`relay/idle.rs`).
 //! 4. The server answers; the same way down, through [`relay::Relay::down`], until ReadyForQuery.
 //! 5. When the client leaves (`engine/close.rs`), the server is reset ([`reset::Reset`]) and goes back to its
 //!    [`pool::Pool`], which gives it to the client that has waited longest. In transaction mode it goes back when the
@@ -48,4 +49,5 @@ pub mod relay;
 pub mod reset;
 pub mod startup;
 pub mod stats;
+pub mod tune;
 pub mod wire;

@@ -35,6 +35,10 @@ pub const OUTBOX_MAX: usize = 256 * 1024;
 pub const OWED_MAX: usize = 8_192;
 /// Iterations that a server may ask for in SCRAM (catalogue R6).
 pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
+/// Longest batch that is kept to be tried again after DDL. As much may stay with each server connection.
+pub const BATCH_KEPT_MAX: usize = 16 * 1024;
+/// How often a batch is tried again after DDL.
+pub const TRIES_AGAIN_MAX: u32 = 2;
 /// Largest Parse message, length word and type letter included, whose text is kept.
 pub const STATEMENT_MAX: usize = 1024 * 1024;
 /// Bytes that the texts of all prepared statements may take together.
@@ -57,8 +61,12 @@ pub const KEYWORD_WITHIN: usize = 128;
 pub const IDLE_KINDS_MAX: usize = 8;
 /// Most startup sets whose welcome is remembered in one pool (`server_assignment: first_query`).
 pub const WELCOMES_MAX: usize = 64;
+/// Most sets of reported startup parameters of which one pool remembers what its servers make of them.
+pub const SETTINGS_MAX: usize = 256;
 /// Cancel connections under way to the servers of one pool.
 pub const CANCELS_MAX: usize = 64;
+/// Connections that wait for the end of one cancel; more are closed at once.
+pub const CANCEL_ASKERS_MAX: usize = 16;
 /// New connections taken per listener and turn, so that a storm of them does not starve the others.
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// Server connections of one pool that may be dialling or logging in at once.

@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 11] = [
     &["wire"],
     &["auth"],
     &["relay"],
-    &["startup", "reset"],
+    &["startup", "tune", "reset"],
     &["pool"],
     &["engine"],
     &["admin"],
@@ -19,8 +19,8 @@ const FLOORS: [&[&str]; 11] = [
 ];
 
 /// Modules that decide and never touch the world.
-const PURE: [&str; 9] = [
-    "limits", "arena", "stats", "wire", "auth", "relay", "startup", "reset", "pool",
+const PURE: [&str; 10] = [
+    "limits", "arena", "stats", "wire", "auth", "relay", "startup", "tune", "reset", "pool",
 ];
 
 /// What only the shell may name.

@@ -9,6 +9,10 @@ use crate::wire::refusal::Refusal;
 pub(super) enum Command {
     /// `SHOW POOLS`
     Pools,
+    /// `SHOW DATABASES`
+    Databases,
+    /// `SHOW USERS`
+    Users,
     /// `SHOW SERVERS`
     Servers,
     /// `SHOW CLIENTS`
@@ -22,12 +26,14 @@ pub(super) enum Command {
 }
 
 /// Every command by its word behind SHOW.
-pub(super) const SHOW: [(&str, Command); 6] = [
+pub(super) const SHOW: [(&str, Command); 8] = [
     ("CLIENTS", Command::Clients),
+    ("DATABASES", Command::Databases),
     ("HELP", Command::Help),
     ("POOLS", Command::Pools),
     ("SERVERS", Command::Servers),
     ("STATS", Command::Stats),
+    ("USERS", Command::Users),
     ("VERSION", Command::Version),
 ];
 

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use super::units::show_duration;
-use super::{AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig};
+use super::{AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig, UserConfig};
 
 /// Stands for every secret.
 const MASK: &str = "\"****\"";
@@ -20,6 +20,7 @@ pub fn effective(config: &Config) -> String {
     if let Some(pool) = &config.fallback {
         write_pool(&quoted("*"), pool, &mut page);
     }
+    write_users(config, &mut page);
     write_auth(config, &config.auth, &mut page);
     write_admin(&config.admin, &mut page);
     page.0
@@ -81,7 +82,31 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
         "max_prepared_statements",
         &pool.max_prepared_statements.to_string(),
     );
+    page.line(
+        2,
+        "track_extra_parameters",
+        &list(pool.track_extra_parameters.iter().cloned()),
+    );
+    page.line(
+        2,
+        "transaction_reset",
+        if pool.transaction_reset {
+            "true"
+        } else {
+            "false"
+        },
+    );
     page.line(2, "max_connections", &pool.max_connections.to_string());
+    page.line(
+        2,
+        "max_connections_per_user",
+        &pool.max_connections_per_user.to_string(),
+    );
+    page.line(
+        2,
+        "max_client_connections",
+        &pool.max_client_connections.to_string(),
+    );
     page.line(
         2,
         "min_idle_connections",
@@ -124,6 +149,28 @@ fn write_backend(backend: &Backend, page: &mut Page) {
     );
     for (name, value) in &backend.parameters {
         page.line(3, name, &quoted(value));
+    }
+}
+
+fn write_users(config: &Config, page: &mut Page) {
+    if config.users.is_empty() {
+        return page.line(0, "users", "null");
+    }
+    page.line(0, "users", "");
+    for (name, user) in &config.users {
+        let UserConfig {
+            mode,
+            max_connections,
+            max_client_connections,
+        } = user;
+        page.line(1, &quoted(name), "");
+        page.line(2, "mode", mode.map_or("null", |mode| mode.as_str()));
+        page.line(2, "max_connections", &max_connections.to_string());
+        page.line(
+            2,
+            "max_client_connections",
+            &max_client_connections.to_string(),
+        );
     }
 }
 

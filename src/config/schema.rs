@@ -6,6 +6,7 @@
 mod auth;
 mod pool;
 mod server;
+mod users;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +21,7 @@ use super::{
 };
 
 /// The sections.
-const SECTIONS: [&str; 5] = ["server", "pool", "databases", "auth", "admin"];
+const SECTIONS: [&str; 6] = ["server", "pool", "databases", "users", "auth", "admin"];
 
 /// Reads the text of an `aether.yaml`. `path` is its name in errors and the place from which relative file names count.
 ///
@@ -112,6 +113,12 @@ fn read_sections(
     }
     warn_of_databases(&databases, problems);
     warn_of_secrets(&auth, databases.values().chain(&fallback), problems);
+    let roles: Vec<Option<&String>> = databases
+        .values()
+        .chain(&fallback)
+        .map(|draft| draft.pool.backend.user.as_ref())
+        .collect();
+    let users = users::read(&top, &roles, &auth, problems);
     let admin = read_admin(
         &section(&top, "admin", &["users", "stats_users"], problems),
         &auth,
@@ -126,6 +133,7 @@ fn read_sections(
         server,
         databases,
         fallback,
+        users,
         auth,
         admin,
         warnings: Vec::new(),

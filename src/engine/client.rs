@@ -11,8 +11,8 @@ use crate::config::{Config, PoolMode, ServerAssignment};
 use crate::limits;
 use crate::pool::Kind;
 use crate::pool::cancel::CancelKey;
-use crate::relay::Vars;
 use crate::relay::prepared::ClientStatements;
+use crate::relay::{Skip, Vars};
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::take_cstr;
 
@@ -39,7 +39,7 @@ pub struct Session {
     /// The database it asked for.
     pub database: String,
     /// From the startup packet; printable.
-    pub application_name: String,
+    pub(super) application_name: String,
     /// Where it wants to go.
     pub(super) place: Place,
     /// Startup parameters as given, without user and database: names and values, a zero byte behind each. In one piece, so that
@@ -49,19 +49,32 @@ pub struct Session {
     pub(super) minor: u32,
     /// What it may cancel itself with; from the welcome on.
     pub(super) cancel: Option<CancelKey>,
-    /// When it gives its server back; that of its pool when it came.
+    /// When it gives its server back: what held for its role and pool when it came.
     pub(super) mode: PoolMode,
+    /// Its pool and its user count it.
+    pub(super) counted: bool,
     /// What it believes of the reported parameters; from the welcome on.
     pub(super) vars: Rc<Vars>,
     /// What it has prepared, if it shares its servers with others.
     pub(super) statements: ClientStatements,
-    /// Bytes still to come of a message that means nothing while it has no server.
-    pub(super) passed_over: usize,
+    /// What no server gets to see of what it sends while it has none.
+    pub(super) skip: Skip,
     /// What its servers must have been started with; once it is authenticated.
     pub(super) kind: Option<Rc<Kind>>,
+    /// What was known of its pool when that was found out ([`crate::pool::Pool::epoch`]).
+    pub(super) epoch: u32,
 }
 
 impl Session {
+    /// What it is called; printable. Of one that shares its servers, as it was at the end of its last transaction.
+    pub fn application_name(&self) -> String {
+        let now = self.vars.get(b"application_name");
+        match now.filter(|_| self.mode != PoolMode::Session) {
+            Some(name) => crate::wire::frame::printable(name),
+            None => self.application_name.clone(),
+        }
+    }
+
     /// Startup parameters as given, without user and database.
     pub(super) fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = &self.parameters[..];
@@ -274,13 +287,13 @@ impl Client {
         }
     }
 
-    /// Whether a pool's clients only get their server with the first query.
-    pub(super) fn is_frugal(pool: &crate::config::PoolConfig) -> bool {
-        pool.mode != PoolMode::Session || pool.server_assignment == ServerAssignment::FirstQuery
+    /// Whether it only gets its server with the first query.
+    pub(super) fn is_frugal(&self, pool: &crate::config::PoolConfig) -> bool {
+        self.mode() != PoolMode::Session || pool.server_assignment == ServerAssignment::FirstQuery
     }
 
     /// When it gives its server back.
-    pub(super) fn mode(&self) -> PoolMode {
+    pub fn mode(&self) -> PoolMode {
         self.session
             .as_deref()
             .map_or(PoolMode::Session, |session| session.mode)

@@ -1,9 +1,10 @@
 //! Ends things: clients, servers, pairs. What is told to whom, and what is kept.
 
+use super::pump::NO_BLOCKS;
 use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Who, Why,
 };
-use crate::config::PoolConfig;
+use crate::pool::{Limit, Waits};
 use crate::relay::Then;
 use crate::relay::prepared::{ClientStatements, With};
 use crate::wire::frame::printable;
@@ -63,6 +64,7 @@ impl Engine {
             return;
         };
         server.state = ServerState::Held;
+        let cancels = server.cancels > 0;
         let stays = matches!(departure, Departure::Welcomed | Departure::Over);
         server.sessions += u64::from(!stays);
         let shut = server.link.as_ref().is_some_and(super::Link::is_shut);
@@ -74,6 +76,9 @@ impl Engine {
             self.list(Who::Server(key));
         } else {
             self.close_server(key, LEFT_IN_THE_MIDDLE, host);
+        }
+        if cancels {
+            self.wake_cancels(key); // those that are not sent yet have missed
         }
     }
 
@@ -92,6 +97,8 @@ impl Engine {
             Some("it sent an answer that nothing explains")
         } else if !server.shared && !server.relay.is_reusable() {
             Some("client left something behind that DISCARD ALL does not remove")
+        } else if server.shared && self.must_not_be_shared(server) {
+            Some("client left something behind that no query undoes")
         } else if server.kind.is_replication() {
             Some("replication connections serve one session")
         } else if server.recycle || removed {
@@ -108,6 +115,13 @@ impl Engine {
             None if server.cancels > 0 => self.enter_server(key, ServerState::Held),
             None => self.reset(key, host),
         }
+    }
+
+    /// Whether the last client of a shared server has left there what the next one must not meet.
+    fn must_not_be_shared(&self, server: &super::Server) -> bool {
+        let pool = self.pools.get(server.pool);
+        server.relay.seen().cannot_be_undone()
+            && pool.is_none_or(|pool| pool.config.transaction_reset)
     }
 
     /// Takes what a server still says to a client that has gone, until it has come to rest.
@@ -142,6 +156,7 @@ impl Engine {
             };
             match passage.then {
                 Then::Refuse(refusal) => broke = Some(refusal.text()),
+                Then::Block => broke = Some(NO_BLOCKS.to_owned()),
                 _ => link.keep(bytes.get(passage.pass..).unwrap_or_default()),
             }
         }
@@ -218,10 +233,11 @@ impl Engine {
             self.cancel_keys.remove(cancel.pid, key);
         }
         if let Place::Pool(pool) = session.place {
-            if client.state.is_waiting()
-                && let Some(pool) = self.pools.get_mut(pool)
-            {
-                pool.leave_queue(key);
+            if client.state.is_waiting() {
+                self.pools.leave_queue(pool, key);
+            }
+            if std::mem::take(&mut session.counted) {
+                self.pools.left(pool, session.user.as_bytes());
             }
             self.unsettled.insert(pool);
         }
@@ -335,8 +351,8 @@ impl Engine {
         self.end_pair(client, key, refusal, "bad packet", host);
     }
 
-    /// Ends both ends of a pair through the server's fault. If the server has said why itself, the client is told no more.
-    fn end_pair(
+    /// Ends both ends of a pair, through the server's fault as a rule. If the server has said why itself, the client is told no more.
+    pub(super) fn end_pair(
         &mut self,
         client: ClientKey,
         server: ServerKey,
@@ -390,23 +406,25 @@ impl Engine {
                 );
             }
         }
-        if let Some(super::server::Cancel { .. }) = self.drop_server_or_cancel(key, host) {
+        if self
+            .servers
+            .get(key)
+            .is_some_and(|server| server.state.is_cancel())
+        {
             log::debug!("cancel: {reason}");
+            self.drop_cancel(key, host);
+        } else {
+            self.drop_server(key);
         }
     }
 
-    fn drop_server_or_cancel(
-        &mut self,
-        key: ServerKey,
-        host: &mut dyn Host,
-    ) -> Option<super::server::Cancel> {
-        if let ServerState::Cancelling(cancel) = self.servers.get(key)?.state {
-            let pool = self.servers.remove(key)?.pool;
-            self.cancel_ended(cancel, pool, host);
-            return Some(cancel);
+    /// Ends the connection of a cancel.
+    pub(super) fn drop_cancel(&mut self, key: ServerKey, host: &mut dyn Host) {
+        if let Some(server) = self.servers.remove(key)
+            && let ServerState::Cancelling(cancel) = server.state
+        {
+            self.cancel_ended(cancel, server.pool, host);
         }
-        self.drop_server(key);
-        None
     }
 
     /// Takes a server off its pool's books.
@@ -414,23 +432,24 @@ impl Engine {
         let Some(server) = self.servers.remove(key) else {
             return;
         };
-        let Some(pool) = self.pools.get_mut(server.pool) else {
-            return;
-        };
+        let (pool, kind) = (server.pool, &server.kind);
         match server.state {
             ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
-                pool.dial_ended(&server.kind)
+                self.pools.dial_ended(pool, kind)
             }
-            ServerState::Idle => pool.take_idle(key, &server.kind),
-            ServerState::Checking(_) => pool.check_ended(&server.kind),
+            ServerState::Idle => self.pools.take_idle(pool, key, kind),
+            ServerState::Checking(_) => self.pools.check_ended(pool, kind),
+            ServerState::Tuning(tuning) => self.pools.asking_ended(pool, kind, &tuning.settings),
             ServerState::Paired(_)
             | ServerState::Draining
             | ServerState::Held
             | ServerState::Resetting(_)
             | ServerState::Cancelling(_) => {}
         }
-        pool.sessions_ended += server.sessions;
-        pool.gone(&server.kind);
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.sessions_ended += server.sessions;
+        }
+        self.pools.gone(pool, kind);
         self.unsettled.insert(server.pool);
     }
 
@@ -457,7 +476,7 @@ impl Engine {
                 self.refuse(key, refusal, host);
             }
             ClientState::AwaitingWelcome | ClientState::Queued => {
-                let refusal = self.waited_too_long(client);
+                let refusal = self.waited_too_long(key, client);
                 self.refuse(key, refusal, host);
             }
             ClientState::Idle | ClientState::Paired(_) => {
@@ -469,7 +488,14 @@ impl Engine {
                 .hint("See client_idle_timeout of the pool in Aether's configuration.");
                 self.refuse(key, refusal, host);
             }
-            ClientState::Departing(_) => self.client_left(key, Departure::Lost(Why::Eof), host),
+            ClientState::Departing(server) => {
+                let server = *server;
+                self.client_left(key, Departure::Lost(Why::Eof), host);
+                let drains = |server: &super::Server| matches!(server.state, ServerState::Draining);
+                if self.servers.get(server).is_some_and(drains) {
+                    self.server_expired(server, host); // its time is over as well, and does not begin anew
+                }
+            }
             ClientState::Cancelling(_) => self.close_client(key, "cancel request timed out", host),
             ClientState::Leaving { .. } => self.end_lingering(key, host),
             ClientState::Console(_) => {}
@@ -477,32 +503,58 @@ impl Engine {
     }
 
     /// Why a client did not get a server in time: the server's own error if there is one, else the limit that was reached.
-    fn waited_too_long(&self, client: &Client) -> Refusal {
-        let pool = client.pool().and_then(|pool| self.pools.get(pool));
-        let Some(pool) = pool else {
+    fn waited_too_long(&self, key: ClientKey, client: &Client) -> Refusal {
+        let found = client
+            .pool()
+            .and_then(|key| Some((key, self.pools.get(key)?)));
+        let Some((pool_key, pool)) = found else {
             return Refusal::fatal(
                 b"57014",
                 "canceling authentication due to timeout",
                 Blame::Operator,
             );
         };
-        let name = printable(pool.name.as_bytes());
-        let PoolConfig {
-            acquire_timeout,
-            max_connections,
-            ..
-        } = &*pool.config;
-        let waited = format!("Pool \"{name}\": waited {acquire_timeout:?} (acquire_timeout)");
-        match &pool.failure {
-            Some(failure) => failure.refusal.clone().detail(format!("{waited}; {} attempts to reach the server failed.", failure.attempts)),
-            None => Refusal::fatal(b"53300", format!("no server connection of pool \"{name}\" became free in time"), Blame::Operator)
-                .detail(format!(
-                    "{waited}; {} of {max_connections} server connections are in use, {} clients wait.",
-                    pool.total() - pool.idle(),
-                    pool.waiting()
-                ))
-                .hint("Raise max_connections of the pool, or look for clients that hold on to their sessions: SHOW CLIENTS in the console."),
+        let name = pool.label();
+        let timeout = pool.config.acquire_timeout;
+        let waited = format!("Pool \"{name}\": waited {timeout:?} (acquire_timeout)");
+        if let Some(failure) = &pool.failure {
+            return failure.refusal.clone().detail(format!(
+                "{waited}; {} attempts to reach the server failed.",
+                failure.attempts
+            ));
         }
+        let refusal = Refusal::fatal(
+            b"53300",
+            format!("no server connection of pool \"{name}\" became free in time"),
+            Blame::Operator,
+        );
+        let clients = pool.waiting();
+        let role = client
+            .session
+            .as_deref()
+            .and_then(|session| session.kind.as_deref())
+            .map(|kind| printable(&kind.user))
+            .unwrap_or_default();
+        let Some(Waits::ForRoom { limit, in_use, max }) = self.pools.waits_for(pool_key, key)
+        else {
+            return refusal
+                .detail(format!("{waited}; no limit was reached, but new server connections were not ready, {clients} clients wait."))
+                .hint("Aether's log says how its attempts to log in to the server went.");
+        };
+        let (what, knob) = match limit {
+            Limit::Database => (String::new(), "max_connections of the pool".to_owned()),
+            Limit::DatabaseUser => (
+                format!(" as \"{role}\" in this pool"),
+                "max_connections_per_user of the pool".to_owned(),
+            ),
+            Limit::User => (
+                format!(" as \"{role}\" in all pools"),
+                format!("max_connections of \"{role}\" in section users"),
+            ),
+        };
+        refusal
+            .detail(format!("{waited}; {in_use} of {max} server connections{what} are in use, {clients} clients wait."))
+            .hint(format!("Raise {knob}, or look for clients that hold on to their sessions: SHOW CLIENTS in the console."))
     }
 }
 

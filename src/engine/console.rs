@@ -1,15 +1,15 @@
-//! Clients without a server: what they say to the console, their cancel requests, and the first query of those that sit idle.
+//! Clients without a server: what they say to the console, and the first query of those that sit idle.
 //!
 //! Commands for the console leave the engine as [`Request`]s; `admin` answers them with the methods here.
 
 use super::pump::shares_statements;
-use super::{ClientKey, ClientState, Engine, Host, Input, ServerKey, Who, Why};
+use super::{ClientKey, ClientState, Engine, Host, Input, Who, Why};
 use crate::limits;
-use crate::relay::{self, idle};
+use crate::relay::idle;
 use crate::wire::backend;
 use crate::wire::frame::{self, Header};
 use crate::wire::frontend;
-use crate::wire::refusal::{Blame, Refusal};
+use crate::wire::refusal::Refusal;
 
 /// A command for the console, to be answered from a row on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,13 +252,23 @@ impl Engine {
             return;
         };
         client.since = self.now;
-        let late = client
+        let skip = client
             .session
             .as_deref_mut()
-            .map_or(0, |session| pass_over_late(bytes, &mut session.passed_over));
-        let bytes = bytes.get(late..).unwrap_or_default();
+            .map(|session| &mut session.skip);
+        let (skipped, ready) = skip.map_or((0, false), |skip| skip.take(bytes));
+        let bytes = bytes.get(skipped..).unwrap_or_default();
+        let mut answer = Vec::new();
+        if ready {
+            backend::write_ready(&mut answer);
+            client.link.send(&answer);
+        }
         if let Some(pool) = client.pool().and_then(|pool| self.pools.get_mut(pool)) {
-            pool.stats.total.received += late as u64;
+            let counters = &mut pool.stats.total;
+            counters.received += skipped as u64;
+            counters.sent += answer.len() as u64;
+            counters.queries += u64::from(ready);
+            counters.transactions += u64::from(ready);
         }
         let told = self.answer_idle(key, bytes);
         let bytes = bytes.get(told..).unwrap_or_default();
@@ -280,11 +290,9 @@ impl Engine {
             }
             // Nonsense is refused by the relay, without costing anybody more than a turn.
             _ => {
-                let session = client.session.as_deref();
-                let kind = session.and_then(|session| session.kind.clone());
                 client.link.reconsider();
-                if let (Some(pool), Some(kind)) = (client.pool(), kind) {
-                    self.wait_for_server(key, pool, kind, ClientState::Queued);
+                if let Some(pool) = client.pool() {
+                    self.wait_for_server(key, pool);
                 }
             }
         }
@@ -311,76 +319,6 @@ impl Engine {
         total.queries += batches;
         total.transactions += batches;
         told
-    }
-
-    /// A CancelRequest came.
-    pub(super) fn cancel_asked(
-        &mut self,
-        asker: ClientKey,
-        pid: u32,
-        cancel_key: &[u8],
-        host: &mut dyn Host,
-    ) {
-        let owner = self.cancel_keys.find(pid, cancel_key);
-        let state = owner
-            .and_then(|owner| self.clients.get(owner))
-            .map(|client| &client.state);
-        match (owner, state) {
-            (Some(owner), Some(ClientState::Paired(server))) => {
-                self.forward_cancel(asker, owner, *server, host)
-            }
-            (Some(owner), Some(ClientState::Queued)) => {
-                let refusal = Refusal::fatal(
-                    b"57014",
-                    "canceling statement due to user request",
-                    Blame::Client,
-                )
-                .detail("The statement was still waiting for a server connection.");
-                self.refuse(owner, refusal, host);
-                self.close_client(asker, "cancel request done", host);
-            }
-            _ => self.close_client(asker, "cancel request for nobody", host),
-        }
-    }
-
-    fn forward_cancel(
-        &mut self,
-        asker: ClientKey,
-        owner: ClientKey,
-        server: ServerKey,
-        host: &mut dyn Host,
-    ) {
-        let busy = self
-            .servers
-            .get(server)
-            .is_some_and(|server| server.relay.can_be_cancelled());
-        if busy && self.cancel(server, Some(owner), Some(asker), host) {
-            self.enter_client(asker, ClientState::Cancelling(server));
-        } else {
-            self.close_client(asker, "cancel request for an idle client", host);
-        }
-    }
-}
-
-/// Messages without a meaning outside of a copy and a batch: what a client sends of a copy that the server has refused, or
-/// ended with an error, and Flush. A server of one's own ignores them. How many bytes they take; what is still missing of the
-/// last one is noted in `left`.
-fn pass_over_late(bytes: &[u8], left: &mut usize) -> usize {
-    let mut at = 0;
-    loop {
-        let count = (*left).min(bytes.len() - at);
-        *left -= count;
-        at += count;
-        let rest = bytes.get(at..).unwrap_or_default();
-        match Header::read(rest) {
-            Ok(Some(header)) if *left == 0 && matches!(header.tag, b'd' | b'c' | b'f' | b'H') => {
-                if relay::allowed(header).is_err() {
-                    return at; // it is refused where all others are
-                }
-                *left = header.message_len();
-            }
-            _ => return at,
-        }
     }
 }
 

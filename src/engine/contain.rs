@@ -128,11 +128,7 @@ impl Engine {
             return self.connect_failed(key, refusal, host);
         }
         match server.state {
-            ServerState::Cancelling(cancel) => {
-                let pool = server.pool;
-                self.servers.remove(key);
-                self.cancel_ended(cancel, pool, host);
-            }
+            ServerState::Cancelling(_) => self.drop_cancel(key, host),
             _ => self.drop_server(key),
         }
     }

@@ -1,22 +1,22 @@
-//! Makes servers: names, connections, logins, and what servers say while no client holds them. Cancels travel the same way.
+//! Makes servers: names, connections, logins, and what servers say while no client holds them.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::close::closed_while_idle;
-use super::server::Cancel;
 use super::{
-    Address, ClientKey, ClientState, Engine, Host, Input, Link, PoolKey, Server, ServerKey,
-    ServerState, Stream, Tick, Who, Why,
+    Address, Engine, Host, Input, Link, PoolKey, Server, ServerKey, ServerState, Stream, Tick, Who,
+    Why,
 };
 use crate::auth::{Credentials, SaltedPassword};
-use crate::config::{Backend, HostPort, Stored};
+use crate::config::{Backend, HostPort, PoolConfig, Stored};
 use crate::limits;
 use crate::pool::Kind;
-use crate::relay::Vars;
 use crate::relay::prepared::Slot;
+use crate::relay::{Relay, Vars, traces};
 use crate::reset::Outcome;
 use crate::startup::{Login, Step, Welcome};
+use crate::tune::Verdict;
 use crate::wire::frame;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
@@ -24,14 +24,14 @@ use crate::wire::refusal::{Blame, Refusal};
 /// Why a server is not fit that sends anything but what may come at any time.
 const UNASKED: &str = "it spoke while nobody had asked";
 
+/// What failed when settings were tried.
+const TUNING: &str = "setting the startup parameters of a client failed";
+
 impl Engine {
     /// Begins a server connection of a kind.
     pub(super) fn dial(&mut self, pool_key: PoolKey, kind: Rc<Kind>, host: &mut dyn Host) {
         let id = self.next_id();
-        let Some(pool) = self.pools.get_mut(pool_key) else {
-            return;
-        };
-        pool.dialed(&kind);
+        self.pools.dialed(pool_key, &kind);
         let key = self.servers.insert(Server::new(
             ServerState::Resolving,
             id,
@@ -148,8 +148,8 @@ impl Engine {
         let Some(link) = server.link.as_mut() else {
             return;
         };
-        if let ServerState::Cancelling(cancel) = server.state {
-            return self.run_cancel(key, cancel, host);
+        if matches!(server.state, ServerState::Cancelling(_)) {
+            return self.run_cancel(key, host);
         }
         if link.can_flush() {
             link.flush();
@@ -262,6 +262,16 @@ impl Engine {
                 }
                 _ => self.server_unfit(key, UNASKED, host),
             },
+            ServerState::Tuning(tuning) => {
+                let known = tag != b'S' || Vars::report_shared(&mut server.vars, body);
+                let verdict = match tuning.step(tag, body) {
+                    Verdict::More if !known => {
+                        Verdict::Unfit("it sent a broken ParameterStatus".to_owned())
+                    }
+                    verdict => verdict,
+                };
+                self.tuned(key, verdict, host);
+            }
             ServerState::Checking(reset) | ServerState::Resetting(reset) => {
                 let known = tag != b'S' || Vars::report_shared(&mut server.vars, body);
                 match reset.step(tag, body) {
@@ -353,22 +363,19 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
-        server.vars = Rc::new(welcome.vars);
-        server.pid = welcome.pid;
-        server.key = welcome.key;
-        server.notices = welcome.notices;
         server.retire_at = retire_at(now, pool.config.max_lifetime, host);
         log::debug!(
             "pool {}: new server connection, process {}",
             pool.label(),
-            server.pid
+            welcome.pid
         );
-        pool.learn(&server.kind, &server.vars);
-        pool.dial_ended(&server.kind);
         if pool.login_succeeded(&server.kind) {
             log::info!("pool {}: the server can be reached again", pool.label());
         }
         pool.stats.total.connects += 1;
+        let (pool, kind) = (server.pool, server.kind.clone());
+        self.learn(key, welcome);
+        self.pools.dial_ended(pool, &kind);
         self.put_idle(key);
     }
 
@@ -423,7 +430,7 @@ impl Engine {
     }
 
     /// A server is not fit for use.
-    fn server_unfit(&mut self, key: ServerKey, why: &str, host: &mut dyn Host) {
+    pub(super) fn server_unfit(&mut self, key: ServerKey, why: &str, host: &mut dyn Host) {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
@@ -442,12 +449,13 @@ impl Engine {
             ServerState::Checking(_) => {
                 self.close_server(key, &format!("test query failed: {why}"), host)
             }
+            ServerState::Tuning(_) => self.close_server(key, &format!("{TUNING}: {why}"), host),
             _ => self.close_server(key, why, host),
         }
     }
 
-    /// The reset, or the check, went well.
-    fn reset_done(&mut self, key: ServerKey, host: &mut dyn Host) {
+    /// The reset, or the check, went well, or it has said what it makes of settings.
+    pub(super) fn reset_done(&mut self, key: ServerKey, host: &mut dyn Host) {
         let Some(server) = self.servers.get(key) else {
             return;
         };
@@ -457,10 +465,13 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
-        if matches!(server.state, ServerState::Checking(_)) {
-            pool.check_ended(&server.kind);
-        } else {
-            pool.stats.total.resets += 1;
+        let (pool_key, kind) = (server.pool, &server.kind);
+        match &server.state {
+            ServerState::Checking(_) => self.pools.check_ended(pool_key, kind),
+            ServerState::Tuning(tuning) => {
+                self.pools.asking_ended(pool_key, kind, &tuning.settings)
+            }
+            _ => pool.stats.total.resets += 1,
         }
         self.put_idle(key);
     }
@@ -483,6 +494,11 @@ impl Engine {
             ServerState::Checking(_) => self.close_server(
                 key,
                 "test query failed: no answer within check_timeout",
+                host,
+            ),
+            ServerState::Tuning(_) => self.close_server(
+                key,
+                &format!("{TUNING}: no answer within connect_timeout"),
                 host,
             ),
             ServerState::Resetting(_) => self.close_server(
@@ -509,7 +525,7 @@ impl Engine {
                 }
             }
             ServerState::Draining => {
-                let _ = self.cancel(key, None, None, host);
+                let _ = self.cancel(key, None, host);
                 self.close_server(
                     key,
                     "abandoned_query_timeout: its client has gone, its query was cancelled",
@@ -517,123 +533,6 @@ impl Engine {
                 );
             }
             ServerState::Paired(_) => {}
-        }
-    }
-
-    /// Sends a cancel to a server. `asker`: the connection that asked for it.
-    pub(super) fn cancel(
-        &mut self,
-        victim_key: ServerKey,
-        owner: Option<ClientKey>,
-        asker: Option<ClientKey>,
-        host: &mut dyn Host,
-    ) -> bool {
-        let id = self.next_id();
-        let key = self.servers.next_key();
-        let Some(victim) = self.servers.get_mut(victim_key) else {
-            return false;
-        };
-        let Some(pool) = self.pools.get_mut(victim.pool) else {
-            return false;
-        };
-        let Some(address) = victim.address.clone().filter(|_| !victim.key.is_empty()) else {
-            return false;
-        };
-        if pool.cancels >= limits::CANCELS_MAX {
-            log::warn!(
-                "pool {}: a cancel request was dropped, {} are under way",
-                pool.label(),
-                pool.cancels
-            );
-            return false;
-        }
-        let Ok(stream) = host.dial(&address, key) else {
-            return false;
-        };
-        pool.cancels += 1;
-        victim.cancels += 1;
-        let cancel = Cancel {
-            victim: victim_key,
-            owner,
-            asker,
-            sent: false,
-        };
-        let mut server = Server::new(
-            ServerState::Cancelling(cancel),
-            id,
-            victim.pool,
-            victim.kind.clone(),
-            self.now,
-        );
-        (server.pid, server.key, server.address) = (victim.pid, victim.key.clone(), Some(address));
-        server.link = Some(Link::dialing(stream));
-        self.servers.insert(server);
-        self.arm_server(key);
-        true
-    }
-
-    fn run_cancel(&mut self, key: ServerKey, cancel: Cancel, host: &mut dyn Host) {
-        // Whom would it hit now? Only while the owner still holds the server and waits for something.
-        let owner_waits = self.servers.get(cancel.victim).is_some_and(|victim| {
-            cancel.owner.is_some()
-                && victim.state.client() == cancel.owner
-                && victim.relay.can_be_cancelled()
-        });
-        let Some(server) = self.servers.get_mut(key) else {
-            return;
-        };
-        let Some(link) = server.link.as_mut() else {
-            return;
-        };
-        if link.can_flush() {
-            link.flush();
-        }
-        if !cancel.sent && link.is_writable() {
-            if cancel.owner.is_some() && !owner_waits {
-                return self.close_server(key, "the query to be cancelled is over", host);
-            }
-            let mut packet = Vec::new();
-            frontend::cancel_request(&mut packet, server.pid, &server.key);
-            link.send(&packet);
-            server.state = ServerState::Cancelling(Cancel {
-                sent: true,
-                ..cancel
-            });
-        }
-        let Some(link) = self
-            .servers
-            .get_mut(key)
-            .and_then(|server| server.link.as_mut())
-        else {
-            return;
-        };
-        let mut nothing = std::mem::take(&mut self.buffer);
-        let closed = link.is_readable() && matches!(link.read(&mut nothing), Input::Closed(_));
-        self.buffer = nothing;
-        if closed {
-            self.close_server(key, "cancel request done", host);
-        }
-    }
-
-    /// A cancel is over, in whatever way.
-    pub(super) fn cancel_ended(&mut self, cancel: Cancel, pool_key: PoolKey, host: &mut dyn Host) {
-        if let Some(pool) = self.pools.get_mut(pool_key) {
-            pool.cancels -= 1;
-            self.unsettled.insert(pool_key);
-        }
-        if let Some(asker) = cancel.asker
-            && self
-                .clients
-                .get(asker)
-                .is_some_and(|client| matches!(client.state, ClientState::Cancelling(_)))
-        {
-            self.close_client(asker, "cancel request done", host);
-        }
-        if let Some(victim) = self.servers.get_mut(cancel.victim) {
-            victim.cancels -= 1;
-            if victim.cancels == 0 && matches!(victim.state, ServerState::Held) {
-                self.reset(cancel.victim, host);
-            }
         }
     }
 
@@ -649,14 +548,16 @@ impl Engine {
         if !relay.is_touched() {
             return self.put_idle(key);
         }
-        let query = if server.shared {
-            let reset = relay.seen().changes_role() || relay.is_unsure();
-            reset.then_some(RESET_ROLE)
-        } else {
-            pool.config.reset_query.as_deref()
+        let shared = server.shared.then(|| undoing(&relay, server, &pool.config));
+        let query = match &shared {
+            Some(sql) => Some(sql.join("; ")).filter(|sql| !sql.is_empty()),
+            None => pool.config.reset_query.clone(),
         };
+        if shared.is_some_and(|sql| sql.contains(&traces::DEALLOCATE_ALL)) {
+            server.statements.clear();
+        }
         let mut out = Vec::new();
-        match crate::reset::Reset::release(relay.status(), query, &mut out) {
+        match crate::reset::Reset::release(relay.status(), query.as_deref(), &mut out) {
             None if relay.is_unsure() => self.close_server(
                 key,
                 "client left a COPY that failed, and no reset query tells what is answered",
@@ -675,8 +576,17 @@ impl Engine {
     }
 }
 
-/// What a client that shares its servers must never leave to the next.
-const RESET_ROLE: &str = "RESET SESSION AUTHORIZATION; RESET ROLE";
+/// What is run on a shared server before it goes to the next client.
+fn undoing(relay: &Relay, server: &Server, config: &PoolConfig) -> Vec<&'static str> {
+    let mut sql = traces::undoing(relay.seen(), relay.ran(), config.transaction_reset);
+    if !server.is_itself() && !sql.contains(&traces::RESET_ROLE) {
+        sql.insert(0, traces::RESET_ROLE);
+    }
+    if sql.is_empty() && relay.is_unsure() {
+        sql.push(traces::RESET_ROLE); // its answer shows that nothing else comes
+    }
+    sql
+}
 
 /// As whom we log in.
 fn credentials(

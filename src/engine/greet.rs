@@ -6,7 +6,6 @@
 use std::rc::Rc;
 
 use super::client::{Console, Place, Role, Session};
-use super::queue::kind_of;
 use super::{
     Accepted, Client, ClientKey, ClientState, Engine, Host, Input, Link, ListenerId, Shutdown,
     Timer, Who, ms,
@@ -14,7 +13,8 @@ use super::{
 use crate::auth::{Progress, SaltedPassword, Verify};
 use crate::config::{AuthMethod, CONSOLE_NAMES, PoolMode};
 use crate::limits;
-use crate::pool::{Pool, Waiter};
+use crate::pool::Pool;
+use crate::relay::Skip;
 use crate::relay::prepared::ClientStatements;
 use crate::wire::frame::{self, printable};
 use crate::wire::refusal::{Blame, Refusal};
@@ -293,10 +293,12 @@ impl Engine {
             minor: startup.agreed_minor(),
             cancel: None,
             mode: PoolMode::Session,
+            counted: false,
             vars: Rc::default(),
             statements: ClientStatements::default(),
-            passed_over: 0,
+            skip: Skip::default(),
             kind: None,
+            epoch: 0,
             user,
             database,
         };
@@ -516,61 +518,63 @@ impl Engine {
         self.list(Who::Client(key));
     }
 
-    fn enter_pool(&mut self, key: ClientKey, pool_key: super::PoolKey, host: &mut dyn Host) {
-        let (Some(pool), Some(client)) = (self.pools.get_mut(pool_key), self.clients.get_mut(key))
-        else {
-            return;
+    /// Why one more client of this user may not enter a pool.
+    fn too_many_of(&self, pool_key: super::PoolKey, user: &str) -> Option<Refusal> {
+        let pool = self.pools.get(pool_key)?;
+        let (of_pool, of_user) = self.pools.client_counts(pool_key, user.as_bytes());
+        let refusal = |text: String, detail: String, hint: String| {
+            Some(
+                Refusal::fatal(b"53300", text, Blame::Operator)
+                    .detail(detail)
+                    .hint(hint),
+            )
         };
-        let Some(session) = client.session.as_deref_mut() else {
-            return;
-        };
-        if pool.removed {
-            let text = format!(
-                "database \"{}\" does not exist",
-                printable(session.database.as_bytes())
+        let (name, max) = (pool.label(), pool.config.max_client_connections);
+        if max > 0 && of_pool >= max {
+            return refusal(
+                format!("too many connections for database \"{name}\""),
+                format!(
+                    "Aether serves at most {max} clients of this database (max_client_connections), and {of_pool} are there."
+                ),
+                format!(
+                    "Close connections that are not used, or raise max_client_connections of \"{name}\" in Aether's configuration."
+                ),
             );
-            let refusal = Refusal::fatal(b"3D000", text, Blame::Operator)
-                .hint("It was removed from Aether's configuration.");
-            return self.refuse(key, refusal, host);
         }
-        let kind = match kind_of(&pool.config.backend, session) {
-            Ok(kind) => pool.ask(kind),
-            Err(refusal) => return self.refuse(key, refusal, host),
-        };
-        session.kind = Some(kind.clone());
-        session.mode = if kind.is_replication() {
-            PoolMode::Session
-        } else {
-            pool.config.mode
-        };
-        pool.stats.total.logins += 1;
-        if Client::is_frugal(&pool.config)
-            && !kind.is_replication()
-            && let Some(vars) = pool.welcome(&kind)
-        {
-            self.welcome(key, &vars, None, host);
-            return self.enter_client(key, ClientState::Idle);
+        let max = self
+            .pools
+            .user_config(user.as_bytes())
+            .max_client_connections;
+        let name = printable(user.as_bytes());
+        if max > 0 && of_user >= max {
+            return refusal(
+                format!("too many connections for role \"{name}\""),
+                format!("Aether serves at most {max} clients of this user (users.{name}.max_client_connections), and {of_user} are there."),
+                "Close connections that are not used, or raise the user's max_client_connections in section users of Aether's configuration.".to_owned(),
+            );
         }
-        self.wait_for_server(key, pool_key, kind, ClientState::AwaitingWelcome);
+        None
     }
 
-    /// Puts a client into its pool's queue.
-    pub(super) fn wait_for_server(
-        &mut self,
-        key: ClientKey,
-        pool_key: super::PoolKey,
-        kind: Rc<crate::pool::Kind>,
-        state: ClientState,
-    ) {
-        if let Some(pool) = self.pools.get_mut(pool_key) {
-            pool.enqueue(Waiter {
-                client: key,
-                kind,
-                since: self.now,
-            });
-            self.unsettled.insert(pool_key);
+    /// Why a client may not enter a pool.
+    fn barred(&self, key: ClientKey, pool_key: super::PoolKey) -> Option<Refusal> {
+        let session = self.clients.get(key)?.session.as_deref()?;
+        if !self.pools.get(pool_key)?.removed {
+            return self.too_many_of(pool_key, &session.user);
         }
-        self.enter_client(key, state);
+        let text = format!(
+            "database \"{}\" does not exist",
+            printable(session.database.as_bytes())
+        );
+        let hint = "It was removed from Aether's configuration.";
+        Some(Refusal::fatal(b"3D000", text, Blame::Operator).hint(hint))
+    }
+
+    fn enter_pool(&mut self, key: ClientKey, pool_key: super::PoolKey, host: &mut dyn Host) {
+        if let Some(refusal) = self.barred(key, pool_key) {
+            return self.refuse(key, refusal, host);
+        }
+        self.enter_queue(key, pool_key, host);
     }
 
     pub(super) fn send_to_client(&mut self, key: ClientKey, bytes: &[u8]) {

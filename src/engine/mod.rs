@@ -3,10 +3,12 @@
 //! [`Engine::turn`] is the whole loop body. It is given what happened, asks the world for what it needs through [`Host`], and
 //! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
 //!
-//! One noun per file: `greet` takes clients in, `queue` gives them servers, `dial` makes servers, `pump` moves bytes between
-//! the two, `close` ends things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
+//! One noun per file: `greet` takes clients in, `tune` finds out what servers make of their settings, `queue` gives them
+//! servers, `dial` makes servers, `pump` moves bytes between the two, `cancel` brings cancels to what they mean, `close` ends
+//! things, `console` reads what is said to the console, `contain` keeps a panic to one connection,
 //! `wheel` and `link` are what they sound like.
 
+mod cancel;
 mod client;
 mod close;
 mod console;
@@ -20,6 +22,7 @@ mod queue;
 mod scene;
 mod server;
 mod stream;
+mod tune;
 mod wheel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,8 +46,8 @@ use crate::auth::KeyRing;
 use crate::config::Config;
 use crate::config::units::show_duration;
 use crate::limits;
-use crate::pool::Pool;
 use crate::pool::cancel::CancelKeys;
+use crate::pool::{Pool, Pools};
 use crate::relay::prepared::Library;
 use crate::stats;
 use crate::wire::refusal::{Blame, Refusal};
@@ -58,7 +61,7 @@ pub struct Engine {
     config: Rc<Config>,
     clients: Arena<OfClient, Client>,
     servers: Arena<OfServer, Server>,
-    pools: Arena<OfPool, Pool>,
+    pools: Pools,
     /// Pools by the name that clients ask for.
     names: BTreeMap<String, PoolKey>,
     wheel: Wheel<Timer>,
@@ -130,7 +133,7 @@ impl Engine {
             config: config.clone(),
             clients: Arena::default(),
             servers: Arena::default(),
-            pools: Arena::default(),
+            pools: Pools::default(),
             names: BTreeMap::new(),
             wheel: Wheel::new(now),
             runnable: Vec::new(),
@@ -169,7 +172,10 @@ impl Engine {
             self.settle(host);
         }
         let stopped = self.stop_is_complete(host);
-        let busy = !self.runnable.is_empty() || !self.unsettled.is_empty() || self.can_accept();
+        let busy = !self.runnable.is_empty()
+            || !self.unsettled.is_empty()
+            || self.pools.has_ready()
+            || self.can_accept();
         Turn {
             wake: if busy {
                 Some(self.now)
@@ -248,6 +254,7 @@ impl Engine {
     /// Takes a configuration over: pools that are gone are marked, new ones made, the others told of their new settings.
     fn adopt(&mut self, config: Rc<Config>) {
         self.config = config.clone();
+        self.pools.configure_users(&config.users);
         for key in self.pools.keys() {
             self.adopt_pool(key, &config);
         }
@@ -278,11 +285,12 @@ impl Engine {
             self.unsettled.insert(key);
             return;
         };
-        let moved = pool.config.backend != new.backend || pool.config.mode != new.mode;
-        pool.config = new.clone();
+        let new = new.clone();
+        let moved = pool.config.backend != new.backend;
         pool.forgive();
         pool.from_fallback &= !config.databases.contains_key(&pool.name);
-        if moved {
+        self.pools.configure(key, &new);
+        if let Some(pool) = self.pools.get_mut(key).filter(|_| moved) {
             pool.moved();
             let servers: Vec<ServerKey> = self
                 .servers
@@ -295,33 +303,9 @@ impl Engine {
                     server.recycle = true;
                 }
             }
-            self.ask_anew(key);
+            self.ask_all_anew(key);
         }
         self.unsettled.insert(key);
-    }
-
-    /// Clients without a server asked for one as the old settings had it: as a role, for a database.
-    fn ask_anew(&mut self, pool_key: PoolKey) {
-        let Some(pool) = self.pools.get_mut(pool_key) else {
-            return;
-        };
-        for key in self.clients.keys() {
-            let Some(client) = self.clients.get_mut(key) else {
-                continue;
-            };
-            let waits = client.state.is_waiting() || matches!(client.state, ClientState::Idle);
-            if !waits || client.pool() != Some(pool_key) {
-                continue;
-            }
-            // One that is too long together with the new ones goes on as it was.
-            if let Some(session) = client.session.as_deref_mut()
-                && let Ok(kind) = queue::kind_of(&pool.config.backend, session)
-            {
-                let kind = pool.ask(kind);
-                pool.wait_for(key, &kind);
-                session.kind = Some(kind);
-            }
-        }
     }
 
     fn timers(&mut self, host: &mut dyn Host) {
@@ -550,7 +534,7 @@ impl Engine {
     }
 
     /// The pools.
-    pub fn pools(&self) -> &Arena<OfPool, Pool> {
+    pub fn pools(&self) -> &Pools {
         &self.pools
     }
 
@@ -572,8 +556,8 @@ impl Engine {
                 self.check_link(Who::Server(key), link);
             }
         }
-        for (_, pool) in self.pools.iter() {
-            pool.check_settled();
+        if self.unsettled.is_empty() {
+            self.pools.check_settled(self.now);
         }
     }
 
@@ -605,6 +589,7 @@ impl Engine {
                 );
             }
         }
+        self.check_users();
         for (key, pool) in self.pools.iter() {
             let of_pool = || {
                 self.servers
@@ -628,6 +613,24 @@ impl Engine {
                 "pool {}: the queue and the waiting clients",
                 pool.name
             );
+        }
+    }
+
+    fn check_users(&self) {
+        let mut counts: BTreeMap<&[u8], (usize, usize)> = BTreeMap::new();
+        for (name, ..) in self.pools.users() {
+            counts.insert(name, (0, 0));
+        }
+        for (_, server) in self.servers.iter().filter(|(_, s)| !s.state.is_cancel()) {
+            counts.entry(&server.kind.user).or_default().0 += 1;
+        }
+        for (_, client) in self.clients.iter() {
+            if let Some(session) = client.session.as_deref().filter(|session| session.counted) {
+                counts.entry(session.user.as_bytes()).or_default().1 += 1;
+            }
+        }
+        for (name, (servers, clients)) in counts {
+            self.pools.check_user(name, servers, clients);
         }
     }
 

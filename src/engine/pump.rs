@@ -22,6 +22,8 @@ enum Pumped {
     GoesOn,
     /// The client's transaction is over, and it shares its servers.
     Over,
+    /// It has begun a transaction block where there must be none.
+    BlockBegun,
     /// The client has left.
     ClientLeft(Departure),
     /// The client broke the rules.
@@ -61,7 +63,9 @@ impl Engine {
             counters: &mut pool.stats.total,
             now: self.now,
         };
-        match pair.pump() {
+        let pumped = pair.pump();
+        let cancels = server.cancels > 0;
+        match pumped {
             Pumped::Waits => {
                 if !pool.config.client_idle_timeout.is_zero() {
                     self.arm_client(client_key);
@@ -69,6 +73,9 @@ impl Engine {
             }
             Pumped::GoesOn => self.list(Who::Client(client_key)),
             Pumped::Over => self.give_back(client_key, server_key, host),
+            Pumped::BlockBegun => {
+                self.end_pair(client_key, server_key, &no_blocks(), NO_BLOCKS, host)
+            }
             Pumped::HalfClosed => {
                 self.enter_client(client_key, ClientState::Departing(server_key));
                 self.list(Who::Client(client_key));
@@ -83,6 +90,9 @@ impl Engine {
             Pumped::ServerBroke(refusal) => {
                 self.server_broke(client_key, server_key, &refusal, host)
             }
+        }
+        if cancels {
+            self.wake_cancels(server_key);
         }
     }
 }
@@ -121,6 +131,7 @@ impl Pair<'_> {
         if let Err(pumped) = self.down() {
             return pumped;
         }
+        self.try_again();
         if half_closed || matches!(self.client.state, ClientState::Departing(_)) {
             pass_the_end_on(self.server);
         }
@@ -183,7 +194,7 @@ impl Pair<'_> {
         }
         match passage.then {
             Then::More => client.link.keep_start(rest),
-            Then::Full => client.link.keep(rest),
+            Then::Full | Then::Block => client.link.keep(rest),
             // What it has asked for before is answered all the same, as PostgreSQL does it.
             Then::Terminate if relay.is_busy() => return Ok(true),
             Then::Terminate => return Err(Pumped::ClientLeft(Departure::Terminated)),
@@ -243,10 +254,30 @@ impl Pair<'_> {
         }
         match passage.then {
             Then::Refuse(refusal) => Err(Pumped::ServerBroke(refusal)),
+            Then::Block => Err(Pumped::BlockBegun),
             _ => {
                 link.keep(rest);
                 Ok(())
             }
+        }
+    }
+
+    /// A batch whose statement was outdated.
+    fn try_again(&mut self) {
+        if self.server.relay.is_to_try_again()
+            && let Some(session) = self.client.session.as_deref_mut()
+            && let Some(link) = self.server.link.as_mut()
+        {
+            let mut with = With {
+                client: &mut session.statements,
+                server: &mut self.server.statements,
+                library: self.library,
+                max: self.max_prepared,
+                vars: Some(&self.server.vars),
+            };
+            self.edited.clear();
+            self.server.relay.try_again(&mut with, self.edited);
+            link.send(self.edited);
         }
     }
 
@@ -277,9 +308,6 @@ impl Pair<'_> {
         };
         match client.mode() {
             PoolMode::Session => {}
-            PoolMode::Statement if server.relay.is_in_block() => {
-                return Pumped::ClientBroke(no_blocks());
-            }
             _ if departing => {}
             // Nothing of the client's may still wait to be written, not even late data of a copy.
             _ if server.relay.is_over() && (server.relay.has_surplus() || link.is_at_rest()) => {
@@ -308,13 +336,11 @@ fn invalid_parameter() -> Refusal {
         .hint("The server's log says which one it did not take.")
 }
 
+/// In PgBouncer's words.
+pub(super) const NO_BLOCKS: &str = "transaction blocks not allowed in statement pooling mode";
+
 fn no_blocks() -> Refusal {
-    Refusal::fatal(
-        b"0A000",
-        "transaction blocks not allowed in statement pooling mode",
-        Blame::Client,
-    )
-    .hint("Use a pool with mode: transaction.")
+    Refusal::fatal(b"0A000", NO_BLOCKS, Blame::Client).hint("Use a pool with mode: transaction.")
 }
 
 /// If what the client began will never be whole, the server learns of the end as it would without us: it answers what it owes,

@@ -75,6 +75,8 @@ pub(super) struct World {
     pub(super) greeting: Vec<u8>,
     /// Derivations that were asked for. None of them is ever done.
     pub(super) derivations: usize,
+    /// Counts what was drawn: no two draws in a row are the same.
+    pub(super) drawn: u8,
 }
 
 impl Host for World {
@@ -110,7 +112,8 @@ impl Host for World {
         self.derivations += 1;
     }
     fn random(&mut self, into: &mut [u8]) {
-        into.fill(7);
+        self.drawn = self.drawn.wrapping_add(1);
+        into.fill(self.drawn);
     }
     fn stop_listening(&mut self) {}
 }
@@ -187,19 +190,23 @@ impl Scene {
         self.arrive(&Shared::default());
     }
 
-    fn arrive(&mut self, pipe: &Shared) {
+    pub(super) fn arrive(&mut self, pipe: &Shared) {
         self.world.arriving.push_back(pipe.clone());
         self.turn(vec![Event::Incoming(ListenerId(0))]);
     }
 
     fn client_of(&mut self, database: &str) -> Shared {
+        self.client_with(database, &[])
+    }
+
+    /// A client that asks to be let in, with more startup parameters.
+    pub(super) fn client_with(&mut self, database: &str, more: &[(&str, &str)]) -> Shared {
         let mut packet = Vec::new();
+        let own = [("user", "me"), ("database", database)];
+        let all = own.iter().chain(more);
         frontend::startup(
             &mut packet,
-            [
-                (&b"user"[..], &b"me"[..]),
-                (b"database", database.as_bytes()),
-            ],
+            all.map(|(name, value)| (name.as_bytes(), value.as_bytes())),
         );
         let pipe = Rc::new(RefCell::new(Pipe {
             input: packet.into(),

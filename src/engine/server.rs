@@ -13,6 +13,7 @@ use crate::relay::prepared::ServerStatements;
 use crate::relay::{Relay, Vars};
 use crate::reset::Reset;
 use crate::startup::Login;
+use crate::tune::Tuning;
 
 /// A server connection.
 pub struct Server {
@@ -40,6 +41,8 @@ pub struct Server {
     pub(super) key: Vec<u8>,
     /// Reported parameters.
     pub vars: Rc<Vars>,
+    /// The same as they were when it had been started; `None` before that.
+    pub(super) base: Option<Rc<Vars>>,
     /// Prepared statements that it holds for clients which share it.
     pub statements: ServerStatements,
     /// Notices from its login, for the clients that get it.
@@ -85,6 +88,8 @@ pub enum ServerState {
     Idle,
     /// The check query runs; it goes to the client that waits.
     Checking(Reset),
+    /// It is asked what it makes of the settings of a client that waits for its welcome.
+    Tuning(Tuning),
     /// A client holds it.
     Paired(ClientKey),
     /// Its client has gone, and it still works for it.
@@ -97,15 +102,15 @@ pub enum ServerState {
     Cancelling(Cancel),
 }
 
-/// A cancel under way.
-#[derive(Clone, Copy, Debug)]
+/// A cancel under way. At most two for one server: one that is sent, and one that waits.
+#[derive(Debug)]
 pub struct Cancel {
     /// The server that is meant.
     pub(super) victim: ServerKey,
     /// The client whose query is meant; `None`: whatever the server runs, it will not be used again.
     pub(super) owner: Option<ClientKey>,
-    /// The connection that brought the CancelRequest: closed when this one is.
-    pub(super) asker: Option<ClientKey>,
+    /// The connections that brought the CancelRequest: closed when this one is.
+    pub(super) askers: Vec<ClientKey>,
     /// The request is sent.
     pub(super) sent: bool,
 }
@@ -116,7 +121,9 @@ impl ServerState {
         match self {
             ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => "new",
             ServerState::Idle => "idle",
-            ServerState::Checking(_) | ServerState::Resetting(_) => "tested",
+            ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => {
+                "tested"
+            }
             ServerState::Paired(_) | ServerState::Draining => "active",
             ServerState::Held => "being_canceled",
             ServerState::Cancelling(_) => "active_cancel",
@@ -167,6 +174,7 @@ impl Server {
             pid: 0,
             key: Vec::new(),
             vars: Rc::default(),
+            base: None,
             statements: ServerStatements::default(),
             notices: Vec::new(),
             sessions: 0,
@@ -205,9 +213,10 @@ impl Server {
     pub(super) fn deadline(&self, pool: &PoolConfig) -> Option<Tick> {
         let after = |delay: Duration| Some(self.since.plus(delay));
         match &self.state {
-            ServerState::Resolving | ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
-                after(pool.connect_timeout)
-            }
+            ServerState::Resolving
+            | ServerState::Dialing(_)
+            | ServerState::LoggingIn(_)
+            | ServerState::Tuning(_) => after(pool.connect_timeout),
             ServerState::Checking(_) => after(pool.check_timeout),
             ServerState::Resetting(_) => after(pool.reset_timeout),
             ServerState::Held | ServerState::Cancelling(_) => {
@@ -222,6 +231,13 @@ impl Server {
                 [idle, self.retire_at].into_iter().flatten().min()
             }
         }
+    }
+
+    /// Whether it is who logged in, as far as the server reports it: whatever has changed that, a function or a text that only
+    /// the server put together.
+    pub(super) fn is_itself(&self) -> bool {
+        let base = self.base.as_deref();
+        base.is_none_or(|base| self.vars.is_same_user(base))
     }
 
     /// Whether it is too old to be used again.

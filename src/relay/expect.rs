@@ -118,6 +118,8 @@ pub struct Expect {
     doubt: bool,
     /// Requests in the queue that ReadyForQuery will answer, with another status perhaps.
     readies: usize,
+    /// Those of them that are our own, and may fail.
+    tried_readies: usize,
     /// Requests that leave open which named statements there are: before the last Sync, and after it.
     open_names: (usize, usize),
     /// To be taken back, in this order.
@@ -167,6 +169,20 @@ impl Expect {
         self.owe_in_batch(kind, Owner::Made);
     }
 
+    /// Notes a Sync of our own, in a batch that the server skips.
+    pub fn synced_by_us(&mut self) {
+        self.sync();
+        self.own_sync();
+    }
+
+    /// The Sync that comes next, in a batch that has failed, is ours: the client sees nothing of its answer.
+    pub fn own_sync(&mut self) {
+        if let Some(owed) = self.queue.front_mut().filter(|o| o.kind == Kind::Sync) {
+            owed.owner = Owner::Ours;
+            self.recount();
+        }
+    }
+
     /// Adds what has to be taken back if the message noted last comes to nothing.
     pub fn undo(&mut self, undo: Undo) {
         if let Some(last) = self.queue.back_mut() {
@@ -196,6 +212,7 @@ impl Expect {
             return false;
         }
         self.readies += usize::from(changes_status(kind, owner));
+        self.tried_readies += usize::from(is_ready(kind) && owner == Owner::OursTried);
         self.queue.push_back(Owed {
             kind,
             owner,
@@ -364,8 +381,10 @@ impl Expect {
             .filter(|owed| owed.leaves_names_open())
             .count();
         self.open_names.1 = all - self.open_names.0;
-        let changes = |owed: &&Owed| changes_status(owed.kind, owed.owner);
-        self.readies = self.queue.iter().filter(changes).count();
+        let count =
+            |counts: fn(&Owed) -> bool| self.queue.iter().filter(|owed| counts(owed)).count();
+        self.readies = count(|owed| changes_status(owed.kind, owed.owner));
+        self.tried_readies = count(|owed| is_ready(owed.kind) && owed.owner == Owner::OursTried);
     }
 
     fn pop(&mut self) {
@@ -384,6 +403,7 @@ impl Expect {
             return;
         };
         self.readies -= usize::from(changes_status(owed.kind, owed.owner));
+        self.tried_readies -= usize::from(is_ready(owed.kind) && owed.owner == Owner::OursTried);
         if owed.leaves_names_open() {
             let open = if self.open_names.0 > 0 {
                 &mut self.open_names.0
@@ -419,6 +439,29 @@ impl Expect {
         self.queue.front()?.described.as_ref()
     }
 
+    /// Whether the next answer is to a Bind or to a Describe.
+    pub fn uses_statement(&self) -> bool {
+        let front = self.queue.front().map(|owed| owed.kind);
+        matches!(front, Some(Kind::Bind | Kind::Describe))
+    }
+
+    /// Of the request noted last: whether it is answered here, and the statement that it names.
+    pub fn last(&self) -> (bool, Option<Rc<Named>>) {
+        self.queue.back().map_or((false, None), |owed| {
+            let named = match &owed.told {
+                Some(Told::Name(named)) => Some(named.clone()),
+                _ => None,
+            };
+            (owed.owner == Owner::Made, named)
+        })
+    }
+
+    /// Whether the server itself was asked something by the client that is not answered to its end.
+    pub fn has_asked(&self) -> bool {
+        let clients = |owed: &Owed| owed.owner == Owner::Client;
+        self.queue.iter().any(clients) || self.skipping || self.copy != Copy::None
+    }
+
     /// Whether the next answer is to a request of our own.
     pub fn is_ours(&self) -> bool {
         !self.probing && self.queue.front().is_some_and(|owed| owed.owner.is_us())
@@ -437,8 +480,13 @@ impl Expect {
         match self.queue.front() {
             None => self.copy != Copy::None,
             Some(front) if waits(front) => false,
-            Some(_) => self.queue.iter().any(|owed| !owed.owner.is_us()),
+            Some(_) => self.owes_client(),
         }
+    }
+
+    /// Whether the client waits for something, be it behind a query of ours.
+    pub fn owes_client(&self) -> bool {
+        self.copy != Copy::None || self.queue.iter().any(|owed| !owed.owner.is_us())
     }
 
     /// What has to be taken back since the last call.
@@ -449,6 +497,12 @@ impl Expect {
     /// Whether it is open what the server's status will be when it comes to the next message: a ReadyForQuery is to come.
     pub fn status_is_open(&self) -> bool {
         self.readies > 0
+    }
+
+    /// Whether a statement of the client's, or a batch, is complete and its ReadyForQuery is to come; not while the server waits
+    /// for the data of its copy.
+    pub fn statement_is_open(&self) -> bool {
+        self.readies > self.tried_readies && self.copy != Copy::In
     }
 
     /// Whether it is open what is prepared where: an earlier batch that changes it is not answered.

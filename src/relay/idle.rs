@@ -69,11 +69,8 @@ mod tests {
         let mut statements = ClientStatements::default();
         let mut library = Library::default();
         for name in [b"a", b"b"] {
-            let named = Named {
-                name: (*name).into(),
-                statement: library.named(b"select 1", b"\0\0", b"").expect("room"),
-                described: Described::default(),
-            };
+            let statement = library.named(b"select 1", b"\0\0", b"").expect("room");
+            let named = Named::new(name, statement, Described::default());
             statements.set(name, Some(Rc::new(named)));
         }
         let mut out = Vec::new();

@@ -6,15 +6,20 @@
 mod expect;
 pub mod idle;
 pub mod prepared;
+mod recover;
 mod rewrite;
-mod vars;
+mod skip;
+pub mod traces;
+pub mod vars;
 mod words;
 
 pub use expect::Expect;
 use expect::{Goes, Told};
 use prepared::{Description, Named, With};
+use recover::{Failure, Passed, Recover};
 use rewrite::Edit;
-pub use vars::Vars;
+pub use skip::Skip;
+pub use vars::{Settings, Vars};
 pub use words::Seen;
 
 use std::rc::Rc;
@@ -23,6 +28,7 @@ use crate::limits;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{self, BadLength, HEADER_LEN, Header, cstr, printable, take_cstr};
 use crate::wire::refusal::{self, Blame, Refusal};
+use traces::Ran;
 use words::Words;
 
 /// What one end's bytes may do.
@@ -47,6 +53,8 @@ pub enum Then {
     Terminate,
     /// Rules were broken: this end is closed with the error.
     Refuse(Refusal),
+    /// The client's statement has begun a transaction block, where there must be none.
+    Block,
 }
 
 /// What passes between one client and one server, from pairing to release.
@@ -66,6 +74,8 @@ pub struct Relay {
     words: Words,
     /// What was seen in them.
     seen: Seen,
+    /// What the server says it has run, if the client shares it.
+    ran: Ran,
     /// Whether the client has sent anything at all.
     touched: bool,
     /// The server has said that it ends the connection: nothing more comes, and nothing is answered in its place.
@@ -82,8 +92,12 @@ pub struct Relay {
     discarding: bool,
     /// It was run, and Flush sent behind it: its answer decides what becomes of what comes next.
     flushed: bool,
+    /// The open batch, in case that it has to be tried again.
+    recover: Recover,
     /// The last query may have changed what is prepared; nothing is sent before its answer.
     barrier: bool,
+    /// The client has its server for one statement; nothing is sent behind one that might have begun a transaction block.
+    one_statement: bool,
     /// Something was run in the open batch: the transaction may have ended with it.
     executed: bool,
     /// The first half of the answer to a Describe of ours.
@@ -125,6 +139,7 @@ impl Default for Relay {
             status: TransactionStatus::Idle,
             words: Words::default(),
             seen: Seen::default(),
+            ran: Ran::default(),
             touched: false,
             surplus: false,
             ended: false,
@@ -133,7 +148,9 @@ impl Default for Relay {
             deallocates: None,
             discarding: false,
             flushed: false,
+            recover: Recover::default(),
             barrier: false,
+            one_statement: false,
             executed: false,
             parameters: Vec::new(),
             last_answer: 0,
@@ -144,8 +161,25 @@ impl Default for Relay {
 }
 
 impl Relay {
+    /// For the next client of the same server.
+    pub fn anew(self) -> Relay {
+        Relay {
+            recover: self.recover.anew(),
+            ..Relay::default()
+        }
+    }
+
+    /// For a client that has its server for one statement, or one batch up to its Sync: no transaction block may come of it.
+    pub fn for_one_statement(self) -> Relay {
+        Relay {
+            one_statement: true,
+            ..self
+        }
+    }
+
     /// Looks at what the client sent.
     pub fn up(&mut self, input: &[u8]) -> Passage {
+        self.stalled = false;
         let mut at = 0;
         loop {
             at += self.pass_body_up(input.get(at..).unwrap_or_default());
@@ -164,6 +198,10 @@ impl Relay {
                 Ok(Some(header)) => match allowed(header) {
                     Err(refusal) => Then::Refuse(refusal),
                     Ok(()) if self.expect.is_full() => Then::Full,
+                    Ok(()) if self.waits_for_statement(header.tag) => {
+                        self.stalled = true;
+                        Then::Full
+                    }
                     Ok(()) => {
                         self.begin_up(header);
                         at += HEADER_LEN;
@@ -263,6 +301,9 @@ impl Relay {
                 break Then::More;
             }
             self.swallowed = false;
+            if let Some(error) = self.take_error() {
+                edit.insert(at, |out| out.extend_from_slice(&error));
+            }
             while let Some(tag) = self.expect.take_made() {
                 edit.insert(at, |out| frame::message(out, tag, |_| {}));
             }
@@ -272,29 +313,68 @@ impl Relay {
                 self.surplus = true;
                 break Then::More;
             }
+            match self.begins_a_block(rest) {
+                Some(false) => {}
+                Some(true) => {
+                    self.last_answer = b'Z';
+                    break Then::Block;
+                }
+                None => break Then::More,
+            }
             let (told, is_there) = self.look_ahead(rest);
             if !is_there {
                 break Then::More;
             }
             self.learn(rest);
+            let Some(types) = self.types_of_outdated(rest) else {
+                break Then::More;
+            };
+            if !types.is_empty() {
+                // Answered with the error, or not at all. The Describe waits for that.
+                self.recover.hold(types);
+                edit.skip(at, at + types.len());
+                at += types.len();
+                continue;
+            }
+            let outdated = self.outdated(rest, told.as_ref(), with);
+            let last_answer = self.last_answer;
             match self.begin_down(rest, vars) {
                 Ok(None) => break Then::More,
                 Err(refusal) => break Then::Refuse(refusal),
                 Ok(Some((count, goes))) => {
-                    self.notice_discard(rest, with);
-                    if goes == Goes::Nowhere {
+                    if goes == Goes::Down {
+                        self.notice_tag(rest, with);
+                    }
+                    self.notice_types(rest, with);
+                    let asked_for = rest.first().is_some_and(|tag| !b"NSA".contains(tag));
+                    if goes == Goes::Down && asked_for && outdated.is_none() {
+                        self.recover.answered();
+                    }
+                    let mut waits = false;
+                    if goes == Goes::Nowhere || self.is_unasked(rest) {
                         self.swallowed = true;
                         edit.skip(at, at + count);
                     } else if let Some(told) = told {
                         let whole = count + std::mem::take(&mut self.down.left);
                         edit.skip(at, at + whole);
                         let body = rest.get(HEADER_LEN..whole).unwrap_or_default();
-                        edit.insert(at + whole, |out| tell(out, body, &told));
+                        match outdated {
+                            Some(named) => {
+                                let mut error = self.recover.take_held();
+                                rename(&mut error, body, &named.name);
+                                self.last_answer = last_answer;
+                                waits = self.recover.failed(Failure { named, error });
+                            }
+                            None => edit.insert(at + whole, |out| tell(out, body, &told)),
+                        }
                         at += whole - count;
                     }
                     at += count;
                     for undo in self.expect.take_undone() {
                         with.undo(undo);
+                    }
+                    if waits {
+                        self.decide(with);
                     }
                 }
             }
@@ -304,6 +384,186 @@ impl Relay {
             in_place: edit.finish(at),
             then,
         }
+    }
+
+    // ---- After DDL ----
+
+    /// Whether a message that comes from the server says that the statement of a kept batch is outdated, as the first answer to
+    /// it. The next Parse of its text is a real one, wherever the error comes.
+    fn outdated(
+        &mut self,
+        rest: &[u8],
+        told: Option<&Told>,
+        with: &mut With<'_>,
+    ) -> Option<Rc<Named>> {
+        let header = Header::read(rest).ok()??;
+        let end = header.message_len().min(rest.len());
+        let body = rest.get(HEADER_LEN..end).unwrap_or_default();
+        if header.tag != b'E' || !recover::is_outdated(body) {
+            return None;
+        }
+        let direct = match told {
+            Some(Told::Name(named)) if self.expect.uses_statement() => Some(named),
+            _ => None,
+        };
+        if let Some(named) = direct.or(self.recover.bound.as_ref()) {
+            with.library.forget(&named.statement);
+        }
+        direct.filter(|_| self.recover.is_keeping()).cloned()
+    }
+
+    /// The types of a statement's parameters, which come before the error that the statement is outdated, as the first answer to
+    /// a kept batch. `None`: not enough is here to tell.
+    fn types_of_outdated<'a>(&self, rest: &'a [u8]) -> Option<&'a [u8]> {
+        if !rest.starts_with(b"t") || !self.recover.is_keeping() || self.expect.is_ours() {
+            return Some(b"");
+        }
+        let Ok(Some(header)) = Header::read(rest) else {
+            return if rest.len() < HEADER_LEN {
+                None
+            } else {
+                Some(b"")
+            };
+        };
+        if header.message_len() > limits::BATCH_KEPT_MAX {
+            return Some(b"");
+        }
+        let (types, next) = rest.split_at_checked(header.message_len())?;
+        match Header::read(next) {
+            Ok(None) => None,
+            Ok(Some(error))
+                if error.tag == b'E' && error.body_len() <= limits::LOGIN_MESSAGE_MAX =>
+            {
+                let body = next.get(HEADER_LEN..error.message_len())?;
+                Some(if recover::is_outdated(body) {
+                    types
+                } else {
+                    b""
+                })
+            }
+            _ => Some(b""),
+        }
+    }
+
+    /// A client that is told of the types of a statement's parameters goes by them.
+    fn notice_types(&self, rest: &[u8], with: &With<'_>) {
+        if rest.starts_with(b"t")
+            && let Some(Told::Name(named)) = self.expect.told()
+            && let Some(named) = with.client.get(&named.name)
+        {
+            named.tells_types.set(true);
+        }
+    }
+
+    /// Before a message of the client's: whether a batch may begin with it that can be tried again.
+    fn begins_batch(&self) -> bool {
+        let idle = self.status == TransactionStatus::Idle;
+        self.recover.is_at_start() && idle && !self.expect.has_asked()
+    }
+
+    /// Notes a message of the client's of which `count` bytes from `at` on are decided.
+    fn keep_batch(
+        &mut self,
+        header: Header,
+        begins: bool,
+        input: &[u8],
+        at: usize,
+        count: usize,
+        with: &With<'_>,
+    ) {
+        let (made, named) = self.expect.last();
+        let passed = Passed {
+            header,
+            begins,
+            made,
+            named,
+        };
+        if self.recover.passed(passed, at) {
+            self.recover.keep(input, at + count);
+            self.decide(with);
+        }
+    }
+
+    /// The client waits for the answer to a batch that has failed: is it tried again, or told?
+    fn decide(&mut self, with: &With<'_>) {
+        let synced = self.expect.status_is_open();
+        let name = self.recover.failed_name();
+        let current = name.and_then(|name| with.client.get(name));
+        if !self.recover.safe(current) {
+            return self.recover.tell(synced);
+        }
+        self.recover.try_again(synced);
+        if synced {
+            self.expect.own_sync();
+        }
+    }
+
+    /// An error that was kept from the client and is due.
+    fn take_error(&mut self) -> Option<Vec<u8>> {
+        let error = self.recover.take_error()?;
+        self.last_answer = b'E';
+        Some(error)
+    }
+
+    /// Whether [`Relay::try_again`] has something to say, now or when the server has answered.
+    pub fn is_to_try_again(&self) -> bool {
+        self.recover.is_pending()
+    }
+
+    /// What goes to the server, if a batch is to be tried again: what makes it ready, or the batch.
+    pub fn try_again(&mut self, with: &mut With<'_>, out: &mut Vec<u8>) {
+        if self.recover.take_unasked() {
+            self.expect.synced_by_us();
+            return frame::message(out, b'S', |_| {});
+        }
+        if !self.recover.is_pending() || self.expect.owed() > 0 {
+            return;
+        }
+        let Some((named, batch)) = self.recover.take_batch() else {
+            return;
+        };
+        let statement = &named.statement;
+        if let Some(new) =
+            with.library
+                .named(statement.text(), statement.types(), statement.encoding())
+            && let Some(old) = with.client.get(&named.name)
+        {
+            let renewed = Rc::new(old.renewed(new));
+            self.recover.renew(&named, &renewed);
+            with.client.set(&named.name, Some(renewed));
+        }
+        let passage = self.up_rewriting(&batch, with, out);
+        if passage.pass < batch.len() {
+            self.expect.doubt(); // it had passed once
+        }
+        self.recover.sent_again(batch);
+    }
+
+    /// Whether the server is about to say that it is in a transaction block, to a client that may have none. The end of the
+    /// command that began it is not told either: drivers take one answer for all there is. `None`: not enough is here to tell.
+    fn begins_a_block(&self, rest: &[u8]) -> Option<bool> {
+        if !self.one_statement || self.expect.is_ours() {
+            return Some(false);
+        }
+        let began = |tag: &&[u8]| self.expect.statement_is_open() && rest.starts_with(tag);
+        let begun = BEGUN.iter().find(|tag| began(tag));
+        let ready = rest.get(begun.map_or(0, |tag| tag.len())..)?;
+        match ready {
+            [b'Z', 0, 0, 0, 5, status, ..] => Some(matches!(status, b'T' | b'E')),
+            [] | [b'Z', ..] if begun.is_some() && ready.len() <= HEADER_LEN => None,
+            _ => Some(false),
+        }
+    }
+
+    /// Whether ReadyForQuery comes before the server wants anything more.
+    fn waits_for_ready(&self) -> bool {
+        self.expect.status_is_open() && !self.expect.is_copying_in()
+    }
+
+    /// Whether a message must not be sent before the client's last statement is over. The data of a copy may.
+    fn waits_for_statement(&self, tag: u8) -> bool {
+        let data = matches!(tag, b'd' | b'c' | b'f' | b'H');
+        self.one_statement && !data && self.expect.statement_is_open()
     }
 
     /// Whether enough of the next message is here; and if it is an error that becomes another one for the client, which.
@@ -352,23 +612,33 @@ impl Relay {
         }
     }
 
-    /// SQL that ends all prepared statements of the session ends those of the client, and those that the server held.
-    fn notice_discard(&mut self, rest: &[u8], with: &mut With<'_>) {
-        let Some((b'C', tag)) = rest
-            .split_first()
-            .map(|(tag, after)| (*tag, after.get(4..).unwrap_or_default()))
-        else {
+    /// Notes what was run. SQL that ends all prepared statements of the session ends those of the client, and those that the
+    /// server held.
+    fn notice_tag(&mut self, rest: &[u8], with: &mut With<'_>) {
+        let Some(text) = rest.strip_prefix(b"C").and_then(|rest| rest.get(4..)) else {
             return;
         };
-        if tag.starts_with(b"DISCARD ALL\0") || tag.starts_with(b"DEALLOCATE ALL\0") {
+        let start = text.iter().take(limits::TAG_WITHIN);
+        let length = start.take_while(|&&byte| byte != 0).count();
+        let tag = text.get(..length).unwrap_or_default();
+        self.ran.note(tag);
+        if tag == b"DISCARD ALL" || tag == b"DEALLOCATE ALL" {
             with.client.clear();
             with.server.clear();
         }
     }
 
+    /// A notification that the client has not asked for while it held this server: somebody else has.
+    fn is_unasked(&self, rest: &[u8]) -> bool {
+        rest.first() == Some(&b'A') && !traces::listens(self.seen, self.ran)
+    }
+
     /// Answers that are due and made here: what no server was asked. To be sent when the server is between two messages.
     pub fn take_made(&mut self, out: &mut Vec<u8>) {
         if self.down.left == 0 {
+            if let Some(error) = self.take_error() {
+                out.extend_from_slice(&error);
+            }
             while let Some(tag) = self.expect.take_made() {
                 frame::message(out, tag, |_| {});
             }
@@ -495,12 +765,8 @@ impl Relay {
 
     /// Whether the server owes nothing and its transaction is over.
     pub fn is_over(&self) -> bool {
-        self.touched && self.is_quiet() && self.status == TransactionStatus::Idle
-    }
-
-    /// Whether the server is ready for the client, in a transaction block.
-    pub fn is_in_block(&self) -> bool {
-        self.status != TransactionStatus::Idle
+        let idle = self.status == TransactionStatus::Idle;
+        self.touched && idle && self.is_quiet() && !self.recover.is_pending()
     }
 
     /// Whether the server has said more than the client's transaction brought about.
@@ -525,7 +791,12 @@ impl Relay {
 
     /// Whether the server works on something that a cancel could end.
     pub fn is_busy(&self) -> bool {
-        self.expect.is_owed()
+        self.expect.is_owed() || self.recover.is_pending()
+    }
+
+    /// Whether the server owes the client something, be it that it has to answer us first.
+    pub fn owes_client(&self) -> bool {
+        self.expect.owes_client()
     }
 
     fn waits_for_discard(&self) -> bool {
@@ -534,14 +805,13 @@ impl Relay {
 
     /// Whether it works on something of the client's, not of ours.
     pub fn can_be_cancelled(&self) -> bool {
-        self.expect.is_clients()
+        self.expect.is_clients() || self.recover.is_pending()
     }
 
     /// Whether the client may be read, as far as the number of owed answers goes.
     pub fn has_room(&self) -> bool {
-        let waits = self.expect.status_is_open()
-            || self.expect.is_query_of_ours()
-            || self.waits_for_discard();
+        let waits =
+            self.waits_for_ready() || self.expect.is_query_of_ours() || self.waits_for_discard();
         let stalled = self.stalled && waits;
         !stalled && !self.expect.is_full()
     }
@@ -572,6 +842,11 @@ impl Relay {
         self.seen
     }
 
+    /// What the server says it has run; known only if it is shared.
+    pub fn ran(&self) -> Ran {
+        self.ran
+    }
+
     /// Counts since the last call.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
@@ -582,6 +857,9 @@ impl Relay {
         self.expect.owed()
     }
 }
+
+/// CommandComplete of the commands that begin a transaction block.
+const BEGUN: [&[u8]; 2] = [b"C\0\0\0\x0aBEGIN\0", b"C\0\0\0\x16START TRANSACTION\0"];
 
 /// Whether an error means that the server ends the connection: it is told to, it crashes, or it is shut down.
 fn is_the_end(code: [u8; 5]) -> bool {

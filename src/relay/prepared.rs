@@ -78,6 +78,13 @@ impl Statement {
         &self.types
     }
 
+    /// So many parameters, from the first on, have types that Parse gave.
+    pub fn fixed_types(&self) -> usize {
+        let types = self.types.get(2..).unwrap_or_default();
+        let given = types.chunks_exact(4).take_while(|oid| *oid != [0; 4]);
+        given.count()
+    }
+
     fn size(&self) -> usize {
         size_of::<Statement>() + self.text.len() + self.types.len() + self.encoding.len()
     }
@@ -108,6 +115,8 @@ pub struct Named {
     pub statement: Rc<Statement>,
     /// What the server said of it that prepared it first.
     pub described: Described,
+    /// The client was told of the types of its parameters.
+    pub tells_types: Cell<bool>,
 }
 
 /// All texts of named statements, each once, and the bytes that all statements take.
@@ -160,6 +169,15 @@ impl Library {
             may_end_block: may_end_block(text),
             bytes: self.bytes.clone(),
         }))
+    }
+
+    /// Whoever asks for this text from now on gets another statement. Those who have this one keep it.
+    pub fn forget(&mut self, statement: &Rc<Statement>) {
+        let key = Library::key(&statement.text, &statement.types, &statement.encoding);
+        let same = |known: &Weak<Statement>| std::ptr::eq(known.as_ptr(), Rc::as_ptr(statement));
+        if self.named.get(&key).is_some_and(same) {
+            self.named.remove(&key);
+        }
     }
 
     fn key(text: &[u8], types: &[u8], encoding: &[u8]) -> [u8; 32] {
@@ -238,6 +256,38 @@ impl ClientStatements {
     /// How many named ones there are.
     pub fn count(&self) -> usize {
         self.names.len()
+    }
+}
+
+impl Named {
+    /// A statement that was parsed under a name.
+    pub fn new(name: &[u8], statement: Rc<Statement>, described: Described) -> Named {
+        Named {
+            name: name.into(),
+            statement,
+            described,
+            tells_types: Cell::new(false),
+        }
+    }
+
+    /// Whether a name, as it is spelled, is this one.
+    pub fn is_called(&self, name: &[u8]) -> bool {
+        significant(&self.name) == significant(name)
+    }
+
+    /// Whether it is the same statement under the same name.
+    pub fn is_same(&self, other: &Named) -> bool {
+        self.is_called(&other.name) && Rc::ptr_eq(&self.statement, &other.statement)
+    }
+
+    /// The same statement parsed anew; the client has learnt nothing of that, and no server has described it.
+    pub fn renewed(&self, statement: Rc<Statement>) -> Named {
+        Named {
+            name: self.name.clone(),
+            statement,
+            described: Described::default(),
+            tells_types: self.tells_types.clone(),
+        }
     }
 }
 

@@ -106,6 +106,7 @@ impl Relay {
         out: &mut Vec<u8>,
     ) -> Passage {
         self.stalled = false;
+        self.recover.begin_read();
         let mut edit = Edit::new(input, out);
         let mut at = 0;
         let then = loop {
@@ -131,8 +132,12 @@ impl Relay {
             if self.expect.is_full() {
                 break Then::Full;
             }
+            let begins = self.begins_batch();
             match self.begin_rewriting(header, rest, at, with, &mut edit) {
-                Begun::Bytes(count) => at += count,
+                Begun::Bytes(count) => {
+                    self.keep_batch(header, begins, input, at, count, with);
+                    at += count;
+                }
                 Begun::More => break Then::More,
                 Begun::Wait => {
                     self.stalled = true;
@@ -140,6 +145,7 @@ impl Relay {
                 }
             }
         };
+        self.recover.keep(input, at);
         Passage {
             pass: at,
             in_place: edit.finish(at),
@@ -156,10 +162,10 @@ impl Relay {
         edit: &mut Edit<'_>,
     ) -> Begun {
         self.barrier |= self.seen.take(Seen::ENDS_STATEMENTS);
-        if self.barrier && self.expect.status_is_open() {
+        if self.barrier && self.waits_for_ready() || self.waits_for_statement(header.tag) {
             return Begun::Wait;
         }
-        if self.waits_for_discard() {
+        if self.waits_for_discard() || self.recover.is_pending() {
             return Begun::Wait;
         }
         self.flushed = false;
@@ -281,11 +287,7 @@ impl Relay {
         } else {
             self.expect.answered_here(b'P');
         }
-        let named = Rc::new(Named {
-            name: name.into(),
-            statement,
-            described: described.clone(),
-        });
+        let named = Rc::new(Named::new(name, statement, described.clone()));
         self.expect.tell(Told::Name(named.clone()));
         let before = with.client.set(name, Some(named));
         self.expect.undo(Undo::Name(name.into(), before));
@@ -649,7 +651,10 @@ impl Relay {
         }
         self.unnamed_is_sure = true;
         match &with.client.unnamed {
-            Unnamed::Kept(statement) if !with.server.slot_holds(statement) => {
+            Unnamed::Kept(statement) if with.server.slot_holds(statement) => {
+                self.seen.insert(statement.seen());
+            }
+            Unnamed::Kept(statement) => {
                 let statement = statement.clone();
                 if self.encoding_is_open(statement.text()) {
                     return Found::Wait;

@@ -1,4 +1,4 @@
-//! The parameters that a server reports (ParameterStatus), as it spells them.
+//! The parameters that a server reports (ParameterStatus), as it spells them, and the query that sets them.
 
 use std::rc::Rc;
 
@@ -11,16 +11,25 @@ pub struct Vars(Vec<(Text, Text)>);
 
 type Text = Box<[u8]>;
 
+/// Parameters to be set on a server, in this order, as they were given.
+pub type Settings = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Reported, but not to be set from one session to the next: facts of the server, and who the session is.
-const FIXED: [&str; 7] = [
+const FIXED: [&str; 6] = [
     "server_version",
     "server_encoding",
     "integer_datetimes",
     "in_hot_standby",
     "is_superuser",
     "session_authorization",
-    "scram_iterations",
 ];
+
+/// Whether a parameter is a fact that no session changes.
+pub fn is_fixed(name: &[u8]) -> bool {
+    FIXED
+        .iter()
+        .any(|fixed| fixed.as_bytes().eq_ignore_ascii_case(name))
+}
 
 impl Vars {
     /// Notes the body of a ParameterStatus. `false`: it is broken, or there are too many.
@@ -55,22 +64,19 @@ impl Vars {
 
     /// The query that brings a server from these values to others; `None`: they agree in all that can be set.
     pub fn bring_to(&self, wanted: &Vars) -> Option<Vec<u8>> {
-        let mut sql = Vec::new();
-        for (name, value) in wanted.iter() {
-            let fixed = FIXED
-                .iter()
-                .any(|fixed| fixed.as_bytes().eq_ignore_ascii_case(name));
-            if fixed || self.get(name).is_none_or(|has| has == value) {
-                continue;
-            }
-            sql.extend_from_slice(if sql.is_empty() { b"SELECT " } else { b", " });
-            sql.extend_from_slice(b"pg_catalog.set_config(");
-            literal(&mut sql, name);
-            sql.extend_from_slice(b", ");
-            literal(&mut sql, value);
-            sql.extend_from_slice(b", false)");
-        }
-        (!sql.is_empty()).then_some(sql)
+        let differs = |&(name, value): &(&[u8], &[u8])| {
+            !is_fixed(name) && self.get(name).is_some_and(|has| has != value)
+        };
+        let encoding = wanted.get(b"client_encoding").unwrap_or(b"UTF8");
+        set(wanted.iter().filter(differs), encoding)
+    }
+
+    /// Whether the reports of who the session is agree. PostgreSQL does not report `role`; where a superuser takes one that is
+    /// none, `is_superuser` tells.
+    pub fn is_same_user(&self, other: &Vars) -> bool {
+        [&b"session_authorization"[..], b"is_superuser"]
+            .iter()
+            .all(|name| self.get(name) == other.get(name))
     }
 
     /// The value of a parameter.
@@ -85,6 +91,38 @@ impl Vars {
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
+}
+
+/// The query that sets parameters, one after the other, all or none. `encoding`: that of the values.
+pub fn set<'a>(
+    settings: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    encoding: &[u8],
+) -> Option<Vec<u8>> {
+    let mut sql = Vec::new();
+    for (name, value) in settings {
+        sql.extend_from_slice(if sql.is_empty() { b"SELECT " } else { b", " });
+        sql.extend_from_slice(b"pg_catalog.set_config(");
+        literal(&mut sql, name);
+        sql.extend_from_slice(b", ");
+        if value.is_ascii() {
+            literal(&mut sql, value);
+        } else {
+            foreign(&mut sql, value, encoding);
+        }
+        sql.extend_from_slice(b", false)");
+    }
+    (!sql.is_empty()).then_some(sql)
+}
+
+/// A text that means the same whatever the session's client_encoding is. In some encodings a backslash is part of a character.
+fn foreign(sql: &mut Vec<u8>, text: &[u8], encoding: &[u8]) {
+    sql.extend_from_slice(b"pg_catalog.convert_from(pg_catalog.decode('");
+    for byte in text {
+        sql.extend_from_slice(format!("{byte:02x}").as_bytes());
+    }
+    sql.extend_from_slice(b"', 'hex'), ");
+    literal(sql, encoding);
+    sql.push(b')');
 }
 
 /// A literal that means the same whatever standard_conforming_strings says.
@@ -111,6 +149,38 @@ mod tests {
         assert_eq!(
             vars.iter().collect::<Vec<_>>(),
             [(&b"DateStyle"[..], &b"SQL, DMY"[..])]
+        );
+    }
+
+    #[test]
+    fn a_server_is_brought_to_what_differs_and_can_be_set() {
+        let vars = |pairs: &[(&str, &str)]| {
+            let mut vars = Vars::default();
+            for (name, value) in pairs {
+                assert!(vars.report(format!("{name}\0{value}\0").as_bytes()));
+            }
+            vars
+        };
+        let has = vars(&[
+            ("TimeZone", "UTC"),
+            ("DateStyle", "ISO"),
+            ("is_superuser", "on"),
+        ]);
+        let sql = |wanted: &[(&str, &str)]| {
+            let sql = has.bring_to(&vars(wanted));
+            sql.map(|sql| String::from_utf8_lossy(&sql).into_owned())
+        };
+        assert_eq!(sql(&[("TimeZone", "UTC"), ("is_superuser", "off")]), None);
+        assert_eq!(
+            sql(&[("timezone", "it's\\"), ("DateStyle", "ISO")]).as_deref(),
+            Some("SELECT pg_catalog.set_config(E'timezone', E'it''s\\\\', false)")
+        );
+        assert_eq!(
+            sql(&[("TimeZone", "\u{e9}"), ("client_encoding", "SJIS")]).as_deref(),
+            Some(
+                "SELECT pg_catalog.set_config(E'TimeZone', \
+                 pg_catalog.convert_from(pg_catalog.decode('c3a9', 'hex'), E'SJIS'), false)"
+            )
         );
     }
 

@@ -2,7 +2,7 @@
 //!
 //! No parser: it sees words, in comments and strings too. That is enough for a hint ("SET was seen") and for the one
 //! decision that must err on the safe side: a server on which a statement was seen whose effect `DISCARD ALL` does not undo
-//! is closed instead of reused.
+//! is closed instead of reused. What they mean for a server that is shared: [`super::traces`].
 
 /// What was seen, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,16 +21,28 @@ impl Seen {
     pub const CURSOR: Seen = Seen(16);
     /// An advisory lock.
     pub const LOCK: Seen = Seen(32);
-    /// Something that `DISCARD ALL` leaves behind: a dblink connection, a loaded library, a replication slot.
+    /// Something that `DISCARD ALL` leaves behind: a dblink connection, a replication slot, a seed.
     pub const LEFTOVER: Seen = Seen(64);
     /// `SEED`: with `SET` or `set_config` it seeds `random()`, which `DISCARD ALL` leaves as it is.
     const SEED: Seen = Seen(128);
 
     /// `ROLE` or `AUTHORIZATION`: with `SET` or `set_config`, who the session is.
-    const IDENTITY: Seen = Seen(256);
+    pub const IDENTITY: Seen = Seen(256);
+    /// `SET` that is not followed by `LOCAL` or `TRANSACTION`; UPDATE has one, too.
+    pub const SET_SESSION: Seen = Seen(512);
+    /// `set_config`.
+    pub const SET_CONFIG: Seen = Seen(1_024);
+    /// `HOLD`, of a cursor.
+    pub const HOLD: Seen = Seen(2_048);
+    /// `CREATE`.
+    pub const CREATE: Seen = Seen(4_096);
+    /// `INTO`.
+    pub const INTO: Seen = Seen(8_192);
+    /// `LOAD`.
+    const LOAD: Seen = Seen(16_384);
 
     /// `DEALLOCATE` or `DISCARD`: prepared statements may end.
-    pub const ENDS_STATEMENTS: Seen = Seen(512);
+    pub const ENDS_STATEMENTS: Seen = Seen(32_768);
 
     /// Takes out what `other` has; whether all of it was there.
     pub fn take(&mut self, other: Seen) -> bool {
@@ -52,13 +64,13 @@ impl Seen {
     /// Whether there may be something that the next client could notice after `DISCARD ALL`. Temporary tables are dropped, but
     /// their schema stays, and PREPARE TRANSACTION for one behaves differently then.
     pub fn leaves_something(self) -> bool {
-        let seeded = self.contains(Seen::SET) && self.contains(Seen::SEED);
-        self.contains(Seen::LEFTOVER) || self.contains(Seen::TEMPORARY) || seeded
+        self.contains(Seen::LOAD) || self.contains(Seen::TEMPORARY) || self.cannot_be_undone()
     }
 
-    /// Whether the session may have become somebody else.
-    pub fn changes_role(self) -> bool {
-        self.contains(Seen::SET) && self.contains(Seen::IDENTITY)
+    /// Whether there may be something that must not reach the next client, and that no query undoes.
+    pub fn cannot_be_undone(self) -> bool {
+        let seeded = self.contains(Seen::SET) && self.contains(Seen::SEED);
+        self.contains(Seen::LEFTOVER) || seeded
     }
 
     /// As words, for SHOW SERVERS; empty when nothing was seen.
@@ -71,6 +83,7 @@ impl Seen {
             (Seen::CURSOR, "cursor"),
             (Seen::LOCK, "lock"),
             (Seen::LEFTOVER, "leftover"),
+            (Seen::LOAD, "load"),
         ];
         names
             .iter()
@@ -85,6 +98,8 @@ impl Seen {
 #[derive(Debug)]
 pub struct Words {
     hash: u32,
+    /// The last word was SET, and nothing but blanks has come since.
+    behind_set: bool,
 }
 
 /// FNV-1a. Two words with one hash would be taken for each other: then a server is closed once too often.
@@ -104,9 +119,9 @@ const fn hash(word: &str) -> u32 {
     hash
 }
 
-const WORDS: [(u32, Seen); 27] = [
+const WORDS: [(u32, Seen); 30] = [
     (hash("set"), Seen::SET),
-    (hash("set_config"), Seen::SET),
+    (hash("set_config"), Seen(Seen::SET.0 | Seen::SET_CONFIG.0)),
     (hash("temp"), Seen::TEMPORARY),
     (hash("temporary"), Seen::TEMPORARY),
     (hash("pg_temp"), Seen::TEMPORARY),
@@ -117,7 +132,7 @@ const WORDS: [(u32, Seen); 27] = [
     (hash("pg_advisory_lock_shared"), Seen::LOCK),
     (hash("pg_try_advisory_lock"), Seen::LOCK),
     (hash("pg_try_advisory_lock_shared"), Seen::LOCK),
-    (hash("load"), Seen::LEFTOVER),
+    (hash("load"), Seen::LOAD),
     (hash("dblink_connect"), Seen::LEFTOVER),
     (hash("dblink_connect_u"), Seen::LEFTOVER),
     (hash("create_replication_slot"), Seen::LEFTOVER),
@@ -133,11 +148,17 @@ const WORDS: [(u32, Seen); 27] = [
     (hash("authorization"), Seen::IDENTITY),
     (hash("deallocate"), Seen::ENDS_STATEMENTS),
     (hash("discard"), Seen::ENDS_STATEMENTS),
+    (hash("hold"), Seen::HOLD),
+    (hash("create"), Seen::CREATE),
+    (hash("into"), Seen::INTO),
 ];
 
 impl Default for Words {
     fn default() -> Self {
-        Words { hash: SEED }
+        Words {
+            hash: SEED,
+            behind_set: false,
+        }
     }
 }
 
@@ -147,18 +168,36 @@ impl Words {
         for &byte in text {
             if byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80 {
                 self.hash = step(self.hash, byte.to_ascii_lowercase());
-            } else if self.hash != SEED {
-                self.end(seen);
+                continue;
+            }
+            if self.hash != SEED {
+                self.end_word(seen);
+            }
+            if self.behind_set && !byte.is_ascii_whitespace() {
+                self.behind_set = false;
+                seen.insert(Seen::SET_SESSION);
             }
         }
     }
 
     /// The text has ended, and the last word with it.
     pub fn end(&mut self, seen: &mut Seen) {
-        if let Some((_, what)) = WORDS.iter().find(|(hash, _)| *hash == self.hash) {
+        self.end_word(seen);
+        if std::mem::take(&mut self.behind_set) {
+            seen.insert(Seen::SET_SESSION);
+        }
+    }
+
+    fn end_word(&mut self, seen: &mut Seen) {
+        let ended = std::mem::replace(&mut self.hash, SEED);
+        let local = ended == const { hash("local") } || ended == const { hash("transaction") };
+        if ended != SEED && std::mem::take(&mut self.behind_set) && !local {
+            seen.insert(Seen::SET_SESSION);
+        }
+        self.behind_set |= ended == const { hash("set") };
+        if let Some((_, what)) = WORDS.iter().find(|(hash, _)| *hash == ended) {
             seen.insert(*what);
         }
-        self.hash = SEED;
     }
 }
 
@@ -236,8 +275,8 @@ mod tests {
             seen("create TEMP table t(); prepare p as select 1; listen c"),
             "temp,prepared,listen"
         );
-        assert_eq!(seen("LOAD 'auto_explain'"), "leftover");
-        assert_eq!(seen("/*x*/load/**/'y'"), "leftover");
+        assert_eq!(seen("LOAD 'auto_explain'"), "load");
+        assert_eq!(seen("/*x*/load/**/'y'"), "load");
         assert_eq!(seen("select dblink_connect('c', '...')"), "leftover");
         assert_eq!(
             seen("select pg_create_logical_replication_slot('s', 'p', true)"),

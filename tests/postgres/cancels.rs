@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::wire::{first_error, kinds, terminated};
+use crate::support::wire::{self, first_error, kinds, terminated};
 use crate::support::{Cluster, Scene, Wire, wait_until};
 
 /// Waits until the sessions of a database run so many `pg_sleep`.
@@ -62,23 +62,115 @@ fn a_cancel_ends_the_query_that_runs_also_when_the_pool_is_full() {
     }
 }
 
-/// C17: its query has not been sent anywhere.
+/// A pool of one connection that is held, and a client that waits for it with `bytes`.
+fn waiter_with(scene: &Scene, bytes: &[u8]) -> (Wire, Wire) {
+    let mut holder = scene.login();
+    holder.send_message(b'Q', &terminated("SELECT pg_sleep(60)"));
+    wait_for_sleepers(Cluster::shared(), &scene.database, 1);
+    let mut waiter = scene.login();
+    waiter.send(bytes);
+    scene.wait_for_pool("cl_waiting", 1);
+    (holder, waiter)
+}
+
+/// Lets the server go to whoever waits.
+fn leave(mut holder: Wire) {
+    holder.cancel();
+    holder.read_until(b'Z');
+    holder.terminate();
+}
+
+/// All works on.
+fn end(scene: &Scene, mut client: Wire) {
+    assert_eq!(client.value("SELECT 'on'").as_deref(), Some("on"));
+    client.terminate();
+    scene.wait_for_rest();
+}
+
+const QUEUEING: [(&str, &str); 3] = [
+    ("session", "\n  server_assignment: first_query"),
+    ("transaction", ""),
+    ("statement", ""),
+];
+
+fn queueing_scene(name: &str, mode: &str, more: &str) -> Scene {
+    let keys = format!("  max_connections: 1\n  mode: {mode}{more}\n");
+    Scene::new(Cluster::shared(), &format!("cancel_{name}_{mode}"), &keys)
+}
+
+fn batch(statement: &str, sql: &str) -> Vec<u8> {
+    let parts = [
+        wire::parse(statement, sql),
+        wire::bind("", statement, &[]),
+        wire::execute("", 0),
+        wire::sync(),
+    ];
+    parts.concat()
+}
+
+/// C17: its query has not been sent anywhere, and is answered as PostgreSQL would answer it; the session lives on.
 #[test]
 fn a_client_that_waits_with_a_query_is_cancelled_without_any_server() {
-    let keys = "  max_connections: 1\n  server_assignment: first_query\n";
-    let scene = Scene::new(Cluster::shared(), "cancel_waiting", keys);
-    let mut holder = scene.login();
-    holder.run("SELECT 1");
-    let mut waiter = scene.login();
-    waiter.send_message(b'Q', &terminated("SELECT 1"));
-    scene.wait_for_pool("cl_waiting", 1);
-    waiter.cancel();
-    let error = first_error(&waiter.read_to_end()).expect("cancelled");
-    assert_eq!(error.sqlstate(), "57014");
-    scene.wait_for_pool("cl_waiting", 0);
-    assert_eq!(holder.value("SELECT 1").as_deref(), Some("1"));
-    holder.terminate();
-    scene.wait_for_rest();
+    for (mode, more) in QUEUEING {
+        let scene = queueing_scene("waiting", mode, more);
+        let query = wire::message(b'Q', &terminated("SELECT 1"));
+        let (holder, mut waiter) = waiter_with(&scene, &query);
+        waiter.cancel();
+        let answer = waiter.read_until(b'Z');
+        assert_eq!(kinds(&answer), "EZ", "{mode}");
+        assert_eq!(answer[1].body, b"I");
+        let error = answer[0].error().expect("cancelled");
+        assert_eq!((error.severity(), error.sqlstate()), ("ERROR", "57014"));
+        assert_eq!(error.message(), "canceling statement due to user request");
+        scene.wait_for_pool("cl_waiting", 0);
+        // What it asks next is not cancelled, and waits anew.
+        waiter.send(&query);
+        scene.wait_for_pool("cl_waiting", 1);
+        leave(holder);
+        assert_eq!(kinds(&waiter.read_until(b'Z')), "TDCZ");
+        end(&scene, waiter);
+    }
+}
+
+/// As behind any error: one ErrorResponse, and all is skipped up to the Sync. What it has parsed there does not exist, and the
+/// batch behind it is not touched.
+#[test]
+fn of_a_pipeline_only_the_first_batch_is_cancelled() {
+    for (mode, more) in QUEUEING {
+        let scene = queueing_scene("pipeline", mode, more);
+        let bytes = [batch("mine", "SELECT 1"), batch("", "SELECT 2")].concat();
+        let (holder, mut waiter) = waiter_with(&scene, &bytes);
+        waiter.cancel();
+        assert_eq!(kinds(&waiter.read_until(b'Z')), "EZ", "{mode}");
+        scene.wait_for_pool("cl_waiting", 1);
+        leave(holder);
+        assert_eq!(kinds(&waiter.read_until(b'Z')), "12DCZ", "{mode}");
+        waiter.send(&[wire::bind("", "mine", &[]), wire::sync()].concat());
+        let error = first_error(&waiter.read_until(b'Z')).expect("it was never parsed");
+        assert_eq!(error.sqlstate(), "26000");
+        end(&scene, waiter);
+    }
+}
+
+/// A large message is skipped as it comes; the Sync, when it comes at last, is answered.
+#[test]
+fn a_large_message_of_a_cancelled_client_is_skipped_as_it_comes() {
+    for (mode, more) in QUEUEING {
+        let scene = queueing_scene("large", mode, more);
+        let text = format!("SELECT '{}'", "x".repeat(32 << 20));
+        let large = batch("", &text);
+        let (start, rest) = large.split_at(100_000);
+        let (holder, mut waiter) = waiter_with(&scene, start);
+        waiter.cancel();
+        assert_eq!(kinds(&[waiter.read_message()]), "E", "{mode}");
+        let before = scene.pooler.rss_kb();
+        waiter.send(rest);
+        assert_eq!(kinds(&[waiter.read_message()]), "Z", "{mode}");
+        let grown = scene.pooler.rss_kb().saturating_sub(before);
+        assert!(grown < 8 << 10, "{mode}: {grown} kB more");
+        leave(holder);
+        end(&scene, waiter);
+    }
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub struct Client {
     pub connection: Shared,
     user: String,
     parameters: Vec<(String, String)>,
+    /// It goes from server to server.
+    shares: bool,
     phase: Phase,
     ring: KeyRing,
     input: Vec<u8>,
@@ -53,6 +55,8 @@ pub struct Client {
     session: Option<Session>,
     /// Sent, and not yet taken by the reference.
     asked: VecDeque<(u8, Vec<u8>)>,
+    /// The request that the reference works on.
+    request: Request,
     /// What the reference answered and has not come yet.
     expected: Vec<u8>,
     cancel: Option<(u32, Vec<u8>)>,
@@ -62,6 +66,17 @@ pub struct Client {
     pub committed: Vec<String>,
     pub rolled_back: Vec<String>,
     pub tally: Tally,
+}
+
+/// A request, up to the ReadyForQuery that ends it.
+#[derive(Default)]
+struct Request {
+    /// The reference as it was before, as long as nothing of the answer has come: what waits for a server may be cancelled as
+    /// if it had never begun.
+    before: Option<Session>,
+    messages: Vec<(u8, Vec<u8>)>,
+    /// The message was taken that is answered by ReadyForQuery.
+    whole: bool,
 }
 
 /// What a client counts, to be held against the pooler's counters.
@@ -83,6 +98,8 @@ pub struct Login {
     pub database: String,
     pub password: String,
     pub parameters: Vec<(String, String)>,
+    /// It goes from server to server.
+    pub shares: bool,
     pub ssl: bool,
 }
 
@@ -105,6 +122,7 @@ impl Client {
             connection,
             user: login.user.clone(),
             parameters: login.parameters.clone(),
+            shares: login.shares,
             phase: Phase::AwaitingSsl,
             ring: KeyRing::new(&mut |into| random.fill(into), None),
             input: Vec::new(),
@@ -113,6 +131,7 @@ impl Client {
             resting_until: 0,
             session: None,
             asked: VecDeque::new(),
+            request: Request::default(),
             expected: Vec::new(),
             cancel: None,
             has_cancelled: false,
@@ -146,6 +165,12 @@ impl Client {
             secret: Some(Stored::Plain(Secret::new(password.to_owned()))),
         };
         self.phase = Phase::Proving(Box::new(Some(Prove::begin(credentials))));
+    }
+
+    /// What a server of its own says to its startup parameters, if it does not take them.
+    pub fn refusal_due(&self) -> Option<End> {
+        let refusal = Session::start(0, &self.parameters).err()?;
+        Some(End::Told(format!("{} {}", refusal.code(), refusal.text())))
     }
 
     pub fn end(&self) -> Option<&End> {
@@ -271,17 +296,52 @@ impl Client {
         self.consult();
     }
 
-    /// Lets the reference take what was sent.
+    /// Lets the reference take what was sent, one request after the other.
     fn consult(&mut self) {
         let session = self.session.as_mut().expect("it runs");
-        while !session.is_sleeping()
-            && let Some((tag, body)) = self.asked.pop_front()
-        {
+        while !session.is_sleeping() {
+            if self.request.whole && !self.expected.is_empty() {
+                return;
+            }
+            if self.request.whole {
+                self.request = Request::default();
+            }
+            let Some((tag, body)) = self.asked.pop_front() else {
+                return;
+            };
+            if self.request.messages.is_empty() {
+                self.request.before = session.is_idle().then(|| session.clone());
+            }
+            let before = self.expected.len();
             assert!(
                 session.take(tag, &body, &mut self.expected) != Effect::Ended,
                 "plans do not end sessions"
             );
+            self.request.whole = ends_with_ready(&self.expected[before..]);
+            self.request.messages.push((tag, body));
         }
+    }
+
+    /// Its request was cancelled while it waited for a server.
+    fn cancelled_in_the_queue(&mut self, before: Session) {
+        let never = self.session.replace(before).expect("it runs").committed;
+        let session = self.session.as_mut().expect("it runs");
+        let done = session.committed.len();
+        self.rolled_back.extend(never.into_iter().skip(done));
+        self.expected.clear();
+        let mut messages = std::mem::take(&mut self.request).messages;
+        let late = |tag: u8| matches!(tag, b'd' | b'c' | b'f' | b'H');
+        let first = messages
+            .iter()
+            .position(|(tag, _)| !late(*tag))
+            .expect("it asked");
+        let whole = session.cancel(messages[first].0, &mut self.expected);
+        self.request.whole = whole;
+        messages.drain(..first + usize::from(whole));
+        for message in messages.into_iter().rev() {
+            self.asked.push_front(message);
+        }
+        self.consult();
     }
 
     /// Takes one message. False: there is no whole one.
@@ -373,7 +433,12 @@ impl Client {
             Phase::Welcomed { reported, cancel } if tag == b'Z' => {
                 let (mut reported, cancel) = (std::mem::take(reported), cancel.take());
                 let pid = cancel.as_ref().expect("a client is given a cancel key").0;
-                let session = Session::start(pid, &self.parameters).expect("known settings");
+                let start = if self.shares {
+                    Session::start_shared
+                } else {
+                    Session::start
+                };
+                let session = start(pid, &self.parameters).expect("known settings");
                 reported.sort();
                 let mut own: Vec<_> = session
                     .reported()
@@ -408,7 +473,16 @@ impl Client {
                 ));
             }
             session.wake(cancelled, &mut self.expected);
+            self.request.whole = ends_with_ready(&self.expected);
             self.consult();
+        }
+        let cancelled = tag == b'E' && Refusal::read(body, Blame::Server).code() == "57014";
+        if cancelled
+            && self.has_cancelled
+            && !self.expected.starts_with(whole)
+            && let Some(before) = self.request.before.take()
+        {
+            self.cancelled_in_the_queue(before);
         }
         if !self.expected.starts_with(whole) {
             if tag == b'E' && Refusal::read(body, Blame::Server).message == STUBBORN.as_bytes() {
@@ -420,6 +494,10 @@ impl Client {
             )));
         }
         self.expected.drain(..whole.len());
+        if !matches!(tag, b'N' | b'A' | b'S') {
+            self.request.before = None;
+        }
+        self.consult();
         self.tally.received += whole.len() as u64;
         if tag == b'Z' {
             self.tally.queries += 1;
@@ -486,6 +564,10 @@ impl Client {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn ends_with_ready(answer: &[u8]) -> bool {
+    matches!(answer, [.., b'Z', 0, 0, 0, 5, _])
 }
 
 fn is_fatal(body: &[u8]) -> bool {

@@ -20,7 +20,11 @@ use std::time::Instant;
 use world::{Outcome, World};
 
 /// Seeds that once found a bug, each with what it was. A change of the simulation itself makes other worlds of them.
-const NAMED: [(u64, &str); 4] = [
+const NAMED: [(u64, &str); 5] = [
+    (
+        9124,
+        "an unnamed DEALLOCATE, bound again in a later batch, named what the server had no longer",
+    ),
     (
         6,
         "with check_delay 0 a server was checked again and again instead of being given away",

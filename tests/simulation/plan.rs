@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::session::{DDL, LIVE};
 use crate::random::Random;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub struct Scope {
     /// Servers are the client's own: what a session keeps beside transactions, prepared statements and reported settings can be
     /// relied on.
     pub session: bool,
+    /// Servers are shared. If they may be either, what differs between the two is in no plan: where RESET goes, and whether
+    /// a statement outlives DDL.
+    pub shares: bool,
     /// Transaction blocks are allowed.
     pub blocks: bool,
     /// Settle and say goodbye, so that counters can be compared.
@@ -93,6 +97,7 @@ impl Planner<'_> {
                 15 | 16 => self.copy(),
                 17 => self.cancel(),
                 18 => self.call(),
+                19 if self.scope.shares => self.live(),
                 _ => {
                     let time = self.random.pick(&[500, 20_000, 3_000_000]);
                     self.steps.push_back(Step::Rest(time));
@@ -164,17 +169,21 @@ impl Planner<'_> {
                 let name = self.random.pick(&["TimeZone", "search_path", "role"]);
                 format!("SET {name} = '{}'", self.tag())
             }
-            4 => format!("SET TimeZone = '{}'", self.tag()),
+            4 => {
+                let name = self.random.pick(&["TimeZone", "search_path"]);
+                format!("SET {name} = '{}'", self.tag())
+            }
             5 => format!(
                 "SET DateStyle = '{}'",
-                self.random.pick(&["SQL", "ISO, MDY"])
+                self.random.pick(&["SQL", "ISO, MDY", "DMY"])
             ),
+            6 | 20 if !alone && !self.scope.shares => "SHOW DateStyle".to_owned(),
             6 => "RESET ALL".to_owned(),
             7..10 => format!("INSERT INTO t '{}'", self.tag()),
             10 if alone => format!("LISTEN {}", self.random.pick(&["here", "there"])),
             11 if self.scope.pids => format!("NOTIFY {}", self.random.pick(&["here", "there"])),
-            12 if alone => format!("SELECT pg_advisory_lock {}", self.random.below(9)),
-            13 if self.scope.leftovers && alone => "CREATE TEMP TABLE x".to_owned(),
+            12 => format!("SELECT pg_advisory_lock {}", self.random.below(9)),
+            13 if self.scope.leftovers || !alone => "CREATE TEMP TABLE x".to_owned(),
             14 if self.scope.leftovers && alone => "LOAD library".to_owned(),
             15 => String::new(),
             16 => format!("{}; {}; SHOW TimeZone", self.select(), self.select()),
@@ -287,6 +296,49 @@ impl Planner<'_> {
         self.send(b'S', &[]);
     }
 
+    /// Statements that DDL makes outdated, used only in ways in which nobody must notice.
+    fn live(&mut self) {
+        if self.scope.blocks {
+            self.query("ROLLBACK".to_owned()); // perhaps one was left open
+        }
+        let sql = format!("{LIVE}{}' x 2", self.random.below(3));
+        let parse = [b"live\0", sql.as_bytes(), b"\0\0\0"].concat();
+        self.send(b'C', &[b"Slive\0"]);
+        self.send(b'P', &[&parse]);
+        self.send(b'S', &[]);
+        self.steps.push_back(Step::Settle);
+        for _ in 0..self.random.between(1, 5) {
+            if self.random.chance(40) {
+                self.query(DDL.to_owned());
+                self.steps.push_back(Step::Settle);
+            }
+            let anew = self.random.chance(30);
+            if anew {
+                self.send(b'C', &[b"Slive\0"]);
+                self.send(b'P', &[&parse]);
+            }
+            let statement_first = self.random.chance(30);
+            if statement_first {
+                self.send(b'D', &[b"Slive\0"]);
+            }
+            if self.random.chance(10) {
+                self.send(b'H', &[]);
+            }
+            if !statement_first || self.random.chance(70) {
+                self.send(b'B', &[b"\0live\0\0\0\0\0\0\0"]);
+                if !anew && !statement_first || self.random.chance(30) {
+                    self.send(b'D', &[b"P\0"]);
+                }
+                if self.random.chance(10) {
+                    self.send(b'H', &[]);
+                }
+                self.send(b'E', &[b"\0\0\0\0\0"]);
+            }
+            self.send(b'S', &[]);
+            self.steps.push_back(Step::Settle);
+        }
+    }
+
     fn copy(&mut self) {
         let extended = self.random.chance(40);
         if extended {
@@ -334,8 +386,18 @@ impl Planner<'_> {
     }
 
     fn cancel(&mut self) {
-        let time = self.random.pick(&[0, 1_000, 400_000]);
-        self.query(format!("SELECT pg_sleep {time}"));
+        match self.random.below(6) {
+            0 => self.batch(),
+            1 => {
+                let row = self.tag();
+                self.query(format!("INSERT INTO t '{row}'"));
+            }
+            2 if self.scope.blocks => self.transaction(),
+            _ => {
+                let time = self.random.pick(&[0, 1_000, 400_000]);
+                self.query(format!("SELECT pg_sleep {time}"));
+            }
+        }
         if self.random.chance(30) {
             self.steps.push_back(Step::Rest(300));
         }

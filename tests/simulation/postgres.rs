@@ -1,6 +1,8 @@
 //! The model PostgreSQL: its connections log in, run a [`Session`] each, take time, are cancelled, crash and lie.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use aether::auth::{KeyRing, Progress, Verify};
 use aether::config::{AuthMethod, Secret, Stored};
@@ -28,6 +30,7 @@ pub struct Postgres {
     pub most: usize,
     ring: KeyRing,
     next_pid: u32,
+    schema: Rc<Cell<u64>>,
 }
 
 /// One connection.
@@ -49,6 +52,7 @@ pub struct Backend {
     pub lies: Option<Lie>,
     /// Every client that it worked for shares its connection's fate: whether it has lied, crashed or been killed.
     pub faulty: bool,
+    schema: Rc<Cell<u64>>,
 }
 
 /// What a lying server does.
@@ -79,6 +83,7 @@ impl Postgres {
             most: usize::MAX,
             ring,
             next_pid: 1_000,
+            schema: Rc::default(),
         }
     }
 
@@ -98,6 +103,7 @@ impl Postgres {
             woken: false,
             lies: None,
             faulty: false,
+            schema: self.schema.clone(),
         });
     }
 
@@ -376,7 +382,8 @@ impl Backend {
         backend::write_authentication_ok(&mut self.held);
         match Session::start(self.pid, &parameters) {
             Err(refusal) => self.refuse(&refusal),
-            Ok(session) => {
+            Ok(mut session) => {
+                session.schema = Some(self.schema.clone());
                 for (name, value) in session.reported() {
                     backend::write_parameter_status(
                         &mut self.held,

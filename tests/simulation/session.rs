@@ -3,7 +3,9 @@
 //! The servers of the simulation run it, and so does every client beside its real connection, as the reference: through a
 //! session pool, the answers must be those of a session of one's own, byte for byte. Speaks just enough SQL to leave traces.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use aether::wire::backend;
 use aether::wire::frame::{cstr, message, take_cstr, take_u32};
@@ -29,6 +31,10 @@ const DEFAULTS: [(&str, &str); 6] = [
 /// What a session says whose DISCARD ALL fails.
 pub const STUBBORN: &str = "nothing is discarded here";
 
+/// What statements begin with that are outdated after DDL, and DDL.
+pub const LIVE: &str = "SELECT 'live ";
+pub const DDL: &str = "ALTER TABLE live";
+
 type Settings = BTreeMap<String, String>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +52,7 @@ struct Portal {
 }
 
 /// A COPY FROM STDIN in progress.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct CopyIn {
     extended: bool,
     lines: Vec<String>,
@@ -69,7 +75,7 @@ enum Flow {
     CopyIn,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     pid: u32,
     defaults: Settings,
@@ -86,6 +92,8 @@ pub struct Session {
     rest: VecDeque<String>,
     /// A statement sleeps: in the extended protocol?
     sleeping: Option<bool>,
+    /// The statement of a portal that is run for one row at most: it is suspended behind it.
+    suspends: bool,
     /// What DISCARD ALL undoes...
     locks: BTreeSet<String>,
     listens: BTreeSet<String>,
@@ -99,28 +107,26 @@ pub struct Session {
     pub rolled_back: Vec<String>,
     /// DISCARD ALL fails: a fault.
     pub stubborn: bool,
+    /// How often DDL has changed the shape of [`LIVE`] rows, on all connections. `None`: the reference knows nothing of it.
+    pub schema: Option<Rc<Cell<u64>>>,
+    /// What it was when a statement was parsed.
+    parsed: BTreeMap<String, u64>,
+    /// Parsed or used in this transaction: it has a lock that DDL waits for.
+    locked: BTreeSet<String>,
 }
 
 impl Session {
-    /// A session with the given startup parameters; an unknown one is refused.
+    /// A session with the given startup parameters; an unknown one, or one with a wrong value, is refused.
     pub fn start(pid: u32, parameters: &[(String, String)]) -> Result<Session, Refusal> {
         let mut defaults: Settings = DEFAULTS
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
-        for (name, value) in parameters {
-            let known = defaults
-                .keys()
-                .find(|known| known.eq_ignore_ascii_case(name))
-                .cloned();
-            let Some(known) = known else {
-                let text = format!("unrecognized configuration parameter \"{name}\"");
-                return Err(Refusal {
-                    severity: aether::wire::refusal::Severity::Fatal,
-                    ..Refusal::error(b"42704", text)
-                });
-            };
-            defaults.insert(known, canonical(value));
+        for (name, value) in in_order(parameters) {
+            assign(&mut defaults, &name, &value).map_err(|refusal| Refusal {
+                severity: aether::wire::refusal::Severity::Fatal,
+                ..refusal
+            })?;
         }
         let reported = reported_of(&defaults);
         Ok(Session {
@@ -136,6 +142,7 @@ impl Session {
             copy: None,
             rest: VecDeque::new(),
             sleeping: None,
+            suspends: false,
             locks: BTreeSet::new(),
             listens: BTreeSet::new(),
             temporary: false,
@@ -145,6 +152,26 @@ impl Session {
             committed: Vec::new(),
             rolled_back: Vec::new(),
             stubborn: false,
+            schema: None,
+            parsed: BTreeMap::new(),
+            locked: BTreeSet::new(),
+        })
+    }
+
+    /// As [`Session::start`], for one that goes from server to server: what is reported is no startup parameter of those, so
+    /// RESET goes to what they were started with.
+    pub fn start_shared(pid: u32, parameters: &[(String, String)]) -> Result<Session, Refusal> {
+        let is_reported = |name: &str| {
+            REPORTED
+                .iter()
+                .any(|other| other.eq_ignore_ascii_case(name))
+        };
+        let mut left = in_order(parameters);
+        left.retain(|(name, _)| !is_reported(name));
+        let whole = Session::start(pid, parameters)?;
+        Ok(Session {
+            defaults: Session::start(pid, &left)?.defaults,
+            ..whole
         })
     }
 
@@ -153,6 +180,28 @@ impl Session {
         self.reported
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// Whether it is outside of a transaction block.
+    pub fn is_idle(&self) -> bool {
+        self.status == Status::Idle
+    }
+
+    /// The request that begins with a message of this type is cancelled before it does anything. False: the message is still
+    /// to be taken, with all that is skipped.
+    pub fn cancel(&mut self, tag: u8, out: &mut Vec<u8>) -> bool {
+        let refusal = Refusal::error(b"57014", "canceling statement due to user request");
+        self.fail(&refusal, out);
+        let whole = matches!(tag, b'Q' | b'F');
+        if tag == b'Q' {
+            self.statements.remove("");
+        }
+        if whole {
+            self.ready(out);
+        } else {
+            self.skipping = true;
+        }
+        whole
     }
 
     /// Lines of a COPY that has begun and not ended.
@@ -195,7 +244,6 @@ impl Session {
             _ if self.skipping => {}
             b'Q' => {
                 self.statements.remove("");
-                self.portals.remove("");
                 let text = take_cstr(body)
                     .map(|(text, _)| String::from_utf8_lossy(text).into_owned())
                     .unwrap_or_default();
@@ -244,14 +292,19 @@ impl Session {
     /// The sleeping statement is over.
     pub fn wake(&mut self, cancelled: bool, out: &mut Vec<u8>) -> Effect {
         let extended = self.sleeping.take().expect("it slept");
+        let suspends = std::mem::take(&mut self.suspends);
         let result = if cancelled {
             Err(Refusal::error(
                 b"57014",
                 "canceling statement due to user request",
             ))
         } else {
-            row(out, "", true);
-            backend::write_command_complete(out, "SELECT 1");
+            row(out, "");
+            if suspends {
+                message(out, b's', |_| {});
+            } else {
+                backend::write_command_complete(out, "SELECT 1");
+            }
             Ok(())
         };
         match (result, extended) {
@@ -273,6 +326,10 @@ impl Session {
     /// Runs what is left of a simple query.
     fn go_on(&mut self, alone: bool, out: &mut Vec<u8>) -> Effect {
         while let Some(sql) = self.rest.pop_front() {
+            // Only one that gets so far as to be run takes the place of the unnamed portal.
+            if !is_wrong(&sql) && (self.status != Status::Failed || ends_transaction(&sql)) {
+                self.portals.remove("");
+            }
             match self.run(&sql, alone, true, out) {
                 Ok(Flow::Next) => {}
                 Ok(Flow::Sleep(time)) => {
@@ -300,6 +357,7 @@ impl Session {
         if self.status == Status::Idle {
             self.commit(out);
             self.portals.clear();
+            self.locked.clear();
         }
         let now = reported_of(&self.settings);
         for (name, value) in now
@@ -341,10 +399,21 @@ impl Session {
     }
 
     fn fail(&mut self, refusal: &Refusal, out: &mut Vec<u8>) {
+        let begin = out.len();
         refusal.write(out);
+        if refusal.sqlstate == *b"0A000" {
+            let body = out.split_off(begin).split_off(5);
+            message(out, b'E', |b| {
+                b.extend_from_slice(&body[..body.len() - 1]);
+                b.extend_from_slice(b"RRevalidateCachedQuery\0\0");
+            });
+        }
         match self.status {
             Status::Idle => self.roll_back(),
-            Status::Block => self.status = Status::Failed,
+            Status::Block => {
+                self.status = Status::Failed;
+                self.roll_back(); // at once, not with ROLLBACK
+            }
             Status::Failed => {}
         }
     }
@@ -354,9 +423,10 @@ impl Session {
             return Effect::Done;
         };
         let result = match tag {
-            b'd' if body == b"broken\n" => {
-                Err(Refusal::error(b"22P02", "invalid input syntax for COPY"))
-            }
+            b'd' if body == b"broken\n" => Err(Refusal::error(
+                b"22P04",
+                "extra data after last expected column",
+            )),
             b'd' => {
                 copy.lines
                     .push(String::from_utf8_lossy(body).trim_end().to_owned());
@@ -406,11 +476,13 @@ impl Session {
                 if name.is_empty() {
                     self.statements.remove(""); // also if the new one comes to nothing
                 }
-                if self.status == Status::Failed && !ends_transaction(&sql) {
-                    return Err(aborted());
-                }
-                if sql.starts_with("SYNTAX") {
+                if is_wrong(&sql) {
                     return Err(Refusal::error(b"42601", "syntax error"));
+                }
+                // An empty one is nothing that could be refused.
+                let refused = !sql.is_empty() && !ends_transaction(&sql);
+                if self.status == Status::Failed && refused {
+                    return Err(aborted());
                 }
                 if !name.is_empty() && self.statements.contains_key(&name) {
                     return Err(Refusal::error(
@@ -418,6 +490,9 @@ impl Session {
                         format!("prepared statement \"{name}\" already exists"),
                     ));
                 }
+                let schema = self.schema.as_ref().map_or(0, |schema| schema.get());
+                self.parsed.insert(name.clone(), schema);
+                self.locked.insert(name.clone());
                 self.statements.insert(name, sql);
                 message(out, b'1', |_| {});
             }
@@ -427,6 +502,7 @@ impl Session {
                 if self.status == Status::Failed && !ends_transaction(&sql) {
                     return Err(aborted());
                 }
+                self.revalidate(&name, &sql)?;
                 if !portal.is_empty() && self.portals.contains_key(&portal) {
                     return Err(Refusal::error(
                         b"42P03",
@@ -455,6 +531,7 @@ impl Session {
                 }
                 if kind == Some(b'S') {
                     message(out, b't', |b| b.extend_from_slice(&[0, 0]));
+                    self.revalidate(&name, &sql)?;
                 }
                 if returns_rows(&sql) {
                     description(out)
@@ -490,7 +567,7 @@ impl Session {
             let left = select.rows.saturating_sub(portal.sent);
             let now = if most > 0 && left >= most { most } else { left };
             self.begin();
-            (0..now).for_each(|_| row(out, &select.value(), false));
+            (0..now).for_each(|_| row(out, &select.value()));
             portal.sent += now;
             if most > 0 && left >= most {
                 message(out, b's', |_| {});
@@ -500,7 +577,17 @@ impl Session {
             self.portals.insert(name.to_owned(), portal);
             return Ok(Flow::Next);
         }
-        if std::mem::replace(&mut portal.over, true) {
+        let run_before = std::mem::replace(&mut portal.over, true);
+        if run_before && returns_rows(&portal.sql) {
+            let tag = if portal.sql.starts_with("SHOW") {
+                "SHOW"
+            } else {
+                "SELECT 0"
+            };
+            backend::write_command_complete(out, tag);
+            return Ok(Flow::Next);
+        }
+        if run_before && !portal.sql.is_empty() {
             return Err(Refusal::error(
                 b"55000",
                 format!("portal \"{name}\" cannot be run"),
@@ -512,7 +599,16 @@ impl Session {
             backend::write_empty_query(out);
             return Ok(Flow::Next);
         }
-        self.run(&sql, false, false, out)
+        let before = out.len();
+        self.suspends = most == 1 && returns_rows(&sql);
+        let flow = self.run(&sql, false, false, out);
+        if !matches!(flow, Ok(Flow::Sleep(_))) && std::mem::take(&mut self.suspends) && flow.is_ok()
+        {
+            // Its one row came, and there may be more.
+            out.truncate(before + end_of_row(&out[before..]));
+            message(out, b's', |_| {});
+        }
+        flow
     }
 
     fn statement(&self, name: &str) -> Result<String, Refusal> {
@@ -523,6 +619,22 @@ impl Session {
             )
         };
         self.statements.get(name).cloned().ok_or_else(unknown)
+    }
+
+    /// PostgreSQL's RevalidateCachedQuery.
+    fn revalidate(&mut self, name: &str, sql: &str) -> Result<(), Refusal> {
+        let same = |schema: &Rc<Cell<u64>>| self.parsed.get(name) == Some(&schema.get());
+        if !sql.starts_with(LIVE)
+            || self.locked.contains(name)
+            || self.schema.as_ref().is_none_or(same)
+        {
+            self.locked.insert(name.to_owned());
+            return Ok(());
+        }
+        Err(Refusal::error(
+            b"0A000",
+            "im zwischengespeicherten Plan darf sich der Ergebnistyp nicht ändern",
+        ))
     }
 
     fn portal(&self, name: &str) -> Result<Portal, Refusal> {
@@ -544,6 +656,9 @@ impl Session {
         described: bool,
         out: &mut Vec<u8>,
     ) -> Result<Flow, Refusal> {
+        if is_wrong(sql) {
+            return Err(Refusal::error(b"42601", "syntax error"));
+        }
         if self.status == Status::Failed && !ends_transaction(sql) {
             return Err(aborted());
         }
@@ -554,7 +669,7 @@ impl Session {
             if described {
                 description(out);
             }
-            (0..select.rows).for_each(|_| row(out, &select.value(), false));
+            (0..select.rows).for_each(|_| row(out, &select.value()));
             backend::write_command_complete(out, &format!("SELECT {}", select.rows));
             return Ok(Flow::Next);
         }
@@ -565,12 +680,12 @@ impl Session {
                 .filter_map(|part| part.split('\'').next())
                 .collect();
             for pair in quoted.chunks(2) {
-                self.settings.insert(pair[0].to_owned(), canonical(pair[1]));
+                assign(&mut self.settings, pair[0], pair[1])?;
             }
             if described {
                 description(out);
             }
-            row(out, "", false);
+            row(out, "");
             backend::write_command_complete(out, "SELECT 1");
             return Ok(Flow::Next);
         }
@@ -582,6 +697,9 @@ impl Session {
                 return Ok(Flow::Sleep(time.parse().unwrap_or(0)));
             }
             ["SELECT", "error", ..] => {
+                if described {
+                    description(out);
+                }
                 return Err(Refusal::error(
                     b"22P02",
                     format!("invalid input: \"{quoted}\""),
@@ -600,11 +718,11 @@ impl Session {
                 if described {
                     description(out);
                 }
-                row(out, &value, false);
+                row(out, &value);
                 "SHOW"
             }
             ["SET", name, ..] => {
-                self.settings.insert(name.to_owned(), canonical(&quoted));
+                assign(&mut self.settings, name, &quoted)?;
                 "SET"
             }
             ["RESET", "ALL"] => {
@@ -631,11 +749,17 @@ impl Session {
                 "ROLLBACK"
             }
             ["COMMIT"] => {
+                if self.status == Status::Idle {
+                    notice(out, "there is no transaction in progress", None);
+                }
                 self.status = Status::Idle;
                 self.commit(out);
                 "COMMIT"
             }
             ["ROLLBACK"] => {
+                if self.status == Status::Idle {
+                    notice(out, "there is no transaction in progress", None);
+                }
                 self.status = Status::Idle;
                 self.roll_back();
                 "ROLLBACK"
@@ -643,6 +767,23 @@ impl Session {
             ["INSERT", ..] => {
                 self.written.push(quoted);
                 "INSERT 0 1"
+            }
+            ["UNLISTEN", "*"] => {
+                self.listens.clear();
+                "UNLISTEN"
+            }
+            ["CLOSE", "ALL"] => "CLOSE CURSOR ALL",
+            ["DISCARD", "TEMP"] => {
+                self.temporary = false;
+                "DISCARD TEMP"
+            }
+            ["SELECT", "pg_catalog.pg_advisory_unlock_all()"] => {
+                self.locks.clear();
+                if described {
+                    description(out);
+                }
+                row(out, "");
+                "SELECT 1"
             }
             ["LISTEN", channel] => {
                 self.listens.insert(channel.to_owned());
@@ -657,7 +798,7 @@ impl Session {
                 if described {
                     description(out);
                 }
-                row(out, "", false);
+                row(out, "");
                 "SELECT 1"
             }
             ["CREATE", "TEMP", ..] => {
@@ -678,6 +819,12 @@ impl Session {
                 let gone = self.statements.remove(name);
                 gone.ok_or_else(|| Refusal::error(b"26000", unknown))?;
                 "DEALLOCATE"
+            }
+            ["ALTER", "TABLE", "live"] => {
+                if let Some(schema) = &self.schema {
+                    schema.set(schema.get() + 1);
+                }
+                "ALTER TABLE"
             }
             ["LOAD", ..] => {
                 self.loaded = true;
@@ -702,14 +849,15 @@ impl Session {
                 "DISCARD ALL"
             }
             ["COPY", _, "FROM", "STDIN"] => {
-                message(out, b'G', |b| b.extend_from_slice(&[0, 0, 0]));
+                message(out, b'G', |b| b.extend_from_slice(&[0, 0, 1, 0, 0]));
                 return Ok(Flow::CopyIn);
             }
             ["COPY", rows, "TO", "STDOUT", ..] => {
-                message(out, b'H', |b| b.extend_from_slice(&[0, 0, 0]));
+                message(out, b'H', |b| b.extend_from_slice(&[0, 0, 1, 0, 0]));
                 let rows: u32 = rows.parse().unwrap_or(0);
+                let line = format!("{quoted}\n");
                 (0..rows)
-                    .for_each(|_| message(out, b'd', |b| b.extend_from_slice(quoted.as_bytes())));
+                    .for_each(|_| message(out, b'd', |b| b.extend_from_slice(line.as_bytes())));
                 message(out, b'c', |_| {});
                 backend::write_command_complete(out, &format!("COPY {rows}"));
                 return Ok(Flow::Next);
@@ -768,6 +916,12 @@ impl Strings<'_> {
     }
 }
 
+/// Where the first message of these ends.
+fn end_of_row(messages: &[u8]) -> usize {
+    let length: [u8; 4] = messages[1..5].try_into().expect("a message");
+    1 + u32::from_be_bytes(length) as usize
+}
+
 fn reported_of(settings: &Settings) -> Settings {
     settings
         .iter()
@@ -776,13 +930,60 @@ fn reported_of(settings: &Settings) -> Settings {
         .collect()
 }
 
-/// What a value is reported as: not always as it was given.
-fn canonical(value: &str) -> String {
-    match value {
-        "utf-8" => "UTF8".to_owned(),
-        "SQL" => "SQL, MDY".to_owned(),
-        other => other.to_owned(),
-    }
+/// Startup parameters in the order in which they are applied: those in `options` first.
+fn in_order(parameters: &[(String, String)]) -> Vec<(String, String)> {
+    let (options, others): (Vec<_>, Vec<_>) = parameters
+        .iter()
+        .cloned()
+        .partition(|(name, _)| name == "options");
+    let settings = options.iter().flat_map(|(_, text)| text.split("-c "));
+    let settings = settings.filter_map(|setting| setting.trim().split_once('='));
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    settings.chain(others).collect()
+}
+
+/// Sets a parameter, spelled as it is reported then: not always as it was given.
+fn assign(settings: &mut Settings, name: &str, value: &str) -> Result<(), Refusal> {
+    let known = settings
+        .iter()
+        .find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let Some((known, now)) = known else {
+        if name == "role" {
+            settings.insert(name.to_owned(), value.to_owned());
+            return Ok(());
+        }
+        let text = format!("unrecognized configuration parameter \"{name}\"");
+        return Err(Refusal::error(b"42704", text));
+    };
+    let wrong = || {
+        let text = format!("invalid value for parameter \"{known}\": \"{value}\"");
+        Refusal::error(b"22023", text)
+    };
+    let value = match (&known[..], value) {
+        ("TimeZone", "nonsense") => return Err(wrong()),
+        ("client_encoding", "utf-8") => "UTF8".to_owned(),
+        // What is not said stays as it is, but for German.
+        ("DateStyle", value) => {
+            let (mut style, mut order) = now.split_once(", ").expect("both");
+            for word in value.split(", ") {
+                match word {
+                    "ISO" | "SQL" => style = word,
+                    "German" => (style, order) = (word, "DMY"),
+                    "MDY" | "DMY" => order = word,
+                    _ => return Err(wrong()),
+                }
+            }
+            format!("{style}, {order}")
+        }
+        (_, value) => value.to_owned(),
+    };
+    settings.insert(known.clone(), value);
+    Ok(())
+}
+
+/// What the parser refuses, whatever the state of the transaction.
+fn is_wrong(sql: &str) -> bool {
+    sql.starts_with("SYNTAX") || sql.starts_with("nonsense")
 }
 
 fn returns_rows(sql: &str) -> bool {
@@ -804,14 +1005,10 @@ fn description(out: &mut Vec<u8>) {
     backend::write_row_description(out, [("value", backend::TEXT)].into_iter());
 }
 
-fn row(out: &mut Vec<u8>, value: &str, null: bool) {
+fn row(out: &mut Vec<u8>, value: &str) {
     message(out, b'D', |b| {
         b.extend_from_slice(&[0, 1]);
-        if null {
-            b.extend_from_slice(&(-1i32).to_be_bytes());
-        } else {
-            b.extend_from_slice(&(value.len() as u32).to_be_bytes());
-            b.extend_from_slice(value.as_bytes());
-        }
+        b.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        b.extend_from_slice(value.as_bytes());
     });
 }

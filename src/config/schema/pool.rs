@@ -13,13 +13,17 @@ use super::super::{
 use super::{Context, is_name};
 
 /// The keys.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 22] = [
     "dsn",
     "backend",
     "mode",
     "server_assignment",
     "max_prepared_statements",
+    "track_extra_parameters",
+    "transaction_reset",
     "max_connections",
+    "max_connections_per_user",
+    "max_client_connections",
     "min_idle_connections",
     "max_idle_time",
     "max_lifetime",
@@ -47,13 +51,14 @@ const BACKEND_KEYS: [&str; 9] = [
 /// The keys of a backend that are startup parameters of the same name.
 const PARAMETERS: [&str; 3] = ["application_name", "client_encoding", "options"];
 /// PostgreSQL's own maximum for `max_connections`.
-const CONNECTIONS_MAX: u64 = 262_143;
+pub(super) const CONNECTIONS_MAX: u64 = 262_143;
 const ASSIGNMENTS: [(&str, ServerAssignment); 2] = [
     ("login", ServerAssignment::Login),
     ("first_query", ServerAssignment::FirstQuery),
 ];
 
-const MODES: [(&str, PoolMode); 3] = [
+/// The words for a mode.
+pub(super) const MODES: [(&str, PoolMode); 3] = [
     ("session", PoolMode::Session),
     ("transaction", PoolMode::Transaction),
     ("statement", PoolMode::Statement),
@@ -81,8 +86,12 @@ impl Draft {
             backend: empty_backend(),
             mode: PoolMode::Session,
             max_prepared_statements: 200,
+            track_extra_parameters: Vec::new(),
+            transaction_reset: true,
             server_assignment: ServerAssignment::Login,
             max_connections: 20,
+            max_connections_per_user: 0,
+            max_client_connections: 0,
             min_idle_connections: 0,
             max_idle_time: seconds(600),
             max_lifetime: seconds(3600),
@@ -131,11 +140,29 @@ impl Draft {
         {
             self.pool.mode = mode;
         }
+        if let Some(field) = section.get("transaction_reset")
+            && let Some(reset) = field.flag(problems)
+        {
+            self.pool.transaction_reset = reset;
+            if !reset {
+                problems.warn(
+                    &field.place,
+                    "off: in transaction and statement mode, what one client sets in a session is met by the next",
+                );
+            }
+        }
         if let Some(assignment) = section
             .get("server_assignment")
             .and_then(|field| field.word(&ASSIGNMENTS, problems))
         {
             self.pool.server_assignment = assignment;
+        }
+        if let Some(names) = section
+            .get("track_extra_parameters")
+            .and_then(|field| field.names_list(problems))
+        {
+            self.pool.track_extra_parameters =
+                names.into_iter().map(|(name, _)| name.to_owned()).collect();
         }
         self
     }
@@ -156,6 +183,16 @@ impl Draft {
             &mut pool.max_prepared_statements,
         );
         count("max_connections", 1, &mut pool.max_connections);
+        count(
+            "max_connections_per_user",
+            0,
+            &mut pool.max_connections_per_user,
+        );
+        count(
+            "max_client_connections",
+            0,
+            &mut pool.max_client_connections,
+        );
         count("min_idle_connections", 0, &mut pool.min_idle_connections);
         let (min, max) = (pool.min_idle_connections, pool.max_connections);
         if min > max {

@@ -1,7 +1,7 @@
 //! Writes scripts: batches as drivers send them, and as nobody should. Answers depend on the seed only: tables are the
 //! client's own, and no statement fails in planning, since a server plans again when it likes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::{
     DDL, Kind, LONG_A, OWN, PORTALS, REPORTED, RESETS, SESSION, SHARED, STATEMENTS, THRESHOLDS,
@@ -33,9 +33,6 @@ pub struct Classes {
     pub session: bool,
     /// Another client_encoding under prepared statements whose texts are not ASCII.
     pub recoding: bool,
-    /// Row limits where rows are changed. What has changed when such a portal is left half read is seen by a later Bind of
-    /// the same batch if a Parse comes before it, be it one of Aether's.
-    pub half_read: bool,
     /// ALTER TABLE under prepared statements.
     pub ddl: bool,
 }
@@ -54,7 +51,6 @@ impl Classes {
             prepare: session,
             session,
             recoding: session,
-            half_read: session,
             ddl: false,
         }
     }
@@ -85,13 +81,38 @@ fn spare_postgresql(batch: &mut Batch) {
     }
 }
 
-/// Takes the limits off all Executes.
-fn read_whole(batch: &mut Batch) {
-    for act in batch {
-        if let Act::Execute(_, rows) = act {
-            *rows = 0;
+/// What INSERT … RETURNING has done is not seen by the statements behind it while its portal is suspended; a Parse, which the
+/// pooler sends ahead of a Bind on a server that has not seen the statement, changes that (PostgreSQL counts the command then).
+/// So on shared servers such portals run to their end.
+#[derive(Default)]
+struct Suspension {
+    /// Names of statements that have ever been such ones, as far as PostgreSQL looks at them.
+    returning: BTreeSet<String>,
+    portals: BTreeMap<String, bool>,
+}
+
+impl Suspension {
+    fn spare(&mut self, batch: &mut Batch) {
+        for act in batch {
+            match act {
+                Act::Parse { name, sql, .. } if sql.contains("RETURNING") => {
+                    self.returning.insert(significant(name));
+                }
+                Act::Bind {
+                    portal, statement, ..
+                } => {
+                    let returning = self.returning.contains(&significant(statement));
+                    self.portals.insert(portal.clone(), returning);
+                }
+                Act::Execute(portal, rows) if self.portals.get(portal) == Some(&true) => *rows = 0,
+                _ => {}
+            }
         }
     }
+}
+
+fn significant(name: &str) -> String {
+    name.chars().take(63).collect()
 }
 
 /// Writes one script.
@@ -110,9 +131,6 @@ pub struct Author<'a> {
     /// Whether client_encoding may change, and texts that are not ASCII may be prepared.
     recodes: bool,
     says_more: bool,
-    /// Whether statements that change rows may return them, and Execute may have a limit.
-    returns: bool,
-    limits: bool,
     fresh: u32,
 }
 
@@ -135,21 +153,11 @@ impl<'a> Author<'a> {
             open: false,
             recodes: true,
             says_more: true,
-            returns: true,
-            limits: true,
             fresh: 1_000,
         };
         if !classes.recoding {
             author.recodes = author.random.chance(50);
             author.says_more = !author.recodes;
-        }
-        if !classes.half_read {
-            author.returns = author.random.chance(50);
-            author.limits = !author.returns;
-        }
-        for _ in 0..4 {
-            let favourite = author.statement();
-            author.favourites.push(favourite);
         }
         let parameters = match author.random.below(6) {
             0 => vec![("application_name", "batches")],
@@ -157,16 +165,25 @@ impl<'a> Author<'a> {
             2 => vec![("options", "-c TimeZone=Europe/Rome")],
             _ => Vec::new(),
         };
+        // On a shared server, they lead to its own defaults, not to what the client gave at startup.
+        let keeps = classes.session || parameters.is_empty();
+        author.classes.resets &= keeps;
+        author.classes.discard_all &= keeps;
+        for _ in 0..4 {
+            let favourite = author.statement();
+            author.favourites.push(favourite);
+        }
         let own = |(name, value): (&str, &str)| (name.to_string(), value.to_string());
         let mut script = Script {
             parameters: parameters.into_iter().map(own).collect(),
             batches: Vec::new(),
         };
+        let mut suspension = Suspension::default();
         while script.batches.len() < batches {
             for mut batch in author.batches() {
                 spare_postgresql(&mut batch);
-                if !author.limits {
-                    read_whole(&mut batch);
+                if !classes.session {
+                    suspension.spare(&mut batch);
                 }
                 if author.random.chance(50) {
                     batch.push(Act::Wait);
@@ -223,8 +240,7 @@ impl<'a> Author<'a> {
         } else {
             self.random.pick(OWN)
         };
-        let changes = sql.contains("RETURNING") && !self.returns;
-        if changes || (!sql.is_ascii() && !self.says_more) {
+        if !sql.is_ascii() && !self.says_more {
             return self.statement();
         }
         let mut sql = self.local(sql);
