@@ -86,7 +86,7 @@ fn spare_postgresql(batch: &mut Batch) {
 /// So on shared servers such portals run to their end.
 #[derive(Default)]
 struct Suspension {
-    /// Names of statements that have ever been such ones.
+    /// Names of statements that have ever been such ones, as far as PostgreSQL looks at them.
     returning: BTreeSet<String>,
     portals: BTreeMap<String, bool>,
 }
@@ -96,12 +96,12 @@ impl Suspension {
         for act in batch {
             match act {
                 Act::Parse { name, sql, .. } if sql.contains("RETURNING") => {
-                    self.returning.insert(name.clone());
+                    self.returning.insert(significant(name));
                 }
                 Act::Bind {
                     portal, statement, ..
                 } => {
-                    let returning = self.returning.contains(statement);
+                    let returning = self.returning.contains(&significant(statement));
                     self.portals.insert(portal.clone(), returning);
                 }
                 Act::Execute(portal, rows) if self.portals.get(portal) == Some(&true) => *rows = 0,
@@ -109,6 +109,10 @@ impl Suspension {
             }
         }
     }
+}
+
+fn significant(name: &str) -> String {
+    name.chars().take(63).collect()
 }
 
 /// Writes one script.
