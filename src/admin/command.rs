@@ -9,6 +9,10 @@ use crate::wire::refusal::Refusal;
 pub(super) enum Command {
     /// `SHOW POOLS`
     Pools,
+    /// `SHOW DATABASES`
+    Databases,
+    /// `SHOW USERS`
+    Users,
     /// `SHOW SERVERS`
     Servers,
     /// `SHOW CLIENTS`
@@ -24,13 +28,15 @@ pub(super) enum Command {
 }
 
 /// Every command by its word behind SHOW.
-pub(super) const SHOW: [(&str, Command); 7] = [
+pub(super) const SHOW: [(&str, Command); 9] = [
     ("CLIENTS", Command::Clients),
+    ("DATABASES", Command::Databases),
     ("HELP", Command::Help),
     ("POOLS", Command::Pools),
     ("SERVERS", Command::Servers),
     ("STATS", Command::Stats),
     ("TLS", Command::Tls),
+    ("USERS", Command::Users),
     ("VERSION", Command::Version),
 ];
 

@@ -47,6 +47,8 @@ fn allowed(command: Option<Command>, role: Role) -> Result<Option<Command>, Refu
             Command::Pools
             | Command::Servers
             | Command::Clients
+            | Command::Databases
+            | Command::Users
             | Command::Stats
             | Command::Tls
             | Command::Version

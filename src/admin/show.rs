@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::command::{Command, SHOW};
 use crate::arena::{PoolKey, Tick};
+use crate::config::{HostPort, UserConfig};
 use crate::engine::{Client, ClientState, Engine, Facts, Server, ServerState, Session};
 use crate::pool::Pool;
 use crate::stats::{Counters, mean, per_second};
@@ -64,6 +65,39 @@ const SOCKETS: Columns = &[
     ("application_name", TEXT),
     ("prepared_statements", INT4),
     ("id", INT4),
+];
+
+const CLIENTS_OWN: Columns = &[("pool_mode", TEXT)];
+
+const DATABASES: Columns = &[
+    ("name", TEXT),
+    ("host", TEXT),
+    ("port", INT4),
+    ("database", TEXT),
+    ("force_user", TEXT),
+    ("pool_size", INT4),
+    ("min_pool_size", INT4),
+    ("reserve_pool_size", INT4),
+    ("server_lifetime", INT4),
+    ("pool_mode", TEXT),
+    ("load_balance_hosts", TEXT),
+    ("max_connections", INT4),
+    ("current_connections", INT4),
+    ("max_client_connections", INT4),
+    ("current_client_connections", INT4),
+    ("paused", INT4),
+    ("disabled", INT4),
+];
+
+const USERS: Columns = &[
+    ("name", TEXT),
+    ("pool_size", TEXT),
+    ("reserve_pool_size", TEXT),
+    ("pool_mode", TEXT),
+    ("max_user_connections", INT4),
+    ("current_connections", INT4),
+    ("max_user_client_connections", INT4),
+    ("current_client_connections", INT4),
 ];
 
 const SERVERS_OWN: Columns = &[
@@ -151,8 +185,18 @@ pub(super) fn rows(
             header(&[POOLS], from, out);
             pools(engine).iter().for_each(|values| row(values, out));
         }
+        Command::Databases => {
+            header(&[DATABASES], from, out);
+            let mut rows: Vec<Row> = engine.pools().iter().map(|(_, p)| database(p)).collect();
+            rows.sort();
+            rows.iter().for_each(|values| row(values, out));
+        }
+        Command::Users => {
+            header(&[USERS], from, out);
+            users(engine).iter().for_each(|values| row(values, out));
+        }
         Command::Clients => {
-            header(&[SOCKETS], from, out);
+            header(&[SOCKETS, CLIENTS_OWN], from, out);
             return clients(engine, from, most, out);
         }
         Command::Servers => {
@@ -275,7 +319,11 @@ fn pools(engine: &Engine) -> Vec<Row> {
     }
     tallies
         .iter()
-        .filter_map(|((key, user), tally)| Some(pool_row(engine.pools().get(*key)?, user, tally)))
+        .filter_map(|((key, user), tally)| {
+            let pool = engine.pools().get(*key)?;
+            let mode = engine.pools().mode(&pool.config, user.as_bytes());
+            Some(pool_row(pool, mode.as_str(), user, tally))
+        })
         .collect()
 }
 
@@ -294,7 +342,7 @@ fn count_client(engine: &Engine, client: &Client, tally: &mut Tally) {
     }
 }
 
-fn pool_row(pool: &Pool, user: &str, tally: &Tally) -> Row {
+fn pool_row(pool: &Pool, mode: &str, user: &str, tally: &Tally) -> Row {
     let [cl_active, cl_waiting, cl_cancel] = tally.clients;
     let [active, cancel, held, idle, tested, login] = tally.servers;
     let counters = &pool.stats.total;
@@ -314,7 +362,7 @@ fn pool_row(pool: &Pool, user: &str, tally: &Tally) -> Row {
         number(login),
         number(tally.longest_wait_us / 1_000_000),
         number(tally.longest_wait_us % 1_000_000),
-        text(pool.config.mode.as_str()),
+        text(mode),
         None,
         number(pool.config.max_connections),
         number(pool.total()),
@@ -384,7 +432,70 @@ fn client_row(engine: &Engine, client: &Client) -> Row {
         text(&session.map(Session::application_name).unwrap_or_default()),
         number(0),
         number(client.id),
+        text(client.mode().as_str()),
     ]
+}
+
+fn database(pool: &Pool) -> Row {
+    let config = &pool.config;
+    let backend = &config.backend;
+    let host = |host: &HostPort| match host {
+        HostPort::Tcp(name, _) => name.clone(),
+        HostPort::Unix(path) => path.display().to_string(),
+    };
+    let hosts: Vec<String> = backend.hosts.iter().map(host).collect();
+    let port = backend.hosts.iter().find_map(|host| match host {
+        HostPort::Tcp(_, port) => Some(*port),
+        HostPort::Unix(_) => None,
+    });
+    // The limit of one user, which is that of the pool if there is none of its own.
+    let size = match config.max_connections_per_user {
+        0 => config.max_connections,
+        max => max.min(config.max_connections),
+    };
+    vec![
+        text(&pool.label()),
+        text(&hosts.join(",")),
+        port.and_then(number),
+        text(backend.database.as_deref().unwrap_or(&pool.name)),
+        backend.user.clone(),
+        number(size),
+        number(config.min_idle_connections),
+        number(0),
+        number(config.max_lifetime.as_secs()),
+        text(config.mode.as_str()),
+        None,
+        number(config.max_connections),
+        number(pool.total()),
+        number(config.max_client_connections),
+        number(pool.clients()),
+        number(0),
+        number(0),
+    ]
+}
+
+/// Those who may log in, those of section `users`, and whoever else is there; sorted by name.
+fn users(engine: &Engine) -> Vec<Row> {
+    let listed = engine.config().auth.users.keys();
+    let mut users: BTreeMap<&[u8], (UserConfig, usize, usize)> = listed
+        .map(|name| (name.as_bytes(), Default::default()))
+        .collect();
+    for (name, config, servers, clients) in engine.pools().users() {
+        users.insert(name, (config, servers, clients));
+    }
+    let row = |(name, (config, servers, clients)): (&[u8], (UserConfig, usize, usize))| {
+        vec![
+            text(&printable(name)),
+            text(""),
+            text(""),
+            config.mode.map(|mode| mode.as_str().to_owned()),
+            number(config.max_connections),
+            number(servers),
+            number(config.max_client_connections),
+            number(clients),
+        ]
+    };
+    users.into_iter().map(row).collect()
 }
 
 fn servers(engine: &Engine, from: u32, most: usize, out: &mut Vec<u8>) -> Option<u32> {

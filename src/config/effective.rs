@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 
 use super::hba::Method;
 use super::units::show_duration;
-use super::{AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig, TlsWords};
+use super::{
+    AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig, TlsWords, UserConfig,
+};
 
 /// Stands for every secret.
 const MASK: &str = "\"****\"";
@@ -21,6 +23,7 @@ pub fn effective(config: &Config) -> String {
     if let Some(pool) = &config.fallback {
         write_pool(&quoted("*"), pool, &mut page);
     }
+    write_users(config, &mut page);
     write_auth(config, &config.auth, &mut page);
     write_admin(&config.admin, &mut page);
     page.0
@@ -124,6 +127,16 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
     page.line(2, "max_connections", &pool.max_connections.to_string());
     page.line(
         2,
+        "max_connections_per_user",
+        &pool.max_connections_per_user.to_string(),
+    );
+    page.line(
+        2,
+        "max_client_connections",
+        &pool.max_client_connections.to_string(),
+    );
+    page.line(
+        2,
         "min_idle_connections",
         &pool.min_idle_connections.to_string(),
     );
@@ -175,6 +188,28 @@ fn write_words(depth: usize, words: &TlsWords, page: &mut Page) {
             ("sslsni", _) => page.line(depth, key, "true"),
             _ => page.line(depth, key, &quoted(text)),
         }
+    }
+}
+
+fn write_users(config: &Config, page: &mut Page) {
+    if config.users.is_empty() {
+        return page.line(0, "users", "null");
+    }
+    page.line(0, "users", "");
+    for (name, user) in &config.users {
+        let UserConfig {
+            mode,
+            max_connections,
+            max_client_connections,
+        } = user;
+        page.line(1, &quoted(name), "");
+        page.line(2, "mode", mode.map_or("null", |mode| mode.as_str()));
+        page.line(2, "max_connections", &max_connections.to_string());
+        page.line(
+            2,
+            "max_client_connections",
+            &max_client_connections.to_string(),
+        );
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Config {
     pub databases: BTreeMap<String, Rc<PoolConfig>>,
     /// The `"*"` entry: for names that are not in `databases`.
     pub fallback: Option<Rc<PoolConfig>>,
+    /// Section `users`: what is set for single users.
+    pub users: BTreeMap<String, UserConfig>,
     /// Who may log in.
     pub auth: AuthConfig,
     /// Who may use the console.
@@ -162,6 +164,10 @@ pub struct PoolConfig {
     pub transaction_reset: bool,
     /// Most server connections, over all users; at least 1.
     pub max_connections: usize,
+    /// Most server connections as one role; 0: no limit but that of the pool.
+    pub max_connections_per_user: usize,
+    /// Most clients; 0: no limit.
+    pub max_client_connections: usize,
     /// Idle server connections kept ready.
     pub min_idle_connections: usize,
     /// An idle server connection is closed after this.
@@ -186,6 +192,17 @@ pub struct PoolConfig {
     pub client_idle_timeout: Duration,
     /// A query whose client has gone may run on for this long; then it is cancelled. Zero: to its end.
     pub abandoned_query_timeout: Duration,
+}
+
+/// An entry of section `users`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserConfig {
+    /// When clients give their servers back for which this role logs in to the server; `None`: as their pool says.
+    pub mode: Option<PoolMode>,
+    /// Most server connections as this role, over all pools; 0: no limit.
+    pub max_connections: usize,
+    /// Most clients that log in as this user; 0: no limit.
+    pub max_client_connections: usize,
 }
 
 /// Where the servers of a pool are and as whom Aether logs in.

@@ -7,6 +7,7 @@ mod auth;
 mod pool;
 mod server;
 mod tls;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,7 +23,7 @@ use super::{
 };
 
 /// The sections.
-const SECTIONS: [&str; 5] = ["server", "pool", "databases", "auth", "admin"];
+const SECTIONS: [&str; 6] = ["server", "pool", "databases", "users", "auth", "admin"];
 
 /// Reads the text of an `aether.yaml`. `path` is its name in errors and the place from which relative file names count.
 ///
@@ -109,6 +110,12 @@ fn read_sections(
     }
     warn_of_databases(&databases, problems);
     warn_of_secrets(&auth, databases.values().chain(&fallback), problems);
+    let roles: Vec<Option<&String>> = databases
+        .values()
+        .chain(&fallback)
+        .map(|draft| draft.pool.backend.user.as_ref())
+        .collect();
+    let users = users::read(&top, &roles, &auth, problems);
     let admin = read_admin(
         &section(&top, "admin", &["users", "stats_users"], problems),
         &auth,
@@ -123,6 +130,7 @@ fn read_sections(
         server,
         databases,
         fallback,
+        users,
         auth,
         admin,
         warnings: Vec::new(),

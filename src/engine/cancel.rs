@@ -71,7 +71,7 @@ impl Engine {
             && let Some(pool) = self.pools.get_mut(pool_key)
         {
             pool.stats.total.sent += out.len() as u64;
-            pool.leave_queue(key);
+            self.pools.leave_queue(pool_key, key);
             self.unsettled.insert(pool_key);
         }
         self.enter_client(key, ClientState::Idle);

@@ -51,8 +51,10 @@ pub struct Session {
     pub(super) minor: u32,
     /// What it may cancel itself with; from the welcome on.
     pub(super) cancel: Option<CancelKey>,
-    /// When it gives its server back; that of its pool when it came.
+    /// When it gives its server back: what held for its role and pool when it came.
     pub(super) mode: PoolMode,
+    /// Its pool and its user count it.
+    pub(super) counted: bool,
     /// What it believes of the reported parameters; from the welcome on.
     pub(super) vars: Rc<Vars>,
     /// What it has prepared, if it shares its servers with others.
@@ -314,13 +316,13 @@ impl Client {
         }
     }
 
-    /// Whether a pool's clients only get their server with the first query.
-    pub(super) fn is_frugal(pool: &crate::config::PoolConfig) -> bool {
-        pool.mode != PoolMode::Session || pool.server_assignment == ServerAssignment::FirstQuery
+    /// Whether it only gets its server with the first query.
+    pub(super) fn is_frugal(&self, pool: &crate::config::PoolConfig) -> bool {
+        self.mode() != PoolMode::Session || pool.server_assignment == ServerAssignment::FirstQuery
     }
 
     /// When it gives its server back.
-    pub(super) fn mode(&self) -> PoolMode {
+    pub fn mode(&self) -> PoolMode {
         self.session
             .as_deref()
             .map_or(PoolMode::Session, |session| session.mode)

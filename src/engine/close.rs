@@ -4,7 +4,7 @@ use super::pump::NO_BLOCKS;
 use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Who, Why,
 };
-use crate::config::PoolConfig;
+use crate::pool::{Limit, Waits};
 use crate::relay::Then;
 use crate::relay::prepared::{ClientStatements, With};
 use crate::wire::frame::printable;
@@ -233,10 +233,11 @@ impl Engine {
             self.cancel_keys.remove(cancel.pid, key);
         }
         if let Place::Pool(pool) = session.place {
-            if client.state.is_waiting()
-                && let Some(pool) = self.pools.get_mut(pool)
-            {
-                pool.leave_queue(key);
+            if client.state.is_waiting() {
+                self.pools.leave_queue(pool, key);
+            }
+            if std::mem::take(&mut session.counted) {
+                self.pools.left(pool, session.user.as_bytes());
             }
             self.unsettled.insert(pool);
         }
@@ -437,25 +438,25 @@ impl Engine {
         let Some(server) = self.servers.remove(key) else {
             return;
         };
-        let Some(pool) = self.pools.get_mut(server.pool) else {
-            return;
-        };
+        let (pool, kind) = (server.pool, &server.kind);
         match server.state {
             ServerState::Resolving
             | ServerState::AskingTls
             | ServerState::Dialing(_)
-            | ServerState::LoggingIn(_) => pool.dial_ended(&server.kind),
-            ServerState::Idle => pool.take_idle(key, &server.kind),
-            ServerState::Checking(_) => pool.check_ended(&server.kind),
-            ServerState::Tuning(tuning) => pool.asking_ended(&server.kind, &tuning.settings),
+            | ServerState::LoggingIn(_) => self.pools.dial_ended(pool, kind),
+            ServerState::Idle => self.pools.take_idle(pool, key, kind),
+            ServerState::Checking(_) => self.pools.check_ended(pool, kind),
+            ServerState::Tuning(tuning) => self.pools.asking_ended(pool, kind, &tuning.settings),
             ServerState::Paired(_)
             | ServerState::Draining
             | ServerState::Held
             | ServerState::Resetting(_)
             | ServerState::Cancelling(_) => {}
         }
-        pool.sessions_ended += server.sessions;
-        pool.gone(&server.kind);
+        if let Some(pool) = self.pools.get_mut(pool) {
+            pool.sessions_ended += server.sessions;
+        }
+        self.pools.gone(pool, kind);
         self.unsettled.insert(server.pool);
     }
 
@@ -490,7 +491,7 @@ impl Engine {
                 self.refuse(key, refusal, host);
             }
             ClientState::AwaitingWelcome | ClientState::Queued => {
-                let refusal = self.waited_too_long(client);
+                let refusal = self.waited_too_long(key, client);
                 self.refuse(key, refusal, host);
             }
             ClientState::Idle | ClientState::Paired(_) => {
@@ -517,32 +518,58 @@ impl Engine {
     }
 
     /// Why a client did not get a server in time: the server's own error if there is one, else the limit that was reached.
-    fn waited_too_long(&self, client: &Client) -> Refusal {
-        let pool = client.pool().and_then(|pool| self.pools.get(pool));
-        let Some(pool) = pool else {
+    fn waited_too_long(&self, key: ClientKey, client: &Client) -> Refusal {
+        let found = client
+            .pool()
+            .and_then(|key| Some((key, self.pools.get(key)?)));
+        let Some((pool_key, pool)) = found else {
             return Refusal::fatal(
                 b"57014",
                 "canceling authentication due to timeout",
                 Blame::Operator,
             );
         };
-        let name = printable(pool.name.as_bytes());
-        let PoolConfig {
-            acquire_timeout,
-            max_connections,
-            ..
-        } = &*pool.config;
-        let waited = format!("Pool \"{name}\": waited {acquire_timeout:?} (acquire_timeout)");
-        match &pool.failure {
-            Some(failure) => failure.refusal.clone().detail(format!("{waited}; {} attempts to reach the server failed.", failure.attempts)),
-            None => Refusal::fatal(b"53300", format!("no server connection of pool \"{name}\" became free in time"), Blame::Operator)
-                .detail(format!(
-                    "{waited}; {} of {max_connections} server connections are in use, {} clients wait.",
-                    pool.total() - pool.idle(),
-                    pool.waiting()
-                ))
-                .hint("Raise max_connections of the pool, or look for clients that hold on to their sessions: SHOW CLIENTS in the console."),
+        let name = pool.label();
+        let timeout = pool.config.acquire_timeout;
+        let waited = format!("Pool \"{name}\": waited {timeout:?} (acquire_timeout)");
+        if let Some(failure) = &pool.failure {
+            return failure.refusal.clone().detail(format!(
+                "{waited}; {} attempts to reach the server failed.",
+                failure.attempts
+            ));
         }
+        let refusal = Refusal::fatal(
+            b"53300",
+            format!("no server connection of pool \"{name}\" became free in time"),
+            Blame::Operator,
+        );
+        let clients = pool.waiting();
+        let role = client
+            .session
+            .as_deref()
+            .and_then(|session| session.kind.as_deref())
+            .map(|kind| printable(&kind.user))
+            .unwrap_or_default();
+        let Some(Waits::ForRoom { limit, in_use, max }) = self.pools.waits_for(pool_key, key)
+        else {
+            return refusal
+                .detail(format!("{waited}; no limit was reached, but new server connections were not ready, {clients} clients wait."))
+                .hint("Aether's log says how its attempts to log in to the server went.");
+        };
+        let (what, knob) = match limit {
+            Limit::Database => (String::new(), "max_connections of the pool".to_owned()),
+            Limit::DatabaseUser => (
+                format!(" as \"{role}\" in this pool"),
+                "max_connections_per_user of the pool".to_owned(),
+            ),
+            Limit::User => (
+                format!(" as \"{role}\" in all pools"),
+                format!("max_connections of \"{role}\" in section users"),
+            ),
+        };
+        refusal
+            .detail(format!("{waited}; {in_use} of {max} server connections{what} are in use, {clients} clients wait."))
+            .hint(format!("Raise {knob}, or look for clients that hold on to their sessions: SHOW CLIENTS in the console."))
     }
 }
 

@@ -30,10 +30,7 @@ impl Engine {
     /// Begins a server connection of a kind.
     pub(super) fn dial(&mut self, pool_key: PoolKey, kind: Rc<Kind>, host: &mut dyn Host) {
         let id = self.next_id();
-        let Some(pool) = self.pools.get_mut(pool_key) else {
-            return;
-        };
-        pool.dialed(&kind);
+        self.pools.dialed(pool_key, &kind);
         let key = self.servers.insert(Server::new(
             ServerState::Resolving,
             id,
@@ -375,12 +372,13 @@ impl Engine {
             pool.label(),
             welcome.pid
         );
-        pool.dial_ended(&server.kind);
         if pool.login_succeeded(&server.kind) {
             log::info!("pool {}: the server can be reached again", pool.label());
         }
         pool.stats.total.connects += 1;
+        let (pool, kind) = (server.pool, server.kind.clone());
         self.learn(key, welcome);
+        self.pools.dial_ended(pool, &kind);
         self.put_idle(key);
     }
 
@@ -473,9 +471,12 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
+        let (pool_key, kind) = (server.pool, &server.kind);
         match &server.state {
-            ServerState::Checking(_) => pool.check_ended(&server.kind),
-            ServerState::Tuning(tuning) => pool.asking_ended(&server.kind, &tuning.settings),
+            ServerState::Checking(_) => self.pools.check_ended(pool_key, kind),
+            ServerState::Tuning(tuning) => {
+                self.pools.asking_ended(pool_key, kind, &tuning.settings)
+            }
             _ => pool.stats.total.resets += 1,
         }
         self.put_idle(key);

@@ -332,6 +332,7 @@ impl Engine {
             minor: startup.agreed_minor(),
             cancel: None,
             mode: PoolMode::Session,
+            counted: false,
             vars: Rc::default(),
             statements: ClientStatements::default(),
             skip: Skip::default(),
@@ -526,21 +527,60 @@ impl Engine {
         self.list(Who::Client(key));
     }
 
-    fn enter_pool(&mut self, key: ClientKey, pool_key: super::PoolKey, host: &mut dyn Host) {
-        let (Some(pool), Some(client)) = (self.pools.get_mut(pool_key), self.clients.get_mut(key))
-        else {
-            return;
+    /// Why one more client of this user may not enter a pool.
+    fn too_many_of(&self, pool_key: super::PoolKey, user: &str) -> Option<Refusal> {
+        let pool = self.pools.get(pool_key)?;
+        let (of_pool, of_user) = self.pools.client_counts(pool_key, user.as_bytes());
+        let refusal = |text: String, detail: String, hint: String| {
+            Some(
+                Refusal::fatal(b"53300", text, Blame::Operator)
+                    .detail(detail)
+                    .hint(hint),
+            )
         };
-        let Some(session) = client.session.as_deref_mut() else {
-            return;
-        };
-        if pool.removed {
-            let text = format!(
-                "database \"{}\" does not exist",
-                printable(session.database.as_bytes())
+        let (name, max) = (pool.label(), pool.config.max_client_connections);
+        if max > 0 && of_pool >= max {
+            return refusal(
+                format!("too many connections for database \"{name}\""),
+                format!(
+                    "Aether serves at most {max} clients of this database (max_client_connections), and {of_pool} are there."
+                ),
+                format!(
+                    "Close connections that are not used, or raise max_client_connections of \"{name}\" in Aether's configuration."
+                ),
             );
-            let refusal = Refusal::fatal(b"3D000", text, Blame::Operator)
-                .hint("It was removed from Aether's configuration.");
+        }
+        let max = self
+            .pools
+            .user_config(user.as_bytes())
+            .max_client_connections;
+        let name = printable(user.as_bytes());
+        if max > 0 && of_user >= max {
+            return refusal(
+                format!("too many connections for role \"{name}\""),
+                format!("Aether serves at most {max} clients of this user (users.{name}.max_client_connections), and {of_user} are there."),
+                "Close connections that are not used, or raise the user's max_client_connections in section users of Aether's configuration.".to_owned(),
+            );
+        }
+        None
+    }
+
+    /// Why a client may not enter a pool.
+    fn barred(&self, key: ClientKey, pool_key: super::PoolKey) -> Option<Refusal> {
+        let session = self.clients.get(key)?.session.as_deref()?;
+        if !self.pools.get(pool_key)?.removed {
+            return self.too_many_of(pool_key, &session.user);
+        }
+        let text = format!(
+            "database \"{}\" does not exist",
+            printable(session.database.as_bytes())
+        );
+        let hint = "It was removed from Aether's configuration.";
+        Some(Refusal::fatal(b"3D000", text, Blame::Operator).hint(hint))
+    }
+
+    fn enter_pool(&mut self, key: ClientKey, pool_key: super::PoolKey, host: &mut dyn Host) {
+        if let Some(refusal) = self.barred(key, pool_key) {
             return self.refuse(key, refusal, host);
         }
         self.enter_queue(key, pool_key, host);

@@ -48,8 +48,8 @@ use crate::auth::{Failures, KeyRing};
 use crate::config::Config;
 use crate::config::units::show_duration;
 use crate::limits;
-use crate::pool::Pool;
 use crate::pool::cancel::CancelKeys;
+use crate::pool::{Pool, Pools};
 use crate::relay::prepared::Library;
 use crate::stats;
 use crate::wire::refusal::{Blame, Refusal};
@@ -63,7 +63,7 @@ pub struct Engine {
     config: Rc<Config>,
     clients: Arena<OfClient, Client>,
     servers: Arena<OfServer, Server>,
-    pools: Arena<OfPool, Pool>,
+    pools: Pools,
     /// Pools by the name that clients ask for.
     names: BTreeMap<String, PoolKey>,
     wheel: Wheel<Timer>,
@@ -141,7 +141,7 @@ impl Engine {
             config: config.clone(),
             clients: Arena::default(),
             servers: Arena::default(),
-            pools: Arena::default(),
+            pools: Pools::default(),
             names: BTreeMap::new(),
             wheel: Wheel::new(now),
             runnable: Vec::new(),
@@ -184,7 +184,10 @@ impl Engine {
             self.settle(host);
         }
         let stopped = self.stop_is_complete(host);
-        let busy = !self.runnable.is_empty() || !self.unsettled.is_empty() || self.can_accept();
+        let busy = !self.runnable.is_empty()
+            || !self.unsettled.is_empty()
+            || self.pools.has_ready()
+            || self.can_accept();
         Turn {
             wake: if busy {
                 Some(self.now)
@@ -269,6 +272,7 @@ impl Engine {
     /// Takes a configuration over: pools that are gone are marked, new ones made, the others told of their new settings.
     fn adopt(&mut self, config: Rc<Config>) {
         self.config = config.clone();
+        self.pools.configure_users(&config.users);
         for key in self.pools.keys() {
             self.adopt_pool(key, &config);
         }
@@ -299,11 +303,12 @@ impl Engine {
             self.unsettled.insert(key);
             return;
         };
-        let moved = pool.config.backend != new.backend || pool.config.mode != new.mode;
-        pool.config = new.clone();
+        let new = new.clone();
+        let moved = pool.config.backend != new.backend;
         pool.forgive();
         pool.from_fallback &= !config.databases.contains_key(&pool.name);
-        if moved {
+        self.pools.configure(key, &new);
+        if let Some(pool) = self.pools.get_mut(key).filter(|_| moved) {
             pool.moved();
             let servers: Vec<ServerKey> = self
                 .servers
@@ -316,7 +321,7 @@ impl Engine {
                     server.recycle = true;
                 }
             }
-            self.ask_anew(key);
+            self.ask_all_anew(key);
         }
         self.unsettled.insert(key);
     }
@@ -547,7 +552,7 @@ impl Engine {
     }
 
     /// The pools.
-    pub fn pools(&self) -> &Arena<OfPool, Pool> {
+    pub fn pools(&self) -> &Pools {
         &self.pools
     }
 
@@ -569,8 +574,8 @@ impl Engine {
                 self.check_link(Who::Server(key), link);
             }
         }
-        for (_, pool) in self.pools.iter() {
-            pool.check_settled();
+        if self.unsettled.is_empty() {
+            self.pools.check_settled(self.now);
         }
     }
 
@@ -602,6 +607,7 @@ impl Engine {
                 );
             }
         }
+        self.check_users();
         for (key, pool) in self.pools.iter() {
             let of_pool = || {
                 self.servers
@@ -625,6 +631,24 @@ impl Engine {
                 "pool {}: the queue and the waiting clients",
                 pool.name
             );
+        }
+    }
+
+    fn check_users(&self) {
+        let mut counts: BTreeMap<&[u8], (usize, usize)> = BTreeMap::new();
+        for (name, ..) in self.pools.users() {
+            counts.insert(name, (0, 0));
+        }
+        for (_, server) in self.servers.iter().filter(|(_, s)| !s.state.is_cancel()) {
+            counts.entry(&server.kind.user).or_default().0 += 1;
+        }
+        for (_, client) in self.clients.iter() {
+            if let Some(session) = client.session.as_deref().filter(|session| session.counted) {
+                counts.entry(session.user.as_bytes()).or_default().1 += 1;
+            }
+        }
+        for (name, (servers, clients)) in counts {
+            self.pools.check_user(name, servers, clients);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Gives servers to the clients that wait, in the order in which they came, and keeps some ready.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::close::{Departure, closed_while_idle};
@@ -11,7 +11,7 @@ use super::{
 use crate::config::PoolMode;
 use crate::limits;
 use crate::pool::cancel::{CancelKey, KEY_LEN};
-use crate::pool::{Checkout, Kind, Pool, Wants};
+use crate::pool::{Checkout, Kind, Limit, Pool};
 use crate::relay::Vars;
 use crate::relay::prepared::{Slot, Unnamed};
 use crate::reset::Reset;
@@ -19,68 +19,84 @@ use crate::wire::refusal::{Blame, Refusal};
 use crate::wire::{backend, frontend};
 
 impl Engine {
-    /// Goes through the pools whose queue or stock has changed.
+    /// Goes through the pools whose queue or stock has changed, and serves whom it can.
     pub(super) fn settle(&mut self, host: &mut dyn Host) {
         for _ in 0..limits::SETTLE_ROUNDS {
-            let unsettled = std::mem::take(&mut self.unsettled);
-            if unsettled.is_empty() {
-                return;
-            }
-            for pool in unsettled {
+            let mut pools = std::mem::take(&mut self.unsettled);
+            self.close_surplus(host);
+            for &pool in &pools {
                 self.close_unwanted(pool, host);
-                self.serve(pool, host);
+                self.welcome_waiting(pool, host);
+                self.pools.wake_paused(pool, self.now);
+            }
+            self.serve(&mut pools, host);
+            for &pool in &pools {
                 self.refill(pool, host);
                 self.arm_pool(pool);
                 self.drop_pool_if_done(pool);
             }
+            if self.unsettled.is_empty() {
+                return;
+            }
         }
     }
 
-    /// Serves the queue: the oldest waiter first.
-    fn serve(&mut self, pool_key: PoolKey, host: &mut dyn Host) {
-        self.welcome_waiting(pool_key, host);
-        let mut place = 0;
-        let mut ahead: BTreeMap<Rc<Kind>, usize> = BTreeMap::new();
-        while let Some((pool, waiter)) = self
-            .pools
-            .get(pool_key)
-            .and_then(|pool| Some((pool, pool.waiter(place)?)))
-        {
-            let (client, kind, since) = (waiter.client, waiter.kind.clone(), waiter.since);
-            let wants = waiter.wants.clone();
-            if matches!(&wants, Wants::Welcome(settings) if pool.welcomes.is_asking(&kind, settings))
-            {
-                place += 1;
-                continue;
-            }
-            let before = ahead.get(&kind).copied().unwrap_or(0);
-            match pool.checkout(&kind, before, self.now) {
-                Checkout::Pair(server) => {
-                    if !self.is_fit(server, host) {
-                        continue;
-                    }
-                    if let Wants::Welcome(settings) = wants {
-                        self.tune(server, settings);
-                        place += 1;
-                    } else if let Some(pool) = self.pools.get_mut(pool_key) {
-                        pool.dequeue(place);
+    /// Serves those who wait, in the order in which they came. `touched`: pools in which something was done.
+    fn serve(&mut self, touched: &mut BTreeSet<PoolKey>, host: &mut dyn Host) {
+        while let Some((lane, checkout)) = self.pools.next(self.now) {
+            touched.insert(lane.pool);
+            match checkout {
+                Checkout::Pair {
+                    client,
+                    since,
+                    server,
+                } => {
+                    if self.is_fit(server, host) && self.is_clean_for(client, server, host) {
                         self.pair(client, server, since, host);
                     }
                 }
-                Checkout::Coming => {
-                    *ahead.entry(kind).or_default() += 1;
-                    place += 1;
+                Checkout::Ask(server, settings) => {
+                    if self.is_fit(server, host) {
+                        self.tune(server, settings);
+                        self.welcome_waiting(lane.pool, host);
+                    }
                 }
-                Checkout::Dial => self.dial(pool_key, kind, host),
-                Checkout::Evict(server) => self.close_server(
-                    server,
-                    "made room for a client with other startup parameters",
-                    host,
-                ),
-                Checkout::Later => place += 1,
-                Checkout::Wait => break,
+                Checkout::Dial => self.dial(lane.pool, lane.kind, host),
+                Checkout::Evict(server, limit) => self.close_server(server, made_room(limit), host),
+            }
+            self.pools.wake_paused(lane.pool, self.now);
+        }
+    }
+
+    /// Closes idle servers that are above a limit: it was lowered.
+    fn close_surplus(&mut self, host: &mut dyn Host) {
+        for key in self.pools.take_surplus() {
+            let is_surplus = self.servers.get(key).is_some_and(|server| {
+                matches!(server.state, ServerState::Idle)
+                    && self.pools.is_surplus(server.pool, &server.kind)
+            });
+            if is_surplus {
+                self.close_server(key, "too many servers in the pool", host);
             }
         }
+    }
+
+    /// Whether nothing of other clients can be seen on a server. Those who share it with others leave their settings and
+    /// statements behind; after a reload that changed the mode, whoever is to have it for a session gets a new one instead.
+    fn is_clean_for(&mut self, client: ClientKey, key: ServerKey, host: &mut dyn Host) -> bool {
+        let alone = self
+            .clients
+            .get(client)
+            .is_some_and(|client| client.mode() == PoolMode::Session);
+        let used = self.servers.get(key).is_some_and(|server| server.shared);
+        if alone && used {
+            self.close_server(
+                key,
+                "clients have shared it, and the mode is session now",
+                host,
+            );
+        }
+        !(alone && used)
     }
 
     /// Whether an idle server can be given away now. If it has been idle for long it is checked first; if it is dead or too
@@ -113,11 +129,12 @@ impl Engine {
             link.send(&out);
         }
         server.statements.slot = Slot::Empty; // a simple query ends it
-        pool.checking(key, &server.kind);
         let idle_us = now.since(server.since);
         pool.stats.total.idle_us += idle_us;
         pool.stats.total.idle_ends += 1;
         pool.stats.total.checks += 1;
+        let (pool, kind) = (server.pool, server.kind.clone());
+        self.pools.checking(pool, key, &kind);
         self.enter_server(key, ServerState::Checking(reset));
         false
     }
@@ -173,7 +190,6 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
-        pool.take_idle(server_key, &server.kind);
         let counters = &mut pool.stats.total;
         counters.assignments += 1;
         counters.wait_us += now.since(since);
@@ -190,8 +206,11 @@ impl Engine {
             restore_settings(client, server);
         }
         let only_welcome =
-            awaiting && Client::is_frugal(&pool.config) && !server.kind.is_replication();
+            awaiting && client.is_frugal(&pool.config) && !server.kind.is_replication();
         let vars = server.vars.clone();
+        let (pool, kind) = (server.pool, server.kind.clone());
+        self.pools.leave_queue(pool, client_key);
+        self.pools.take_idle(pool, server_key, &kind);
         self.enter_server(server_key, ServerState::Paired(client_key));
         self.enter_client(client_key, ClientState::Paired(server_key));
         if awaiting {
@@ -214,9 +233,10 @@ impl Engine {
     ) {
         let server = server.and_then(|server| self.servers.get(server));
         let keep = server.is_some_and(|server| {
-            self.pools
-                .get(server.pool)
-                .is_some_and(|pool| !Client::is_frugal(&pool.config))
+            let pool = self.pools.get(server.pool);
+            let client = self.clients.get(key);
+            pool.zip(client)
+                .is_some_and(|(pool, client)| !client.is_frugal(&pool.config))
         });
         let pid = server
             .map(|server| server.pid)
@@ -275,10 +295,8 @@ impl Engine {
     /// A server is free: back to its stack.
     pub(super) fn put_idle(&mut self, key: ServerKey) {
         self.enter_server(key, ServerState::Idle);
-        if let Some(server) = self.servers.get(key)
-            && let Some(pool) = self.pools.get_mut(server.pool)
-        {
-            pool.put_idle(key, &server.kind);
+        if let Some(server) = self.servers.get(key) {
+            self.pools.put_idle(server.pool, key, &server.kind);
             self.unsettled.insert(server.pool);
         }
         self.list(Who::Server(key));
@@ -295,19 +313,16 @@ impl Engine {
         let Some(pool) = self.pools.get(pool_key) else {
             return;
         };
-        let too_many = pool.total().saturating_sub(pool.config.max_connections);
         let removed = pool.removed;
         let stopping = self
             .stop
             .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
-        for (place, key) in pool.idle_servers().into_iter().enumerate() {
+        for key in pool.idle_servers() {
             let recycle = self.servers.get(key).is_some_and(|server| server.recycle);
             if stopping {
                 self.close_server(key, "the pooler stops", host);
             } else if recycle || removed {
                 self.close_server(key, "database configuration changed", host);
-            } else if place < too_many {
-                self.close_server(key, "too many servers in the pool", host);
             }
         }
         while let Some(surplus) = self.pools.get(pool_key).and_then(Pool::surplus_kind) {
@@ -334,9 +349,8 @@ impl Engine {
     fn refill(&mut self, pool_key: PoolKey, host: &mut dyn Host) {
         while let Some(kind) = self
             .pools
-            .get(pool_key)
+            .refill(pool_key, self.now)
             .filter(|_| self.stop.is_none())
-            .and_then(|pool| pool.refill(self.now))
         {
             self.dial(pool_key, kind, host);
         }
@@ -427,7 +441,7 @@ impl Engine {
             // The server is full, partly with connections of ours that nobody uses: the waiter's next attempt gets the place.
             if full
                 && pool.waiting() > 0
-                && let Some(idle) = pool.oldest_idle(None)
+                && let Some(idle) = pool.oldest_idle()
             {
                 self.close_server(
                     idle,
@@ -439,8 +453,8 @@ impl Engine {
         }
         pool.login_refused(kind, refusal.clone(), now);
         pool.prefer_another(kind);
-        for waiter in pool.dequeue_kind(kind) {
-            self.refuse(waiter.client, refusal.clone(), host);
+        for client in self.pools.dequeue_kind(pool_key, kind) {
+            self.refuse(client, refusal.clone(), host);
         }
     }
 }
@@ -468,6 +482,14 @@ fn restore_settings(client: &Client, server: &mut super::Server) {
         link.send(&out);
         server.statements.slot = Slot::Empty; // a simple query ends it
         server.relay.sent_by_us();
+    }
+}
+
+fn made_room(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Database => "made room for a client with other startup parameters",
+        Limit::DatabaseUser => "made room under max_connections_per_user",
+        Limit::User => "made room in another pool for a client of the same user",
     }
 }
 

@@ -6,12 +6,10 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::{
-    Client, ClientKey, ClientState, Engine, Host, PoolKey, ServerKey, ServerState, Session, Who,
-};
+use super::{ClientKey, ClientState, Engine, Host, PoolKey, ServerKey, ServerState, Session, Who};
 use crate::config::PoolMode;
 use crate::pool::startup_set::{self, Asked};
-use crate::pool::{Kind, Known, Pool, Waiter, Wants};
+use crate::pool::{Kind, Known, Pool, Wants};
 use crate::relay::prepared::Slot;
 use crate::relay::{Settings, Vars};
 use crate::startup::Welcome;
@@ -21,14 +19,19 @@ use crate::wire::refusal::{Blame, Refusal, Severity};
 impl Engine {
     /// A client that is who it says goes into its pool: it is welcomed at once, or waits in the queue.
     pub(super) fn enter_queue(&mut self, key: ClientKey, pool_key: PoolKey, host: &mut dyn Host) {
-        let (Some(pool), Some(client)) = (self.pools.get_mut(pool_key), self.clients.get_mut(key))
+        let (Some(pool), Some(client)) = (self.pools.get(pool_key), self.clients.get_mut(key))
         else {
             return;
         };
         let Some(session) = client.session.as_deref_mut() else {
             return;
         };
-        session.mode = pool.config.mode;
+        let config = pool.config.clone();
+        let role = config.backend.user.as_ref().unwrap_or(&session.user);
+        session.mode = self.pools.mode(&config, role.as_bytes());
+        let Some(pool) = self.pools.get_mut(pool_key) else {
+            return;
+        };
         let (kind, settings) = match set_of(pool, session) {
             Ok(set) => set,
             Err(refusal) => return self.refuse(key, refusal, host),
@@ -38,16 +41,19 @@ impl Engine {
         }
         (session.kind, session.epoch) = (Some(kind.clone()), pool.epoch);
         pool.stats.total.logins += 1;
-        let frugal = Client::is_frugal(&pool.config) && !kind.is_replication();
-        if let Some(vars) = pool.welcome_with(&kind, &settings).filter(|_| frugal) {
+        let welcome = pool.welcome_with(&kind, &settings);
+        session.counted = true;
+        self.pools.entered(pool_key, session.user.as_bytes());
+        let wants = match session.mode {
+            PoolMode::Session => Wants::Server,
+            PoolMode::Transaction | PoolMode::Statement => Wants::Welcome(settings),
+        };
+        let frugal = client.is_frugal(&config) && !kind.is_replication();
+        if let Some(vars) = welcome.filter(|_| frugal) {
             self.welcome(key, &vars, None, host);
             return self.enter_client(key, ClientState::Idle);
         }
-        let wants = match session.mode {
-            PoolMode::Session => Wants::Server,
-            _ => Wants::Welcome(settings),
-        };
-        self.wait(key, pool_key, kind, wants, ClientState::AwaitingWelcome);
+        self.wait(key, pool_key, &kind, wants, ClientState::AwaitingWelcome);
     }
 
     /// A client that is logged in waits for a server.
@@ -66,7 +72,7 @@ impl Engine {
             (session.kind, session.epoch) = (Some(kind), pool.epoch);
         }
         if let Some(kind) = session.kind.clone() {
-            self.wait(key, pool_key, kind, Wants::Server, ClientState::Queued);
+            self.wait(key, pool_key, &kind, Wants::Server, ClientState::Queued);
         }
     }
 
@@ -74,41 +80,37 @@ impl Engine {
     fn wait(
         &mut self,
         client: ClientKey,
-        pool_key: PoolKey,
-        kind: Rc<Kind>,
+        pool: PoolKey,
+        kind: &Rc<Kind>,
         wants: Wants,
         state: ClientState,
     ) {
-        if let Some(pool) = self.pools.get_mut(pool_key) {
-            let since = self.now;
-            pool.enqueue(Waiter {
-                client,
-                kind,
-                wants,
-                since,
-            });
-            self.unsettled.insert(pool_key);
-        }
+        self.pools.enqueue(pool, client, kind, wants, self.now);
+        self.unsettled.insert(pool);
         self.enter_client(client, state);
     }
 
-    /// Those who wait have asked for something as it was seen then: what do they need now?
-    pub(super) fn ask_anew(&mut self, pool_key: PoolKey) {
-        let Some(pool) = self.pools.get_mut(pool_key) else {
-            return;
-        };
-        for place in 0..pool.waiting() {
-            let client = pool.waiter(place).map(|waiter| waiter.client);
-            if let Some(session) = client
-                .and_then(|client| self.clients.get_mut(client))
-                .and_then(|client| client.session.as_deref_mut())
+    /// All who wait in a pool have asked for something as it was seen then: what do they need now?
+    pub(super) fn ask_all_anew(&mut self, pool_key: PoolKey) {
+        if let Some(pool) = self.pools.get(pool_key) {
+            self.ask_anew(pool_key, pool.waiting_clients());
+        }
+    }
+
+    fn ask_anew(&mut self, pool_key: PoolKey, waiting: Vec<ClientKey>) {
+        for key in waiting {
+            let (Some(pool), Some(client)) =
+                (self.pools.get_mut(pool_key), self.clients.get_mut(key))
+            else {
+                continue;
+            };
+            if let Some(session) = client.session.as_deref_mut()
                 && let Ok((kind, settings)) = set_of(pool, session)
             {
-                pool.wait_for(place, &kind, &settings);
-                (session.kind, session.epoch) = (Some(kind), pool.epoch);
+                (session.kind, session.epoch) = (Some(kind.clone()), pool.epoch);
+                self.pools.wait_for(pool_key, key, &kind, &settings);
             }
         }
-        pool.has_news = true;
         self.unsettled.insert(pool_key);
     }
 
@@ -134,7 +136,7 @@ impl Engine {
         if let Some(pool) = self.pools.get_mut(pool_key)
             && pool.all_report(names)
         {
-            self.ask_anew(pool_key);
+            self.ask_all_anew(pool_key);
         }
     }
 
@@ -159,14 +161,7 @@ impl Engine {
 
     /// Welcomes those who wait for nothing else, once it is known what with.
     pub(super) fn welcome_waiting(&mut self, pool_key: PoolKey, host: &mut dyn Host) {
-        let Some(pool) = self.pools.get_mut(pool_key) else {
-            return;
-        };
-        if !std::mem::take(&mut pool.has_news) {
-            return;
-        }
-        let welcomed = pool.take_welcomed();
-        for (waiter, vars) in welcomed {
+        for (waiter, vars) in self.pools.take_welcomed(pool_key) {
             if let Some(pool) = self.pools.get_mut(pool_key) {
                 pool.stats.total.wait_us += self.now.since(waiter.since);
             }
@@ -182,16 +177,17 @@ impl Engine {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        let (Some(pool), Some(base)) = (self.pools.get_mut(server.pool), server.base.clone())
-        else {
+        let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
+        // As it was started; it has said so by now.
+        let base = server.base.clone().unwrap_or_else(|| server.vars.clone());
         if settings.is_empty() {
             pool.learn(&server.kind, &base);
             self.unsettled.insert(server.pool);
             return;
         }
-        pool.asking(key, &server.kind, &settings);
+        let (pool_key, kind, asked) = (server.pool, server.kind.clone(), settings.clone());
         pool.stats.total.idle_us += now.since(server.since);
         pool.stats.total.idle_ends += 1;
         let mut out = Vec::new();
@@ -200,6 +196,8 @@ impl Engine {
             link.send(&out);
         }
         server.statements.slot = Slot::Empty; // a simple query ends it
+        server.shared = true; // who has a server for a session does not get one on which settings were tried
+        self.pools.asking(pool_key, key, &kind, &asked);
         self.enter_server(key, ServerState::Tuning(tuning));
         self.list(Who::Server(key));
     }
@@ -220,33 +218,32 @@ impl Engine {
             // Of another backend than the present one.
             _ if server.recycle => {}
             Verdict::Taken => self.known(pool_key, &kind, &settings, Known::Taken { base, vars }),
-            // The value itself is wrong: a server that is started with it says the same.
-            Verdict::Refused(refusal) if refusal.sqlstate == *b"22023" => {
+            Verdict::Refused(refusal) => {
+                // If the value itself is wrong, a server that is started with it says the same. If not, it cannot be set, or
+                // not like this: one that is started with it may take it, or say why it does not.
+                if refusal.sqlstate != *b"22023" {
+                    log::debug!("startup parameters cannot be set: {}", refusal.text());
+                    self.known(pool_key, &kind, &settings, Known::NotBySet);
+                    let askers = self.pools.askers(pool_key, &kind, &settings);
+                    self.ask_anew(pool_key, askers);
+                }
                 let refusal = Refusal {
                     severity: Severity::Fatal,
                     blame: Blame::Client,
                     ..refusal
                 };
-                let pool = self.pools.get_mut(pool_key);
-                let waiters = pool.map(|pool| pool.dequeue_settings(&kind, &settings));
-                for waiter in waiters.unwrap_or_default() {
+                for waiter in self.pools.take_askers(pool_key, &kind, &settings) {
                     self.refuse(waiter.client, refusal.clone(), host);
                 }
-            }
-            // It cannot be set, or not like this. One that is started with it may take it, or say why it does not.
-            Verdict::Refused(refusal) => {
-                log::debug!("startup parameters cannot be set: {}", refusal.text());
-                self.known(pool_key, &kind, &settings, Known::NotBySet);
-                self.ask_anew(pool_key);
             }
         }
         self.reset_done(key, host);
     }
 
     fn known(&mut self, pool: PoolKey, kind: &Rc<Kind>, settings: &Rc<Settings>, known: Known) {
+        self.unsettled.insert(pool);
         if let Some(pool) = self.pools.get_mut(pool) {
-            pool.welcomes.note(kind, settings, known);
-            pool.has_news = true;
+            pool.know(kind, settings, known);
         }
     }
 }
@@ -415,5 +412,38 @@ mod tests {
         assert!(!said(&next).contains("DateStyle"), "{}", said(&next));
         answer(&mut scene, 1);
         assert!(said(&_client).contains("TimeZone\0CET\0"));
+    }
+
+    /// The next one is in a session of its own: it must not meet what others came with.
+    #[test]
+    fn a_server_on_which_settings_were_tried_is_nobodys_for_a_session() {
+        let mut scene = scene();
+        let _client = scene.client_with("db", CET);
+        answer(&mut scene, 0);
+        scene.reload(&CONFIG.replace("mode: transaction", "mode: session"));
+        let alone = scene.client_with("db", &[]);
+        assert!(is_closed(&scene.world.servers[0]));
+        let next = scene.world.servers[1].clone();
+        scene.ready(&next);
+        assert!(said(&alone).contains("TimeZone\0UTC\0"), "{}", said(&alone));
+    }
+
+    /// Section `users` decides who shares servers, and so whose settings are tried on one.
+    #[test]
+    fn a_user_with_sessions_of_its_own_brings_its_settings_to_the_startup() {
+        for (of_pool, of_user) in [("transaction", "session"), ("session", "transaction")] {
+            let config = CONFIG.replace("mode: transaction", &format!("mode: {of_pool}"));
+            let world = World {
+                greeting: greeting(b"UTC"),
+                ..World::default()
+            };
+            let users = format!("users: {{me: {{mode: {of_user}}}}}\n");
+            let mut scene = Scene::with(&format!("{config}{users}"), world);
+            let _client = scene.client_with("db", CET);
+            let alone = of_user == "session";
+            assert_eq!(asked(&scene, 0), usize::from(!alone), "{of_user}");
+            let at_startup = said(&scene.world.servers[0]).contains("timezone\0CET\0");
+            assert_eq!(at_startup, alone, "{of_user}");
+        }
     }
 }

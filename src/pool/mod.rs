@@ -1,20 +1,25 @@
-//! Who gets which server: idle stacks, the queue of waiting clients, limits.
+//! Who gets which server: idle stacks, waiting clients, limits.
 //!
 //! A pool is one entry of the configuration. Its servers are of *kinds*: logged in as one role with one set of startup
 //! parameters. A client only ever gets a server of its own kind, since what was given at startup cannot be changed later; but
 //! what servers report can, and is no part of the kind of clients that share them ([`startup_set`]).
+//! [`Pools`] holds them all, and what they share: the order in which clients came, and the limits of users.
 //!
 //! Pure bookkeeping over keys: says what to do ([`Checkout`]) and is told what was done. Knows no sockets and no messages.
 
 pub mod cancel;
+mod pools;
+mod share;
 pub mod startup_set;
 mod welcomes;
-
-pub use welcomes::Known;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
+
+pub use pools::{Checkout, Limit, Pools, Waits};
+pub use share::{Lane, Share};
+pub use welcomes::Known;
 
 use crate::arena::{ClientKey, ServerKey, Tick};
 use crate::config::PoolConfig;
@@ -23,6 +28,7 @@ use crate::relay::{Settings, Vars};
 use crate::stats::Stats;
 use crate::wire::frame::printable;
 use crate::wire::refusal::Refusal;
+use pools::Question;
 use startup_set::REPORTED;
 use welcomes::Welcomes;
 
@@ -49,10 +55,10 @@ impl Kind {
 /// A client in the queue.
 #[derive(Clone, Debug)]
 pub struct Waiter {
+    /// Its place in the order in which clients came, over all pools.
+    ticket: u64,
     /// Who waits.
     pub client: ClientKey,
-    /// For a server of which kind.
-    pub kind: Rc<Kind>,
     /// For what.
     pub wants: Wants,
     /// Since when.
@@ -68,40 +74,52 @@ pub enum Wants {
     Welcome(Rc<Settings>),
 }
 
-impl Waiter {
-    fn is_asking_for(&self, settings: &Rc<Settings>) -> bool {
-        matches!(&self.wants, Wants::Welcome(wanted) if wanted == settings)
-    }
-}
-
-/// What a pool says to a client that wants a server.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Checkout {
-    /// This idle server.
-    Pair(ServerKey),
-    /// One is under way for this waiter.
-    Coming,
-    /// Make a new one.
-    Dial,
-    /// Close this idle server of another kind first: the pool is full.
-    Evict(ServerKey),
-    /// Not now, but others may be served: too many connections are being made, or the last attempt has just failed.
-    Later,
-    /// Not now, and nobody behind may go first: the pool is full.
-    Wait,
+/// Where a lane stands: what its next client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    /// To be looked at.
+    Ready,
+    /// Until connections may be made again.
+    Paused,
+    /// Until there is room under a limit.
+    Limited(Limit),
 }
 
 /// What a pool remembers of a kind.
 #[derive(Default)]
 struct KindState {
-    /// Idle servers, the most recently used one last.
-    idle: Vec<ServerKey>,
+    /// Idle servers, the most recently used one last, and when they became idle as a number that grows.
+    idle: Vec<(ServerKey, u64)>,
     /// Servers on their way to being idle: connecting, or being checked.
     coming: usize,
     /// When it was last asked for, as a number that grows.
     asked: u64,
     /// What its servers report of themselves.
     welcome: Option<Rc<Vars>>,
+    /// Who waits for one, the first to come first.
+    waiters: VecDeque<Waiter>,
+    /// Who waits to be told what they make of settings. One of each is among those who wait for a server, if it needs one.
+    questions: BTreeMap<Rc<Settings>, Question>,
+    /// Where the lane stands, and the ticket of the client that is next in it.
+    stand: Option<(u64, Stand)>,
+}
+
+impl KindState {
+    /// The ticket of the client that is next: the first for whom no server is under way.
+    fn front(&self) -> Option<u64> {
+        let place = if self.idle.is_empty() { self.coming } else { 0 };
+        self.waiters.get(place).map(|waiter| waiter.ticket)
+    }
+
+    fn place_of(&self, ticket: u64) -> Result<usize, usize> {
+        self.waiters
+            .binary_search_by_key(&ticket, |waiter| waiter.ticket)
+    }
+
+    fn has_servers_or_waiters(&self) -> bool {
+        let has_waiters = !self.waiters.is_empty() || !self.questions.is_empty();
+        !self.idle.is_empty() || self.coming > 0 || has_waiters
+    }
 }
 
 /// Why no server can be had, and when to try again.
@@ -148,17 +166,28 @@ pub struct Pool {
     pub refill_after: Tick,
     /// The pool's own timer is armed for this.
     pub armed: Option<Tick>,
+    /// Clients that have entered it and are still there.
+    clients: usize,
     /// Servers of the pool in any state, cancel connections not counted.
-    total: usize,
-    /// Those of them that are connecting or logging in.
+    share: Share,
+    /// The same for each role that logs in.
+    roles: BTreeMap<Vec<u8>, Share>,
+    /// Servers that are connecting or logging in.
     connecting: usize,
-    /// Those of them that are idle.
-    idle: usize,
+    /// Those, and idle ones that are being checked.
+    coming: usize,
+    /// Kinds with idle servers.
+    idle_kinds: usize,
     /// Cancel connections under way.
     pub cancels: usize,
     /// Sessions served by server connections that are gone.
     pub sessions_ended: u64,
-    waiters: VecDeque<Waiter>,
+    /// Who waits, under which ticket, and for what.
+    tickets: BTreeMap<ClientKey, (u64, Rc<Kind>, Wants)>,
+    /// How many servers those who wait need, all lanes together.
+    needed: usize,
+    /// Lanes that wait until connections may be made again.
+    paused: BTreeMap<u64, Rc<Kind>>,
     kinds: BTreeMap<Rc<Kind>, KindState>,
     asked: u64,
     last_asked: Option<Rc<Kind>>,
@@ -168,8 +197,8 @@ pub struct Pool {
     reported: BTreeSet<Vec<u8>>,
     /// Counts what changes the kinds of clients that are here.
     pub epoch: u32,
-    /// Somebody who waits for his welcome can perhaps be given it.
-    pub has_news: bool,
+    /// Questions that are answered, or were a moment ago.
+    news: BTreeSet<(Rc<Kind>, Rc<Settings>)>,
 }
 
 impl Pool {
@@ -178,6 +207,9 @@ impl Pool {
         let reported = expected(&config);
         Pool {
             name,
+            share: Share::new(config.max_connections),
+            roles: BTreeMap::new(),
+            clients: 0,
             config,
             removed: false,
             from_fallback,
@@ -186,19 +218,21 @@ impl Pool {
             refused: None,
             refill_after: Tick(0),
             armed: None,
-            total: 0,
             connecting: 0,
-            idle: 0,
+            coming: 0,
+            idle_kinds: 0,
             cancels: 0,
             sessions_ended: 0,
-            waiters: VecDeque::new(),
+            tickets: BTreeMap::new(),
+            needed: 0,
+            paused: BTreeMap::new(),
             kinds: BTreeMap::new(),
             asked: 0,
             last_asked: None,
             welcomes: Welcomes::default(),
             reported,
             epoch: 0,
-            has_news: false,
+            news: BTreeSet::new(),
         }
     }
 
@@ -250,19 +284,9 @@ impl Pool {
         self.epoch += 1;
         self.kinds.retain(|_, state| {
             state.welcome = None;
-            !state.idle.is_empty() || state.coming > 0
+            state.has_servers_or_waiters()
         });
         self.expect_base_kind();
-    }
-
-    /// Whoever waits at a place wants something else from now on.
-    pub fn wait_for(&mut self, place: usize, kind: &Rc<Kind>, settings: &Rc<Settings>) {
-        if let Some(waiter) = self.waiters.get_mut(place) {
-            waiter.kind = kind.clone();
-            if let Wants::Welcome(wanted) = &mut waiter.wants {
-                *wanted = settings.clone();
-            }
-        }
     }
 
     /// Notes that a kind is asked for, and gives back the pool's own copy of it.
@@ -290,7 +314,7 @@ impl Pool {
         let unused = self
             .kinds
             .iter()
-            .filter(|(_, state)| state.idle.is_empty() && state.coming == 0);
+            .filter(|(_, state)| !state.has_servers_or_waiters());
         if let Some(oldest) = unused
             .min_by_key(|(_, state)| state.asked)
             .map(|(kind, _)| kind.clone())
@@ -310,8 +334,14 @@ impl Pool {
         if state.welcome.as_ref() != Some(vars) {
             state.welcome = Some(vars.clone());
             self.welcomes.rebase(kind, vars);
-            self.has_news = true;
         }
+        self.news.insert((kind.clone(), Rc::default()));
+    }
+
+    /// Notes what servers of this kind make of settings.
+    pub fn know(&mut self, kind: &Rc<Kind>, settings: &Rc<Settings>, known: Known) {
+        self.welcomes.note(kind, settings, known);
+        self.news.insert((kind.clone(), settings.clone()));
     }
 
     /// What all servers report, by lower-case name.
@@ -338,84 +368,54 @@ impl Pool {
         }
     }
 
-    /// Takes those out of the queue who can be welcomed.
-    pub fn take_welcomed(&mut self) -> Vec<(Waiter, Rc<Vars>)> {
-        let mut welcomed = Vec::new();
-        for waiter in std::mem::take(&mut self.waiters) {
-            let vars = match &waiter.wants {
-                Wants::Welcome(settings) => self.welcome_with(&waiter.kind, settings),
-                Wants::Server => None,
-            };
-            match vars {
-                Some(vars) => welcomed.push((waiter, vars)),
-                None => self.waiters.push_back(waiter),
-            }
-        }
-        welcomed
-    }
-
-    /// Takes those out of the queue whose settings were refused.
-    pub fn dequeue_settings(&mut self, kind: &Rc<Kind>, settings: &Rc<Settings>) -> Vec<Waiter> {
-        let (of_set, others) = std::mem::take(&mut self.waiters)
-            .into_iter()
-            .partition(|waiter| waiter.kind == *kind && waiter.is_asking_for(settings));
-        self.waiters = others;
-        VecDeque::into(of_set)
-    }
-
     /// The kind that was asked for last.
     pub fn last_asked(&self) -> Option<&Rc<Kind>> {
         self.last_asked.as_ref()
     }
 
-    /// Puts a client at the end of the queue.
-    pub fn enqueue(&mut self, waiter: Waiter) {
-        self.waiters.push_back(waiter);
-    }
-
-    /// The waiter at a place in the queue.
-    pub fn waiter(&self, place: usize) -> Option<&Waiter> {
-        self.waiters.get(place)
-    }
-
-    /// Takes the waiter at a place out of the queue.
-    pub fn dequeue(&mut self, place: usize) -> Option<Waiter> {
-        self.waiters.remove(place)
-    }
-
-    /// Takes a client out of the queue, wherever it is.
-    pub fn leave_queue(&mut self, client: ClientKey) {
-        if let Some(place) = self
-            .waiters
-            .iter()
-            .position(|waiter| waiter.client == client)
-        {
-            self.waiters.remove(place);
-        }
-    }
-
-    /// Takes all waiters of a kind out of the queue.
-    pub fn dequeue_kind(&mut self, kind: &Rc<Kind>) -> Vec<Waiter> {
-        let (of_kind, others) = std::mem::take(&mut self.waiters)
-            .into_iter()
-            .partition(|waiter| waiter.kind == *kind);
-        self.waiters = others;
-        VecDeque::into(of_kind)
-    }
-
     /// Clients that wait.
     pub fn waiting(&self) -> usize {
-        self.waiters.len()
+        self.tickets.len()
+    }
+
+    /// Who waits, the first to come first.
+    pub fn waiting_clients(&self) -> Vec<ClientKey> {
+        let tickets = self.tickets.iter();
+        let by_ticket: BTreeMap<u64, ClientKey> = tickets
+            .map(|(client, (ticket, ..))| (*ticket, *client))
+            .collect();
+        by_ticket.into_values().collect()
+    }
+
+    /// Puts a client into its lane.
+    fn line_up(&mut self, kind: &Rc<Kind>, waiter: Waiter) {
+        let state = self.state(kind);
+        let place = state.place_of(waiter.ticket).unwrap_or_else(|place| place);
+        state.waiters.insert(place, waiter);
+        self.needed += 1;
+    }
+
+    /// Takes a client out of its lane.
+    fn step_out(&mut self, kind: &Rc<Kind>, ticket: u64) -> Option<Waiter> {
+        let state = self.state(kind);
+        let waiter = state.waiters.remove(state.place_of(ticket).ok()?);
+        self.needed -= usize::from(waiter.is_some());
+        waiter
+    }
+
+    /// Clients that have entered the pool and are still there.
+    pub fn clients(&self) -> usize {
+        self.clients
     }
 
     /// Servers in any state, cancel connections not counted.
     pub fn total(&self) -> usize {
-        self.total
+        self.share.used()
     }
 
     /// Idle servers.
     pub fn idle(&self) -> usize {
-        self.idle
+        self.share.idle()
     }
 
     /// Servers that are connecting or logging in.
@@ -423,27 +423,21 @@ impl Pool {
         self.connecting
     }
 
-    /// What a waiter gets, when `ahead` others of its kind stand before it and nobody else could be served.
-    pub fn checkout(&self, kind: &Rc<Kind>, ahead: usize, now: Tick) -> Checkout {
-        let state = self.kinds.get(kind);
-        if let Some(&server) = state.and_then(|state| state.idle.last()) {
-            return Checkout::Pair(server);
+    /// The servers of one role.
+    pub fn of_role(&self, user: &[u8]) -> Option<&Share> {
+        self.roles.get(user)
+    }
+
+    fn know_role(&mut self, user: &[u8]) {
+        if !self.roles.contains_key(user) {
+            let share = Share::new(self.config.max_connections_per_user);
+            self.roles.insert(user.to_vec(), share);
         }
-        if state.is_some_and(|state| state.coming > ahead) {
-            return Checkout::Coming;
-        }
-        if self.is_failing(now) || self.connecting >= limits::CONNECTING_MAX {
-            return if self.idle > 0 {
-                Checkout::Later
-            } else {
-                Checkout::Wait
-            };
-        }
-        if self.total < self.config.max_connections {
-            return Checkout::Dial;
-        }
-        self.oldest_idle(None)
-            .map_or(Checkout::Wait, Checkout::Evict)
+    }
+
+    /// Whether a connection may be tried now.
+    fn may_connect(&self, now: Tick) -> bool {
+        !self.is_failing(now) && self.connecting < limits::CONNECTING_MAX
     }
 
     /// Whether no connection is to be tried now: the last attempt has failed, and its pause or the next attempt is not over.
@@ -494,109 +488,44 @@ impl Pool {
             .or(refused)
     }
 
-    /// The idle server of the kind that was asked for the longest ago, `but` not of this one.
-    pub fn oldest_idle(&self, but: Option<&Rc<Kind>>) -> Option<ServerKey> {
-        let idle = self
-            .kinds
-            .iter()
-            .filter(|(kind, state)| !state.idle.is_empty() && but != Some(*kind));
-        idle.min_by_key(|(_, state)| state.asked)
-            .and_then(|(_, state)| state.idle.first().copied())
+    /// The idle server that was not used for the longest time.
+    pub fn oldest_idle(&self) -> Option<ServerKey> {
+        self.share.oldest_idle()
     }
 
     /// An idle server of a kind too many: kinds that are kept idle are limited.
     pub fn surplus_kind(&self) -> Option<ServerKey> {
-        let kinds = self
-            .kinds
-            .values()
-            .filter(|state| !state.idle.is_empty())
-            .count();
-        (kinds > limits::IDLE_KINDS_MAX)
-            .then(|| self.oldest_idle(self.last_asked.as_ref()))
-            .flatten()
+        if self.idle_kinds <= limits::IDLE_KINDS_MAX {
+            return None;
+        }
+        let others = self.kinds.iter().filter(|(kind, state)| {
+            !state.idle.is_empty() && self.last_asked.as_ref() != Some(*kind)
+        });
+        let (_, state) = others.min_by_key(|(_, state)| state.asked)?;
+        state.idle.first().map(|(server, _)| *server)
     }
 
     /// Whether an idle server should be made to keep the configured number ready; of which kind.
-    pub fn refill(&self, now: Tick) -> Option<Rc<Kind>> {
+    fn refill(&self, now: Tick) -> Option<Rc<Kind>> {
         let kind = self.last_asked.as_ref()?;
         let refused = self.refused.as_ref().is_some_and(|refused| {
             refused.kind == *kind && (now < refused.retry_at || self.connecting > 0)
         });
         let failing = self.is_failing(now) || now < self.refill_after || refused;
-        let coming: usize = self.kinds.values().map(|state| state.coming).sum();
-        let wanted = self.config.min_idle_connections + self.waiters.len();
-        let room =
-            self.total < self.config.max_connections && self.connecting < limits::CONNECTING_MAX;
-        (!self.removed && !failing && room && self.idle + coming < wanted).then(|| kind.clone())
+        let wanted = self.config.min_idle_connections + self.needed;
+        let role = self.roles.get(&kind.user).is_none_or(Share::has_room);
+        let room = self.share.has_room() && role && self.connecting < limits::CONNECTING_MAX;
+        (!self.removed && !failing && room && self.idle() + self.coming < wanted)
+            .then(|| kind.clone())
     }
 
     /// Whether an idle server that has been idle for too long is kept all the same.
     pub fn is_spared(&self, kind: &Rc<Kind>) -> bool {
-        self.last_asked.as_ref() == Some(kind) && self.idle <= self.config.min_idle_connections
-    }
-
-    /// A connection attempt begins.
-    pub fn dialed(&mut self, kind: &Rc<Kind>) {
-        self.total += 1;
-        self.connecting += 1;
-        self.state(kind).coming += 1;
-    }
-
-    /// A connection attempt is over, well or not.
-    pub fn dial_ended(&mut self, kind: &Rc<Kind>) {
-        self.connecting -= 1;
-        self.state(kind).coming -= 1;
-    }
-
-    /// An idle server is checked before use.
-    pub fn checking(&mut self, server: ServerKey, kind: &Rc<Kind>) {
-        self.take_idle(server, kind);
-        self.state(kind).coming += 1;
-    }
-
-    /// An idle server is asked what it makes of settings.
-    pub fn asking(&mut self, server: ServerKey, kind: &Rc<Kind>, settings: &Rc<Settings>) {
-        self.checking(server, kind);
-        self.welcomes.note(kind, settings, Known::Asking);
-    }
-
-    /// A server is asked no more.
-    pub fn asking_ended(&mut self, kind: &Rc<Kind>, settings: &Rc<Settings>) {
-        self.check_ended(kind);
-        self.welcomes.give_up(kind, settings);
-    }
-
-    /// A check is over, well or not.
-    pub fn check_ended(&mut self, kind: &Rc<Kind>) {
-        self.state(kind).coming -= 1;
-    }
-
-    /// A server is idle from now on.
-    pub fn put_idle(&mut self, server: ServerKey, kind: &Rc<Kind>) {
-        self.idle += 1;
-        self.state(kind).idle.push(server);
-    }
-
-    /// A server is idle no more.
-    pub fn take_idle(&mut self, server: ServerKey, kind: &Rc<Kind>) {
-        let state = self.state(kind);
-        if let Some(place) = state.idle.iter().rposition(|&idle| idle == server) {
-            state.idle.remove(place);
-            self.idle -= 1;
-        }
-        self.drop_kind_if_unused(kind);
-    }
-
-    /// A server is gone.
-    pub fn gone(&mut self, kind: &Rc<Kind>) {
-        self.total -= 1;
-        self.drop_kind_if_unused(kind);
+        self.last_asked.as_ref() == Some(kind) && self.idle() <= self.config.min_idle_connections
     }
 
     fn drop_kind_if_unused(&mut self, kind: &Rc<Kind>) {
-        let unused = |state: &KindState| {
-            state.idle.is_empty() && state.coming == 0 && state.welcome.is_none()
-        };
+        let unused = |state: &KindState| !state.has_servers_or_waiters() && state.welcome.is_none();
         if self.kinds.get(kind).is_some_and(unused) && self.last_asked.as_ref() != Some(kind) {
             self.kinds.remove(kind);
         }
@@ -606,52 +535,103 @@ impl Pool {
     pub fn idle_servers(&self) -> Vec<ServerKey> {
         self.kinds
             .values()
-            .flat_map(|state| state.idle.iter().copied())
+            .flat_map(|state| state.idle.iter().map(|(server, _)| *server))
             .collect()
     }
 
     /// Asserts what holds between any two steps, given the pool's servers as the arena has them.
     pub fn check(&self, servers: usize, idle: usize, connecting: usize) {
-        assert_eq!(self.total, servers, "pool {}: total", self.name);
-        assert_eq!(self.idle, idle, "pool {}: idle", self.name);
+        let name = &self.name;
+        assert_eq!(self.total(), servers, "pool {name}: total");
+        assert_eq!(self.idle(), idle, "pool {name}: idle");
+        assert_eq!(self.connecting, connecting, "pool {name}: connecting");
+        let sum = |count: fn(&KindState) -> usize| self.kinds.values().map(count).sum::<usize>();
+        assert_eq!(idle, sum(|state| state.idle.len()), "pool {name}: stacks");
         assert_eq!(
-            self.connecting, connecting,
-            "pool {}: connecting",
-            self.name
+            self.coming,
+            sum(|state| state.coming),
+            "pool {name}: coming"
+        );
+        let kinds = sum(|state| usize::from(!state.idle.is_empty()));
+        assert_eq!(
+            self.idle_kinds, kinds,
+            "pool {name}: kinds with idle servers"
         );
         assert_eq!(
-            self.idle,
-            self.kinds
-                .values()
-                .map(|state| state.idle.len())
-                .sum::<usize>(),
-            "pool {}: stacks",
-            self.name
+            self.needed,
+            sum(|state| state.waiters.len()),
+            "pool {name}: lanes"
         );
+        let for_servers = |waiter: &&Waiter| waiter.wants == Wants::Server;
+        let waiting: usize = self
+            .kinds
+            .values()
+            .map(|state| {
+                let questions = state
+                    .questions
+                    .values()
+                    .map(|question| question.askers.len());
+                state.waiters.iter().filter(for_servers).count() + questions.sum::<usize>()
+            })
+            .sum();
+        assert_eq!(self.tickets.len(), waiting, "pool {name}: who waits");
+        let of_roles: usize = self.roles.values().map(Share::used).sum();
+        assert_eq!(of_roles, servers, "pool {name}: servers by role");
+        for (kind, state) in &self.kinds {
+            let front = state.stand.map(|(ticket, _)| ticket);
+            assert_eq!(front, state.front(), "pool {name}: the lane of {kind:?}");
+            self.check_questions(kind, state);
+        }
+    }
+
+    /// Asserts that of those who want to know the same one stands in the lane, the first, or none if no server is needed.
+    fn check_questions(&self, kind: &Rc<Kind>, state: &KindState) {
+        let name = &self.name;
+        for (settings, question) in &state.questions {
+            let is_asked = self.welcomes.is_asking(kind, settings);
+            let is_answered = self.news.contains(&(kind.clone(), settings.clone()));
+            let first = question.askers.keys().next().copied();
+            assert!(first.is_some(), "pool {name}: nobody asks that");
+            match question.in_lane {
+                None => assert!(is_asked || is_answered, "pool {name}: nobody asks for them"),
+                front => assert!(
+                    front == first && !is_asked,
+                    "pool {name}: who asks for them"
+                ),
+            }
+        }
+        let asking = state
+            .waiters
+            .iter()
+            .filter_map(|waiter| match &waiter.wants {
+                Wants::Welcome(settings) => Some((waiter.ticket, settings)),
+                Wants::Server => None,
+            });
+        for (ticket, settings) in asking {
+            let question = state.questions.get(settings);
+            let in_lane = question.and_then(|question| question.in_lane);
+            assert_eq!(in_lane, Some(ticket), "pool {name}: a lane of {kind:?}");
+        }
     }
 
     /// Asserts what holds once the queue has been served.
-    pub fn check_settled(&self) {
-        // After a reload with a lower limit, those that are in use, or under way, may stay until they are idle.
+    fn check_settled(&self, now: Tick) {
+        let name = &self.name;
+        self.share.check_settled(&format!("pool {name}"));
+        for (user, role) in &self.roles {
+            role.check_settled(&format!("pool {name}, {}", printable(user)));
+        }
+        // The pool's timer may be a moment behind the end of a pause.
+        let pauses = !self.may_connect(now) || self.armed.is_some();
         assert!(
-            self.total <= self.config.max_connections || self.idle == 0,
-            "pool {}: over its limit",
-            self.name
+            self.paused.is_empty() || pauses,
+            "pool {name}: somebody waits for a connection that could be made"
         );
-        for waiter in &self.waiters {
-            let Waiter { kind, wants, .. } = waiter;
-            if matches!(wants, Wants::Welcome(settings) if self.welcomes.is_asking(kind, settings))
-            {
-                continue; // it waits for the answer of a server, which it need not have
-            }
-            let idle = self
-                .kinds
-                .get(&waiter.kind)
-                .map_or(0, |state| state.idle.len());
-            assert_eq!(
-                idle, 0,
-                "pool {}: a client waits beside an idle server",
-                self.name
+        assert!(self.news.is_empty(), "pool {name}: somebody was not told");
+        for (kind, state) in &self.kinds {
+            assert!(
+                state.waiters.is_empty() || state.idle.is_empty(),
+                "pool {name}: a client waits beside an idle server of {kind:?}"
             );
         }
     }

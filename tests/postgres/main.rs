@@ -19,6 +19,7 @@ mod hba;
 mod hostile_server;
 mod isolation;
 mod life_cycle;
+mod limits;
 mod load;
 mod logins;
 mod memory;

@@ -162,6 +162,7 @@ fn exchange(seed: u64, call: u32) -> (Vec<(u8, Vec<u8>)>, Vec<(u8, Vec<u8>)>) {
     let scope = Scope {
         pids: false,
         session: true,
+        shares: false,
         blocks: true,
         tidy: true,
         half_closes: false,

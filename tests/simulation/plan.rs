@@ -39,6 +39,9 @@ pub struct Scope {
     /// Servers are the client's own: what a session keeps beside transactions, prepared statements and reported settings can be
     /// relied on.
     pub session: bool,
+    /// Servers are shared. If they may be either, what differs between the two is in no plan: where RESET goes, and whether
+    /// a statement outlives DDL.
+    pub shares: bool,
     /// Transaction blocks are allowed.
     pub blocks: bool,
     /// Settle and say goodbye, so that counters can be compared.
@@ -94,7 +97,7 @@ impl Planner<'_> {
                 15 | 16 => self.copy(),
                 17 => self.cancel(),
                 18 => self.call(),
-                19 if !self.scope.session => self.live(),
+                19 if self.scope.shares => self.live(),
                 _ => {
                     let time = self.random.pick(&[500, 20_000, 3_000_000]);
                     self.steps.push_back(Step::Rest(time));
@@ -174,6 +177,7 @@ impl Planner<'_> {
                 "SET DateStyle = '{}'",
                 self.random.pick(&["SQL", "ISO, MDY", "DMY"])
             ),
+            6 | 20 if !alone && !self.scope.shares => "SHOW DateStyle".to_owned(),
             6 => "RESET ALL".to_owned(),
             7..10 => format!("INSERT INTO t '{}'", self.tag()),
             10 if alone => format!("LISTEN {}", self.random.pick(&["here", "there"])),

@@ -13,6 +13,7 @@ use aether::engine::{
     Shutdown, Stream, TlsSide, Who,
 };
 use aether::net::tls;
+use aether::stats::Counters;
 use aether::wire::frame::packet;
 use aether::wire::frontend;
 use aether::wire::refusal::{Blame, Refusal};
@@ -29,6 +30,10 @@ const STEPS_MAX: u64 = 3_000_000;
 /// How long the pooler may take to come to rest after the last client has gone: longer than every timeout of its own.
 const REST_US: u64 = 120_000_000;
 
+const MODES: [&str; 4] = ["session", "transaction", "transaction", "statement"];
+/// Who logs in to servers: everybody as the last, or each as himself.
+const ROLES: [&str; 3] = ["alice", "bob", "role"];
+
 /// What kind of world a seed makes.
 #[derive(Debug)]
 struct Shape {
@@ -41,6 +46,15 @@ struct Shape {
     tidy: bool,
     frugal: bool,
     mode: &'static str,
+    /// The mode of each of [`ROLES`]; `None`: the pool's.
+    role_modes: [Option<&'static str>; 3],
+    /// Reloads change the modes.
+    mode_changes: bool,
+    /// Clients come to two databases.
+    two_databases: bool,
+    /// `max_connections` of each of [`ROLES`].
+    role_max: usize,
+    max_per_user: usize,
     max_prepared: usize,
     forced_user: bool,
     max_connections: usize,
@@ -74,7 +88,12 @@ impl Shape {
             tiny: random.chance(30),
             tidy: random.chance(40),
             frugal: random.chance(30),
-            mode: random.pick(&["session", "transaction", "transaction", "statement"]),
+            mode: random.pick(&MODES),
+            role_modes: [(); 3].map(|()| random.chance(20).then(|| random.pick(&MODES))),
+            mode_changes: random.chance(10),
+            two_databases: random.chance(40),
+            role_max: random.pick(&[0, 0, 1, 2, 3]),
+            max_per_user: random.pick(&[0, 0, 0, 1, 2]),
             max_prepared: random.pick(&[1, 2, 200]),
             forced_user: random.chance(60),
             max_connections: random.pick(&[1, 1, 2, 3, 5]),
@@ -106,25 +125,44 @@ impl Shape {
             && timeless
             && self.sets == 1
             && self.forced_user
+            && (self.role_max == 0 || !self.two_databases)
+            && !self.mode_changes
     }
 
     fn yaml(&self) -> String {
-        let (user, users) = if self.forced_user {
-            ("role:secret%20of%20roles@", "")
+        let user = if self.forced_user {
+            "role:secret%20of%20roles@"
         } else {
-            ("", "")
+            ""
         };
+        let databases = if self.two_databases {
+            "databases: {other: {}}\n"
+        } else {
+            ""
+        };
+        let users: String = ROLES
+            .iter()
+            .zip(self.role_modes)
+            .map(|(role, mode)| {
+                let mode = mode.unwrap_or("null");
+                format!(
+                    "  {role}:\n    mode: {mode}\n    max_connections: {}\n",
+                    self.role_max
+                )
+            })
+            .collect();
         let assignment = if self.frugal { "first_query" } else { "login" };
         let idle = self.idle_time;
         format!(
-            "pool:\n  dsn: 'postgres://{user}{}/base?sslmode=disable'\n  max_connections: {}\n  min_idle_connections: {}\n  \
+            "pool:\n  dsn: 'postgres://{user}{}/base?sslmode=disable'\n  max_connections: {}\n  max_connections_per_user: {}\n  min_idle_connections: {}\n  \
              server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
              acquire_timeout: {}\n  abandoned_query_timeout: {}\n\
              auth: {{type: {}, scram_iterations: 2, allow_insecure: true, users: {{alice: {PASSWORD:?}, bob: {PASSWORD:?}, \
              role: {PASSWORD:?}}}}}\n\
-             admin: {{users: [alice]}}\n{users}",
+             admin: {{users: [alice]}}\n{databases}users:\n{users}",
             self.hosts,
             self.max_connections,
+            self.max_per_user,
             self.min_idle,
             self.mode,
             self.max_prepared,
@@ -342,7 +380,8 @@ impl World {
             sealed: shape.sealed.then(Sides::new),
         };
         let mut postgres = Postgres::new(shape.server_method, &mut random);
-        let limited = shape.faults && random.chance(20);
+        // With two pools the one that came first would keep all there is: neither knows that they share a server.
+        let limited = shape.faults && !shape.two_databases && random.chance(20);
         if limited {
             postgres.most = random.between(1, 3) as usize;
         }
@@ -424,9 +463,18 @@ impl World {
         }
     }
 
-    /// Whether clients may have to wait for a server with a query of theirs.
-    fn waits_with_queries(&self) -> bool {
-        self.shape.frugal || self.shape.mode != "session"
+    /// The modes in which a client may be served.
+    fn modes(&self, id: usize) -> Vec<&'static str> {
+        if self.shape.mode_changes {
+            return MODES.to_vec();
+        }
+        let role = if self.shape.forced_user { 2 } else { id % 2 };
+        vec![self.shape.role_modes[role].unwrap_or(self.shape.mode)]
+    }
+
+    /// Whether a client may have to wait for a server with a query of its own.
+    fn waits_with_queries(&self, id: usize) -> bool {
+        self.shape.frugal || self.modes(id) != ["session"]
     }
 
     // ---- people ----
@@ -467,20 +515,28 @@ impl World {
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
+        let modes = self.modes(id);
+        let shares = !modes.contains(&"session");
         let login = Login {
-            user: if id.is_multiple_of(2) { "alice" } else { "bob" }.to_owned(),
-            database: "base".to_owned(),
+            user: ROLES[id % 2].to_owned(),
+            database: if self.shape.two_databases && id % 3 == 1 {
+                "other"
+            } else {
+                "base"
+            }
+            .to_owned(),
             password: PASSWORD.to_owned(),
             parameters,
-            shares: self.shape.mode != "session",
+            shares,
             ssl: self.random.chance(50),
         };
         let scope = Scope {
-            session: self.shape.mode == "session",
-            blocks: self.shape.mode != "statement",
-            pids: !self.shape.frugal && self.shape.mode == "session",
+            session: modes == ["session"],
+            shares,
+            blocks: !modes.contains(&"statement"),
+            pids: !self.waits_with_queries(id),
             tidy: self.shape.tidy,
-            half_closes: !self.waits_with_queries(),
+            half_closes: !self.waits_with_queries(id),
             large: !self.shape.tiny,
             leftovers: self.shape.leftovers,
         };
@@ -611,6 +667,8 @@ impl World {
             "SHOW SERVERS",
             "SHOW CLIENTS",
             "SHOW STATS",
+            "SHOW USERS",
+            "SHOW DATABASES",
             "SHOW nonsense",
             "",
         ] {
@@ -832,11 +890,21 @@ impl World {
     fn reload(&mut self) {
         let limit = self.random.pick(&[1, 2, 3, 5]);
         let idle = self.random.below(limit + 1);
+        let (of_role, per_user) = (self.random.below(4), self.random.below(4));
+        let modes = self.shape.mode_changes;
+        let mode = self.random.pick(&MODES);
         let yaml: Vec<String> = self
             .yaml
             .lines()
             .map(|line| match line.trim_start().split(':').next() {
+                Some("max_connections") if line.starts_with("    ") => {
+                    format!("    max_connections: {of_role}")
+                }
                 Some("max_connections") => format!("  max_connections: {limit}"),
+                Some("max_connections_per_user") => {
+                    format!("  max_connections_per_user: {per_user}")
+                }
+                Some("mode") if modes && line.starts_with("    ") => format!("    mode: {mode}"),
                 Some("min_idle_connections") => format!("  min_idle_connections: {idle}"),
                 _ => line.to_owned(),
             })
@@ -1006,9 +1074,15 @@ impl World {
             let held = server.link().map(|link| link.held());
             assert_eq!(held, Some((0, 0)), "server {key:?} is idle and holds bytes");
         }
+        let mut all = Counters::default();
         for (_, pool) in self.engine.pools().iter() {
-            assert_eq!(pool.waiting(), 0);
+            assert_eq!((pool.waiting(), pool.clients()), (0, 0));
             let counters = &pool.stats.total;
+            all.queries += counters.queries;
+            all.transactions += counters.transactions;
+            all.received += counters.received;
+            all.sent += counters.sent;
+            all.logins += counters.logins;
             if self.shape.keeps_servers() && !self.reloaded {
                 assert!(
                     counters.connects <= pool.config.max_connections as u64,
@@ -1016,16 +1090,13 @@ impl World {
                     counters.connects
                 );
             }
-            if self.shape.tidy && self.faults == 0 {
-                assert_eq!(counters.queries, self.gone.queries, "queries");
-                assert_eq!(
-                    counters.transactions, self.gone.transactions,
-                    "transactions"
-                );
-                assert_eq!(counters.received, self.gone.sent, "bytes from clients");
-                assert_eq!(counters.sent, self.gone.received, "bytes to clients");
-                assert_eq!(counters.logins, self.gone.sessions, "logins");
-            }
+        }
+        if self.shape.tidy && self.faults == 0 {
+            assert_eq!(all.queries, self.gone.queries, "queries");
+            assert_eq!(all.transactions, self.gone.transactions, "transactions");
+            assert_eq!(all.received, self.gone.sent, "bytes from clients");
+            assert_eq!(all.sent, self.gone.received, "bytes to clients");
+            assert_eq!(all.logins, self.gone.sessions, "logins");
         }
         let rows = &self.postgres.rows;
         for row in &self.committed {

@@ -15,7 +15,7 @@ use super::{Context, is_name};
 use crate::tls::Mode;
 
 /// The keys.
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 22] = [
     "dsn",
     "backend",
     "mode",
@@ -24,6 +24,8 @@ pub(super) const KEYS: [&str; 20] = [
     "track_extra_parameters",
     "transaction_reset",
     "max_connections",
+    "max_connections_per_user",
+    "max_client_connections",
     "min_idle_connections",
     "max_idle_time",
     "max_lifetime",
@@ -60,13 +62,14 @@ const BACKEND_KEYS: [&str; 18] = [
 /// The keys of a backend that are startup parameters of the same name.
 const PARAMETERS: [&str; 3] = ["application_name", "client_encoding", "options"];
 /// PostgreSQL's own maximum for `max_connections`.
-const CONNECTIONS_MAX: u64 = 262_143;
+pub(super) const CONNECTIONS_MAX: u64 = 262_143;
 const ASSIGNMENTS: [(&str, ServerAssignment); 2] = [
     ("login", ServerAssignment::Login),
     ("first_query", ServerAssignment::FirstQuery),
 ];
 
-const MODES: [(&str, PoolMode); 3] = [
+/// The words for a mode.
+pub(super) const MODES: [(&str, PoolMode); 3] = [
     ("session", PoolMode::Session),
     ("transaction", PoolMode::Transaction),
     ("statement", PoolMode::Statement),
@@ -98,6 +101,8 @@ impl Draft {
             transaction_reset: true,
             server_assignment: ServerAssignment::Login,
             max_connections: 20,
+            max_connections_per_user: 0,
+            max_client_connections: 0,
             min_idle_connections: 0,
             max_idle_time: seconds(600),
             max_lifetime: seconds(3600),
@@ -189,6 +194,16 @@ impl Draft {
             &mut pool.max_prepared_statements,
         );
         count("max_connections", 1, &mut pool.max_connections);
+        count(
+            "max_connections_per_user",
+            0,
+            &mut pool.max_connections_per_user,
+        );
+        count(
+            "max_client_connections",
+            0,
+            &mut pool.max_client_connections,
+        );
         count("min_idle_connections", 0, &mut pool.min_idle_connections);
         let (min, max) = (pool.min_idle_connections, pool.max_connections);
         if min > max {

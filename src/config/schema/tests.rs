@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::super::{HostPort, PoolMode, Secret, ServerAssignment, effective};
+use super::super::{HostPort, PoolMode, Secret, ServerAssignment, UserConfig, effective};
 use super::*;
 
 const ISSUE: &str = r#"server:
@@ -292,6 +292,7 @@ fn the_annotated_file_tells_the_defaults() {
     let keys = server::KEYS
         .iter()
         .chain(&pool::KEYS)
+        .chain(&users::KEYS)
         .chain(&auth::KEYS)
         .chain(&tls::CLIENT_KEYS)
         .chain(&tls::SERVER_KEYS)
@@ -311,6 +312,7 @@ fn the_annotated_file_tells_the_defaults() {
             "client_",
             "max_client",
             "max_unauthenticated",
+            "max_connections_per",
             "connect_timeout",
             "log_level",
         ],
@@ -374,6 +376,7 @@ fn the_commented_sections_of_the_annotated_file_are_right_too() {
         config.auth.users.keys().collect::<Vec<_>>(),
         ["alice", "bob", "u"]
     );
+    assert_eq!(config.users["alice"].mode, Some(PoolMode::Transaction));
     assert!(config.fallback.is_some());
 }
 
@@ -920,6 +923,54 @@ fn without_auth_the_logins_are_the_dsns() {
     let config = ok("pool: {dsn: 'postgres://u:md50123456789abcdef0123456789abcdef@h/d'}");
     assert!(matches!(config.auth.users["u"], Stored::Plain(_)));
     assert_eq!(ok(&with_auth("type: md5")).auth.users.len(), 1);
+}
+
+#[test]
+fn modes_and_limits_of_single_users_are_read_and_told() {
+    let text = "pool: {dsn: 'postgres://h/d', max_connections_per_user: 3, max_client_connections: 7}\n\
+                auth: {users: {alice: a, bob: b}}\n\
+                users:\n  alice: {mode: transaction, max_connections: 4}\n  bob: {max_client_connections: 5}\n";
+    let config = ok(text);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let d = pool(&config, "d");
+    assert_eq!(
+        (d.max_connections_per_user, d.max_client_connections),
+        (3, 7)
+    );
+    let alice = UserConfig {
+        mode: Some(PoolMode::Transaction),
+        max_connections: 4,
+        max_client_connections: 0,
+    };
+    let bob = UserConfig {
+        max_client_connections: 5,
+        ..UserConfig::default()
+    };
+    assert_eq!((config.users["alice"], config.users["bob"]), (alice, bob));
+    let again = ok(&effective(&config));
+    assert_eq!(again.users, config.users);
+    assert_eq!(pool(&again, "d").max_connections_per_user, 3);
+    assert_eq!(pool(&again, "d").max_client_connections, 7);
+
+    let with = |entry: &str| format!("pool: {{dsn: 'postgres://u:p@h/d'}}\nusers:\n  {entry}\n");
+    refused(
+        &with("u: {max_connection: 1}"),
+        "aether.yaml:3: users.u.max_connection: unknown key; did you mean \"max_connections\"?",
+    );
+    refused(&with("u: {mode: sesion}"), "users.u.mode: ");
+    refused(
+        &with("u: {max_connections: -1}"),
+        "users.u.max_connections: ",
+    );
+    refused(&with("u: 5"), "users.u: ");
+    warned(
+        &with("v: {mode: statement}"),
+        "no pool logs in to a server as \"v\"",
+    );
+    warned(
+        &with("v: {max_client_connections: 1}"),
+        "\"v\" is not among the users of auth",
+    );
 }
 
 #[test]

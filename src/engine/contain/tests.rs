@@ -121,12 +121,7 @@ fn books_that_do_not_agree_after_a_panic_end_the_process() {
         .kind
         .clone();
     // A server that nobody has: what a step that broke in its middle would leave.
-    scene
-        .engine
-        .pools
-        .get_mut(pool)
-        .expect("the pool")
-        .dialed(&kind);
+    scene.engine.pools.dialed(pool, &kind);
     servers[0].borrow_mut().breaks = true;
     let ended = catch_unwind(AssertUnwindSafe(|| scene.ready(&servers[0])));
     let panic = ended.expect_err("the process ends");

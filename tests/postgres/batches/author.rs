@@ -1,7 +1,7 @@
 //! Writes scripts: batches as drivers send them, and as nobody should. Answers depend on the seed only: tables are the
 //! client's own, and no statement fails in planning, since a server plans again when it likes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalogue::{
     DDL, Kind, LONG_A, OWN, PORTALS, REPORTED, RESETS, SESSION, SHARED, STATEMENTS, THRESHOLDS,
@@ -81,6 +81,40 @@ fn spare_postgresql(batch: &mut Batch) {
     }
 }
 
+/// What INSERT … RETURNING has done is not seen by the statements behind it while its portal is suspended; a Parse, which the
+/// pooler sends ahead of a Bind on a server that has not seen the statement, changes that (PostgreSQL counts the command then).
+/// So on shared servers such portals run to their end.
+#[derive(Default)]
+struct Suspension {
+    /// Names of statements that have ever been such ones, as far as PostgreSQL looks at them.
+    returning: BTreeSet<String>,
+    portals: BTreeMap<String, bool>,
+}
+
+impl Suspension {
+    fn spare(&mut self, batch: &mut Batch) {
+        for act in batch {
+            match act {
+                Act::Parse { name, sql, .. } if sql.contains("RETURNING") => {
+                    self.returning.insert(significant(name));
+                }
+                Act::Bind {
+                    portal, statement, ..
+                } => {
+                    let returning = self.returning.contains(&significant(statement));
+                    self.portals.insert(portal.clone(), returning);
+                }
+                Act::Execute(portal, rows) if self.portals.get(portal) == Some(&true) => *rows = 0,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn significant(name: &str) -> String {
+    name.chars().take(63).collect()
+}
+
 /// Writes one script.
 pub struct Author<'a> {
     random: &'a mut Random,
@@ -125,24 +159,32 @@ impl<'a> Author<'a> {
             author.recodes = author.random.chance(50);
             author.says_more = !author.recodes;
         }
-        for _ in 0..4 {
-            let favourite = author.statement();
-            author.favourites.push(favourite);
-        }
         let parameters = match author.random.below(6) {
             0 => vec![("application_name", "batches")],
             1 => vec![("DateStyle", "German"), ("client_encoding", "utf-8")],
             2 => vec![("options", "-c TimeZone=Europe/Rome")],
             _ => Vec::new(),
         };
+        // On a shared server, they lead to its own defaults, not to what the client gave at startup.
+        let keeps = classes.session || parameters.is_empty();
+        author.classes.resets &= keeps;
+        author.classes.discard_all &= keeps;
+        for _ in 0..4 {
+            let favourite = author.statement();
+            author.favourites.push(favourite);
+        }
         let own = |(name, value): (&str, &str)| (name.to_string(), value.to_string());
         let mut script = Script {
             parameters: parameters.into_iter().map(own).collect(),
             batches: Vec::new(),
         };
+        let mut suspension = Suspension::default();
         while script.batches.len() < batches {
             for mut batch in author.batches() {
                 spare_postgresql(&mut batch);
+                if !classes.session {
+                    suspension.spare(&mut batch);
+                }
                 if author.random.chance(50) {
                     batch.push(Act::Wait);
                 }

@@ -1,0 +1,689 @@
+//! All pools, and what they share: the order in which clients came, and the limits of users over all databases.
+//!
+//! Clients that wait stand in *lanes*, one for each kind of server in each pool. Of a lane only the next client counts: the
+//! first for whom no server is under way. It has a ticket, a number that grows over all pools, and with it the lane stands in
+//! exactly one queue: among those to be looked at, or where it waits for something. Whatever becomes free wakes the first in
+//! the queue for it, and that one is looked at before all others that came later; so whoever competes for the same thing is
+//! served in the order of arrival, and whoever does not is not held up. No step looks at all clients, or at all pools.
+//!
+//! Clients that only want to be told something need a server together, not each: of them one stands in the lane ([`questions`]).
+
+mod questions;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+pub(super) use questions::Question;
+
+use super::{Kind, Lane, Pool, Share, Stand, Waiter, Wants};
+use crate::arena::{Arena, ClientKey, OfPool, PoolKey, ServerKey, Tick};
+use crate::config::{PoolConfig, PoolMode, UserConfig};
+use crate::relay::Settings;
+use crate::wire::frame::printable;
+
+/// What a number of server connections is held against, from the widest to the narrowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// `users.NAME.max_connections`: those of a role in all pools.
+    User,
+    /// `max_connections`: those of a pool.
+    Database,
+    /// `max_connections_per_user`: those of a role in a pool.
+    DatabaseUser,
+}
+
+const LIMITS: [Limit; 3] = [Limit::User, Limit::Database, Limit::DatabaseUser];
+
+/// What the client that is next is to get.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Checkout {
+    /// This idle server.
+    Pair {
+        /// Who.
+        client: ClientKey,
+        /// Since when it waits.
+        since: Tick,
+        /// What it gets.
+        server: ServerKey,
+    },
+    /// This idle server is to be asked what it makes of settings, for all who wait to be told.
+    Ask(ServerKey, Rc<Settings>),
+    /// A new server.
+    Dial,
+    /// This idle server is to be closed first, to make room under a limit.
+    Evict(ServerKey, Limit),
+}
+
+/// What comes of looking at a lane.
+enum Verdict {
+    Do(Checkout),
+    Stand(Stand),
+}
+
+/// What a waiting client waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// For a connection that is under way, or that may not be tried yet.
+    ForConnection,
+    /// For room under a limit.
+    ForRoom {
+        /// Which one.
+        limit: Limit,
+        /// Server connections that count against it and are not idle.
+        in_use: usize,
+        /// How many there may be.
+        max: usize,
+    },
+}
+
+/// What is known of a user in all pools.
+#[derive(Default)]
+struct User {
+    /// Server connections as this role.
+    servers: Share,
+    /// Clients that logged in as this user and have entered a pool.
+    clients: usize,
+}
+
+/// All pools.
+#[derive(Default)]
+pub struct Pools {
+    arena: Arena<OfPool, Pool>,
+    configured: BTreeMap<String, UserConfig>,
+    users: BTreeMap<Vec<u8>, User>,
+    /// Lanes to be looked at, by the ticket of the client that is next in them.
+    ready: BTreeMap<u64, Lane>,
+    /// Idle servers that may be above a limit.
+    surplus: Vec<ServerKey>,
+    last_ticket: u64,
+    last_stamp: u64,
+}
+
+impl Pools {
+    /// Looks one up.
+    pub fn get(&self, key: PoolKey) -> Option<&Pool> {
+        self.arena.get(key)
+    }
+
+    /// Looks one up.
+    pub fn get_mut(&mut self, key: PoolKey) -> Option<&mut Pool> {
+        self.arena.get_mut(key)
+    }
+
+    /// All of them, in an order that stays the same.
+    pub fn iter(&self) -> impl Iterator<Item = (PoolKey, &Pool)> {
+        self.arena.iter()
+    }
+
+    /// The keys of all of them.
+    pub fn keys(&self) -> Vec<PoolKey> {
+        self.arena.keys()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.arena.is_empty()
+    }
+
+    /// Takes a pool in.
+    pub fn insert(&mut self, pool: Pool) -> PoolKey {
+        self.arena.insert(pool)
+    }
+
+    /// Forgets a pool in which nobody is.
+    pub fn remove(&mut self, key: PoolKey) {
+        self.arena.remove(key);
+    }
+
+    /// What the configuration says of a user.
+    pub fn user_config(&self, user: &[u8]) -> UserConfig {
+        std::str::from_utf8(user)
+            .ok()
+            .and_then(|name| self.configured.get(name))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// When clients give their servers back for which a role logs in to a pool: the role's own setting wins, as in PgBouncer.
+    pub fn mode(&self, pool: &PoolConfig, role: &[u8]) -> PoolMode {
+        self.user_config(role).mode.unwrap_or(pool.mode)
+    }
+
+    /// Users that are configured or that are there: name, what is configured, server connections as this role, clients.
+    pub fn users(&self) -> impl Iterator<Item = (&[u8], UserConfig, usize, usize)> {
+        let idle = self
+            .configured
+            .iter()
+            .filter(|(name, _)| !self.users.contains_key(name.as_bytes()));
+        let idle = idle.map(|(name, config)| (name.as_bytes(), *config, 0, 0));
+        let there = self.users.iter().map(|(name, user)| {
+            let config = self.user_config(name);
+            (&name[..], config, user.servers.used(), user.clients)
+        });
+        idle.chain(there)
+    }
+
+    /// Takes over what is configured of users.
+    pub fn configure_users(&mut self, configured: &BTreeMap<String, UserConfig>) {
+        self.configured = configured.clone();
+        let names: Vec<Vec<u8>> = self.users.keys().cloned().collect();
+        for name in names {
+            let max = self.user_config(&name).max_connections;
+            if let Some(user) = self.users.get_mut(&name) {
+                user.servers.limit(max);
+                self.surplus.extend(user.servers.surplus_idle());
+            }
+            self.wake_user(&name);
+        }
+    }
+
+    /// Takes over what is configured of a pool.
+    pub fn configure(&mut self, key: PoolKey, config: &Rc<PoolConfig>) {
+        let Some(pool) = self.arena.get_mut(key) else {
+            return;
+        };
+        pool.config = config.clone();
+        pool.share.limit(config.max_connections);
+        self.surplus.extend(pool.share.surplus_idle());
+        for role in pool.roles.values_mut() {
+            role.limit(config.max_connections_per_user);
+            self.surplus.extend(role.surplus_idle());
+        }
+        let roles: Vec<Vec<u8>> = pool.roles.keys().cloned().collect();
+        for role in roles {
+            self.wake(key, &role);
+        }
+    }
+
+    /// Idle servers that are above a limit, or were a moment ago.
+    pub fn take_surplus(&mut self) -> Vec<ServerKey> {
+        std::mem::take(&mut self.surplus)
+    }
+
+    /// Whether there are more servers than there may be, of those that one of this kind counts among.
+    pub fn is_surplus(&self, pool: PoolKey, kind: &Kind) -> bool {
+        let over = |limit| {
+            self.share(pool, &kind.user, limit)
+                .is_some_and(|share| share.surplus() > 0)
+        };
+        LIMITS.into_iter().any(over)
+    }
+
+    /// The pool's clients, and those of a login user in all pools.
+    pub fn client_counts(&self, pool: PoolKey, user: &[u8]) -> (usize, usize) {
+        (
+            self.arena.get(pool).map_or(0, |pool| pool.clients),
+            self.users.get(user).map_or(0, |user| user.clients),
+        )
+    }
+
+    /// A client has entered a pool.
+    pub fn entered(&mut self, pool: PoolKey, user: &[u8]) {
+        if let Some(pool) = self.arena.get_mut(pool) {
+            pool.clients += 1;
+        }
+        self.know_user(user);
+        if let Some(user) = self.users.get_mut(user) {
+            user.clients += 1;
+        }
+    }
+
+    /// A client that had entered a pool is gone.
+    pub fn left(&mut self, pool: PoolKey, user: &[u8]) {
+        if let Some(pool) = self.arena.get_mut(pool) {
+            pool.clients -= 1;
+        }
+        if let Some(user) = self.users.get_mut(user) {
+            user.clients -= 1;
+        }
+        self.drop_user_if_unused(user);
+    }
+
+    fn know_user(&mut self, name: &[u8]) {
+        if !self.users.contains_key(name) {
+            let servers = Share::new(self.user_config(name).max_connections);
+            let user = User {
+                servers,
+                clients: 0,
+            };
+            self.users.insert(name.to_vec(), user);
+        }
+    }
+
+    fn drop_user_if_unused(&mut self, name: &[u8]) {
+        let unused = |user: &User| user.clients == 0 && user.servers.is_unused();
+        if self.users.get(name).is_some_and(unused) {
+            self.users.remove(name);
+        }
+    }
+
+    // ---- what is counted ----
+
+    fn share(&self, pool: PoolKey, user: &[u8], limit: Limit) -> Option<&Share> {
+        match limit {
+            Limit::User => self.users.get(user).map(|user| &user.servers),
+            Limit::Database => Some(&self.arena.get(pool)?.share),
+            Limit::DatabaseUser => self.arena.get(pool)?.roles.get(user),
+        }
+    }
+
+    fn share_mut(&mut self, pool: PoolKey, user: &[u8], limit: Limit) -> Option<&mut Share> {
+        match limit {
+            Limit::User => self.users.get_mut(user).map(|user| &mut user.servers),
+            Limit::Database => Some(&mut self.arena.get_mut(pool)?.share),
+            Limit::DatabaseUser => self.arena.get_mut(pool)?.roles.get_mut(user),
+        }
+    }
+
+    fn in_shares(&mut self, pool: PoolKey, kind: &Kind, change: impl Fn(&mut Share)) {
+        for limit in LIMITS {
+            if let Some(share) = self.share_mut(pool, &kind.user, limit) {
+                change(share);
+            }
+        }
+    }
+
+    /// A connection attempt begins.
+    pub fn dialed(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) {
+        let has_room = |limit| {
+            self.share(pool_key, &kind.user, limit)
+                .is_none_or(Share::has_room)
+        };
+        debug_assert!(
+            LIMITS.into_iter().all(has_room),
+            "one more than there may be"
+        );
+        self.know_user(&kind.user);
+        if let Some(pool) = self.arena.get_mut(pool_key) {
+            pool.know_role(&kind.user);
+            pool.connecting += 1;
+            pool.coming += 1;
+            pool.state(kind).coming += 1;
+        }
+        self.in_shares(pool_key, kind, Share::add);
+        self.refront(pool_key, kind);
+    }
+
+    /// A connection attempt is over, well or not.
+    pub fn dial_ended(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) {
+        if let Some(pool) = self.arena.get_mut(pool_key) {
+            pool.connecting -= 1;
+        }
+        self.check_ended(pool_key, kind);
+    }
+
+    /// An idle server is checked before use.
+    pub fn checking(&mut self, pool_key: PoolKey, server: ServerKey, kind: &Rc<Kind>) {
+        if let Some(pool) = self.arena.get_mut(pool_key) {
+            pool.coming += 1;
+            pool.state(kind).coming += 1;
+        }
+        self.take_idle(pool_key, server, kind);
+    }
+
+    /// A check is over, well or not.
+    pub fn check_ended(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) {
+        if let Some(pool) = self.arena.get_mut(pool_key) {
+            pool.coming -= 1;
+            pool.state(kind).coming -= 1;
+        }
+        self.refront(pool_key, kind);
+    }
+
+    /// A server is idle from now on.
+    pub fn put_idle(&mut self, pool_key: PoolKey, server: ServerKey, kind: &Rc<Kind>) {
+        self.last_stamp += 1;
+        let stamp = self.last_stamp;
+        self.in_shares(pool_key, kind, |share| share.put_idle(stamp, server));
+        if let Some(pool) = self.arena.get_mut(pool_key) {
+            let state = pool.state(kind);
+            let first = state.idle.is_empty();
+            state.idle.push((server, stamp));
+            pool.idle_kinds += usize::from(first);
+        }
+        if self.is_surplus(pool_key, kind) {
+            self.surplus.push(server);
+        }
+        self.refront(pool_key, kind);
+        self.wake(pool_key, &kind.user);
+    }
+
+    /// A server is idle no more.
+    pub fn take_idle(&mut self, pool_key: PoolKey, server: ServerKey, kind: &Rc<Kind>) {
+        let Some(pool) = self.arena.get_mut(pool_key) else {
+            return;
+        };
+        let state = pool.state(kind);
+        let Some(place) = state.idle.iter().rposition(|(idle, _)| *idle == server) else {
+            return;
+        };
+        let (_, stamp) = state.idle.remove(place);
+        let last = state.idle.is_empty();
+        pool.idle_kinds -= usize::from(last);
+        self.in_shares(pool_key, kind, |share| share.take_idle(stamp));
+        self.refront(pool_key, kind);
+        if let Some(pool) = self.arena.get_mut(pool_key) {
+            pool.drop_kind_if_unused(kind);
+        }
+    }
+
+    /// A server is gone.
+    pub fn gone(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) {
+        self.in_shares(pool_key, kind, Share::remove);
+        self.wake(pool_key, &kind.user);
+        if let Some(pool) = self.arena.get_mut(pool_key) {
+            pool.drop_kind_if_unused(kind);
+            if pool.roles.get(&kind.user).is_some_and(Share::is_unused) {
+                pool.roles.remove(&kind.user);
+            }
+        }
+        self.drop_user_if_unused(&kind.user);
+    }
+
+    // ---- who waits ----
+
+    /// A client waits from now on.
+    pub fn enqueue(
+        &mut self,
+        pool_key: PoolKey,
+        client: ClientKey,
+        kind: &Rc<Kind>,
+        wants: Wants,
+        since: Tick,
+    ) {
+        self.last_ticket += 1;
+        let waiter = Waiter {
+            ticket: self.last_ticket,
+            client,
+            wants,
+            since,
+        };
+        self.join(pool_key, waiter, kind);
+    }
+
+    /// What a client that waits needs is a server of this kind from now on, with these settings. It keeps its place.
+    pub fn wait_for(
+        &mut self,
+        pool_key: PoolKey,
+        client: ClientKey,
+        kind: &Rc<Kind>,
+        settings: &Rc<Settings>,
+    ) {
+        if let Some(mut waiter) = self.leave_queue(pool_key, client) {
+            if let Wants::Welcome(wanted) = &mut waiter.wants {
+                *wanted = settings.clone();
+            }
+            self.join(pool_key, waiter, kind);
+        }
+    }
+
+    fn join(&mut self, pool_key: PoolKey, waiter: Waiter, kind: &Rc<Kind>) {
+        let Some(pool) = self.arena.get_mut(pool_key) else {
+            return;
+        };
+        let place = (waiter.ticket, kind.clone(), waiter.wants.clone());
+        pool.tickets.insert(waiter.client, place);
+        match waiter.wants {
+            Wants::Welcome(_) => self.wonder(pool_key, waiter, kind),
+            Wants::Server => {
+                pool.line_up(kind, waiter);
+                self.refront(pool_key, kind);
+            }
+        }
+    }
+
+    /// A client waits no more, or has what it waited for.
+    pub fn leave_queue(&mut self, pool_key: PoolKey, client: ClientKey) -> Option<Waiter> {
+        let pool = self.arena.get_mut(pool_key)?;
+        let (ticket, kind, wants) = pool.tickets.remove(&client)?;
+        let waiter = match wants {
+            Wants::Welcome(settings) => {
+                let question = pool.state(&kind).questions.get_mut(&settings)?;
+                let waiter = question.askers.remove(&ticket);
+                self.review(pool_key, &kind, &settings);
+                waiter
+            }
+            Wants::Server => {
+                let waiter = pool.step_out(&kind, ticket);
+                self.refront(pool_key, &kind);
+                waiter
+            }
+        };
+        self.arena.get_mut(pool_key)?.drop_kind_if_unused(&kind);
+        waiter
+    }
+
+    /// Takes all who wait for a kind out of the queue.
+    pub fn dequeue_kind(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) -> Vec<ClientKey> {
+        let Some(pool) = self.arena.get_mut(pool_key) else {
+            return Vec::new();
+        };
+        let state = pool.state(kind);
+        let lane = std::mem::take(&mut state.waiters);
+        let questions = std::mem::take(&mut state.questions).into_values();
+        pool.needed -= lane.len();
+        let askers = questions.flat_map(|question| question.askers.into_values());
+        let clients: BTreeMap<u64, ClientKey> = lane
+            .into_iter()
+            .chain(askers)
+            .map(|waiter| (waiter.ticket, waiter.client))
+            .collect();
+        for client in clients.values() {
+            pool.tickets.remove(client);
+        }
+        self.refront(pool_key, kind);
+        clients.into_values().collect()
+    }
+
+    /// What a waiting client, or the one that is next before it, waits for.
+    pub fn waits_for(&self, pool_key: PoolKey, client: ClientKey) -> Option<Waits> {
+        let pool = self.arena.get(pool_key)?;
+        let (_, kind, wants) = pool.tickets.get(&client)?;
+        let state = pool.kinds.get(kind)?;
+        let is_asked =
+            matches!(wants, Wants::Welcome(settings) if pool.welcomes.is_asking(kind, settings));
+        let stand = state.stand.filter(|_| !is_asked);
+        let Some((_, Stand::Limited(limit))) = stand else {
+            return Some(Waits::ForConnection);
+        };
+        let share = self.share(pool_key, &kind.user, limit)?;
+        Some(Waits::ForRoom {
+            limit,
+            in_use: share.used() - share.idle(),
+            max: share.max().unwrap_or(share.used()),
+        })
+    }
+
+    /// Whether somebody is still to be looked at.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Connections may perhaps be made again: whoever waits for that the longest is to be looked at.
+    pub fn wake_paused(&mut self, pool_key: PoolKey, now: Tick) {
+        let Some(pool) = self.arena.get_mut(pool_key) else {
+            return;
+        };
+        if !pool.paused.is_empty()
+            && pool.may_connect(now)
+            && let Some((ticket, kind)) = pool.paused.pop_first()
+        {
+            let lane = Lane {
+                pool: pool_key,
+                kind,
+            };
+            self.stand(lane, ticket, Stand::Ready);
+        }
+    }
+
+    /// What is to be done next, in the order in which clients came; `None`: nothing, all who wait have to.
+    pub fn next(&mut self, now: Tick) -> Option<(Lane, Checkout)> {
+        loop {
+            let (&ticket, lane) = self.ready.first_key_value()?;
+            let lane = lane.clone();
+            match self.look_at(&lane, now)? {
+                Verdict::Do(checkout) => return Some((lane, checkout)),
+                Verdict::Stand(stand) => {
+                    self.ready.remove(&ticket);
+                    self.stand(lane.clone(), ticket, stand);
+                    // What it was woken for and could not take is the next one's.
+                    self.wake(lane.pool, &lane.kind.user);
+                    self.wake_paused(lane.pool, now);
+                }
+            }
+        }
+    }
+
+    fn look_at(&self, lane: &Lane, now: Tick) -> Option<Verdict> {
+        let pool = self.arena.get(lane.pool)?;
+        let state = pool.kinds.get(&lane.kind)?;
+        let share = |limit| self.share(lane.pool, &lane.kind.user, limit);
+        let wait = |limit| Some(Verdict::Stand(Stand::Limited(limit)));
+        if let (Some((server, _)), Some(waiter)) = (state.idle.last(), state.waiters.front()) {
+            return Some(Verdict::Do(match &waiter.wants {
+                Wants::Welcome(settings) => Checkout::Ask(*server, settings.clone()),
+                Wants::Server => Checkout::Pair {
+                    client: waiter.client,
+                    since: waiter.since,
+                    server: *server,
+                },
+            }));
+        }
+        if !pool.may_connect(now) {
+            return Some(Verdict::Stand(Stand::Paused));
+        }
+        let stuck = |limit: &Limit| share(*limit).is_some_and(|share| !share.can_serve());
+        if let Some(limit) = LIMITS.into_iter().find(stuck) {
+            return wait(limit);
+        }
+        // The narrowest first: what makes room there makes room under the wider limits, too.
+        let full = |limit: &Limit| share(*limit).is_some_and(|share| !share.has_room());
+        let Some(limit) = LIMITS.into_iter().rev().find(full) else {
+            return Some(Verdict::Do(Checkout::Dial));
+        };
+        let own = share(Limit::DatabaseUser).and_then(Share::oldest_idle);
+        let victim = match (full(&Limit::User), full(&Limit::Database)) {
+            (true, true) => own,
+            _ => None,
+        };
+        let victim = victim.or_else(|| share(limit)?.oldest_idle())?;
+        Some(Verdict::Do(Checkout::Evict(victim, limit)))
+    }
+
+    /// Puts a lane into a queue.
+    fn stand(&mut self, lane: Lane, ticket: u64, stand: Stand) {
+        if let Some(pool) = self.arena.get_mut(lane.pool) {
+            pool.state(&lane.kind).stand = Some((ticket, stand));
+            if stand == Stand::Paused {
+                pool.paused.insert(ticket, lane.kind.clone());
+            }
+        }
+        match stand {
+            Stand::Paused => {}
+            Stand::Ready => {
+                self.ready.insert(ticket, lane);
+            }
+            Stand::Limited(limit) => {
+                let kind = lane.kind.clone();
+                if let Some(share) = self.share_mut(lane.pool, &kind.user, limit) {
+                    share.park(ticket, lane);
+                }
+            }
+        }
+    }
+
+    /// A lane, or what it can have, has changed: who is next in it, and is it to be looked at?
+    fn refront(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) {
+        let Some(pool) = self.arena.get_mut(pool_key) else {
+            return;
+        };
+        let state = pool.state(kind);
+        let (front, before) = (state.front(), state.stand);
+        let stays = before.is_some_and(|(ticket, stand)| {
+            front == Some(ticket) && (state.idle.is_empty() || stand == Stand::Ready)
+        });
+        if stays || (front.is_none() && before.is_none()) {
+            return;
+        }
+        state.stand = None;
+        match before {
+            None => {}
+            Some((ticket, Stand::Ready)) => {
+                self.ready.remove(&ticket);
+            }
+            Some((ticket, Stand::Paused)) => {
+                pool.paused.remove(&ticket);
+            }
+            Some((ticket, Stand::Limited(limit))) => {
+                if let Some(share) = self.share_mut(pool_key, &kind.user, limit) {
+                    share.unpark(ticket);
+                }
+            }
+        }
+        if let Some(ticket) = front {
+            let lane = Lane {
+                pool: pool_key,
+                kind: kind.clone(),
+            };
+            self.stand(lane, ticket, Stand::Ready);
+        }
+        self.wake(pool_key, &kind.user);
+    }
+
+    /// Whoever waits the longest for a limit under which there is room now is to be looked at.
+    fn wake(&mut self, pool: PoolKey, user: &[u8]) {
+        self.wake_user(user);
+        for limit in [Limit::Database, Limit::DatabaseUser] {
+            let woken = self.share_mut(pool, user, limit).and_then(Share::wake);
+            if let Some((ticket, lane)) = woken {
+                self.stand(lane, ticket, Stand::Ready);
+            }
+        }
+    }
+
+    fn wake_user(&mut self, user: &[u8]) {
+        let woken = self
+            .users
+            .get_mut(user)
+            .and_then(|user| user.servers.wake());
+        if let Some((ticket, lane)) = woken {
+            self.stand(lane, ticket, Stand::Ready);
+        }
+    }
+
+    /// Whether an idle server should be made in a pool to keep the configured number ready; of which kind.
+    pub fn refill(&self, pool: PoolKey, now: Tick) -> Option<Rc<Kind>> {
+        let kind = self.arena.get(pool)?.refill(now)?;
+        let user = self.share(pool, &kind.user, Limit::User);
+        user.is_none_or(Share::has_room).then_some(kind)
+    }
+
+    /// Asserts what holds once everybody has been looked at.
+    pub fn check_settled(&self, now: Tick) {
+        assert!(self.ready.is_empty(), "somebody was not looked at");
+        for (_, pool) in self.arena.iter() {
+            pool.check_settled(now);
+        }
+        for (name, user) in &self.users {
+            user.servers
+                .check_settled(&format!("user {}", printable(name)));
+        }
+    }
+
+    /// Asserts what holds between any two steps of a user's counts, given those of the arenas.
+    pub fn check_user(&self, name: &[u8], servers: usize, clients: usize) {
+        let counted = self
+            .users
+            .get(name)
+            .map_or((0, 0), |user| (user.servers.used(), user.clients));
+        assert_eq!(counted, (servers, clients), "user {}", printable(name));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! What server connections are counted against: a database, a user, a user within a database. How many there are and may be,
+//! which idle ones could make room, and who waits for that, the longest waiting first.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::Kind;
+use crate::arena::{PoolKey, ServerKey};
+
+/// The waiters of one pool for servers of one kind.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    /// The pool.
+    pub pool: PoolKey,
+    /// The kind of server.
+    pub kind: Rc<Kind>,
+}
+
+/// One count of server connections, and its limit.
+#[derive(Debug, Default)]
+pub struct Share {
+    used: usize,
+    max: Option<usize>,
+    /// Idle servers by when they became that, the least recently used one first.
+    idle: BTreeMap<u64, ServerKey>,
+    /// Lanes that wait for this limit, by the ticket of the client that is next in them.
+    waiting: BTreeMap<u64, Lane>,
+}
+
+impl Share {
+    /// An unused one. `max` 0: no limit.
+    pub fn new(max: usize) -> Share {
+        let mut share = Share::default();
+        share.limit(max);
+        share
+    }
+
+    /// Sets the limit; 0: none.
+    pub fn limit(&mut self, max: usize) {
+        self.max = (max > 0).then_some(max);
+    }
+
+    /// Server connections, in any state.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// The limit, if there is one.
+    pub fn max(&self) -> Option<usize> {
+        self.max
+    }
+
+    /// Idle ones among them.
+    pub fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Whether one more may be made.
+    pub fn has_room(&self) -> bool {
+        self.max.is_none_or(|max| self.used < max)
+    }
+
+    /// Server connections above the limit; after it was lowered.
+    pub fn surplus(&self) -> usize {
+        self.max.map_or(0, |max| self.used.saturating_sub(max))
+    }
+
+    /// Whether one more may be made, or could be once an idle one has made room.
+    pub fn can_serve(&self) -> bool {
+        self.has_room() || !self.idle.is_empty()
+    }
+
+    /// The idle server that was not used for the longest time.
+    pub fn oldest_idle(&self) -> Option<ServerKey> {
+        self.idle.values().next().copied()
+    }
+
+    /// Idle servers above the limit, the least recently used ones.
+    pub fn surplus_idle(&self) -> impl Iterator<Item = ServerKey> + '_ {
+        self.idle.values().copied().take(self.surplus())
+    }
+
+    /// Whether nothing is counted here and nobody waits.
+    pub fn is_unused(&self) -> bool {
+        self.used == 0 && self.waiting.is_empty()
+    }
+
+    pub(super) fn add(&mut self) {
+        self.used += 1;
+    }
+
+    pub(super) fn remove(&mut self) {
+        self.used -= 1;
+    }
+
+    pub(super) fn put_idle(&mut self, stamp: u64, server: ServerKey) {
+        self.idle.insert(stamp, server);
+    }
+
+    pub(super) fn take_idle(&mut self, stamp: u64) {
+        self.idle.remove(&stamp);
+    }
+
+    pub(super) fn park(&mut self, ticket: u64, lane: Lane) {
+        self.waiting.insert(ticket, lane);
+    }
+
+    pub(super) fn unpark(&mut self, ticket: u64) {
+        self.waiting.remove(&ticket);
+    }
+
+    /// The next that can be served here, if any can.
+    pub(super) fn wake(&mut self) -> Option<(u64, Lane)> {
+        self.can_serve().then(|| self.waiting.pop_first()).flatten()
+    }
+
+    /// Asserts what holds once everybody has been looked at.
+    pub(super) fn check_settled(&self, what: &str) {
+        assert!(
+            self.surplus() == 0 || self.idle.is_empty(),
+            "{what}: over its limit with idle servers"
+        );
+        assert!(
+            self.waiting.is_empty() || !self.can_serve(),
+            "{what}: somebody waits who could be served"
+        );
+    }
+}
