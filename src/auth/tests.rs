@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::secret::ScramVerifier;
-use crate::config::{AuthMethod, Secret, Stored};
+use crate::config::{AuthMethod, ChannelBinding, Demands, RequireAuth, Secret, Stored};
 use crate::wire::frame;
 use crate::wire::refusal::Refusal;
 
@@ -16,6 +16,30 @@ fn random() -> impl FnMut(&mut [u8]) {
             *byte = (state >> 56) as u8;
         }
     }
+}
+
+/// A demand without TLS.
+fn demand(method: AuthMethod, iterations: u32) -> Demand<'static> {
+    Demand {
+        method,
+        iterations,
+        endpoint: None,
+    }
+}
+
+/// Nothing is demanded, over this.
+fn terms(channel: Channel) -> Terms {
+    Terms {
+        demands: Demands::default(),
+        iterations_max: 100_000,
+        channel,
+        own_certificate: None,
+    }
+}
+
+/// A login that begins, with nothing demanded.
+fn begin(credentials: Credentials) -> Prove {
+    Prove::begin(credentials, terms(Channel::Plain))
 }
 
 fn ring() -> KeyRing {
@@ -58,22 +82,35 @@ fn login(
     typed: &Stored,
     rings: &mut (KeyRing, KeyRing),
 ) -> Login {
+    let terms = terms(Channel::Plain);
+    login_over(demand(method, 4096), terms, user, stored, typed, rings)
+}
+
+/// The same, over what may be TLS.
+fn login_over(
+    demand: Demand<'_>,
+    terms: Terms,
+    user: &str,
+    stored: Option<&Stored>,
+    typed: &Stored,
+    rings: &mut (KeyRing, KeyRing),
+) -> Login {
     let mut random = random();
     let (mut down, mut up, mut shape, mut derivations) =
         (Vec::new(), Vec::new(), Vec::new(), (0, 0));
     let mut server = Ok(Verify::begin(
-        method,
+        demand,
         user,
         stored,
-        4096,
         &mut rings.0,
         &mut random,
         &mut down,
     ));
-    let mut client = Prove::begin(Credentials {
+    let credentials = Credentials {
         user: user.to_owned(),
         secret: Some(typed.clone()),
-    });
+    };
+    let mut client = Prove::begin(credentials, terms);
     loop {
         server = match server {
             Ok(Progress::Derive(verify, job)) => {
@@ -236,10 +273,9 @@ fn a_password_is_turned_into_keys_once() {
 fn trust_lets_known_users_in_and_nobody_else() {
     let begin = |stored: Option<&Stored>| {
         Verify::begin(
-            AuthMethod::Trust,
+            demand(AuthMethod::Trust, 4096),
             "me",
             stored,
-            4096,
             &mut ring(),
             &mut random(),
             &mut Vec::new(),
@@ -253,10 +289,9 @@ fn trust_lets_known_users_in_and_nobody_else() {
 fn an_empty_password_is_refused() {
     for stored in [None, Some(plain("")), Some(plain("x"))] {
         let Progress::Next(verify) = Verify::begin(
-            AuthMethod::Password,
+            demand(AuthMethod::Password, 4096),
             "me",
             stored.as_ref(),
-            4096,
             &mut ring(),
             &mut random(),
             &mut Vec::new(),
@@ -283,10 +318,9 @@ fn broken_client_messages_are_no_proof() {
     ] {
         let stored = scram_secret("secret");
         let begin = || match Verify::begin(
-            method,
+            demand(method, 4096),
             "me",
             Some(&stored),
-            4096,
             &mut ring(),
             &mut random(),
             &mut Vec::new(),
@@ -321,7 +355,7 @@ fn broken_client_messages_are_no_proof() {
 #[test]
 fn a_server_that_skips_its_proof_is_refused() {
     let begin = || {
-        Prove::begin(Credentials {
+        self::begin(Credentials {
             user: "me".to_owned(),
             secret: Some(plain("secret")),
         })
@@ -351,7 +385,7 @@ fn a_server_that_skips_its_proof_is_refused() {
 fn a_server_that_cannot_sign_is_refused() {
     let mut random = random();
     let (mut ring, mut out) = (ring(), Vec::new());
-    let prove = Prove::begin(Credentials {
+    let prove = begin(Credentials {
         user: "me".to_owned(),
         secret: Some(plain("secret")),
     });
@@ -391,7 +425,7 @@ fn a_secret_in_the_wrong_form_says_what_to_configure() {
         (Some(md5_secret("me", "x")), b"\0\0\0\x0aSCRAM-SHA-256\0\0"),
         (Some(md5_secret("me", "x")), b"\0\0\0\x03"),
     ] {
-        let prove = Prove::begin(Credentials {
+        let prove = begin(Credentials {
             user: "me".to_owned(),
             secret,
         });
@@ -410,10 +444,9 @@ fn a_clear_password_is_derived_once_and_a_wrong_one_is_not_remembered() {
     let mut login = |password: &[u8]| {
         let method = AuthMethod::Password;
         let begun = Verify::begin(
-            method,
+            demand(method, 1),
             "me",
             Some(&stored),
-            1,
             &mut ring,
             &mut random,
             &mut out,
