@@ -467,3 +467,359 @@ fn a_clear_password_is_derived_once_and_a_wrong_one_is_not_remembered() {
     assert_eq!(login(b"secret\0"), (true, true));
     assert_eq!(login(b"secret\0"), (false, true));
 }
+
+const ENDPOINT: &[u8] = b"hash of the certificate";
+
+fn bindable() -> Terms {
+    terms(Channel::Bindable(ENDPOINT.to_vec()))
+}
+
+fn with(terms: Terms, channel_binding: ChannelBinding) -> Terms {
+    let demands = Demands {
+        channel_binding,
+        ..terms.demands
+    };
+    Terms { demands, ..terms }
+}
+
+/// Issue 4: scram-sha-256-plus. Who stands in between with a certificate of his own gets neither side to believe him.
+#[test]
+fn scram_is_bound_to_the_certificate_that_both_sides_see() {
+    use AuthMethod::{ScramSha256, ScramSha256Plus};
+    use ChannelBinding::{Disable, Prefer, Require};
+    let his = || terms(Channel::Bindable(b"another certificate".to_vec()));
+    let none = || terms(Channel::Unbindable);
+    let mismatch = "SCRAM channel binding check failed";
+    let not_offered = "channel binding is required, but server did not offer an authentication method that supports channel binding";
+    for (method, endpoint, terms, binding, says) in [
+        (ScramSha256, Some(ENDPOINT), bindable(), Prefer, ""),
+        (ScramSha256, Some(ENDPOINT), bindable(), Require, ""),
+        (ScramSha256, Some(ENDPOINT), bindable(), Disable, ""),
+        (ScramSha256Plus, Some(ENDPOINT), bindable(), Prefer, ""),
+        (
+            ScramSha256Plus,
+            Some(ENDPOINT),
+            bindable(),
+            Disable,
+            "none of the server's SASL authentication mechanisms are supported",
+        ),
+        (ScramSha256, Some(ENDPOINT), his(), Prefer, mismatch),
+        (ScramSha256, Some(ENDPOINT), his(), Require, mismatch),
+        (ScramSha256, None, bindable(), Prefer, ""),
+        (ScramSha256, None, bindable(), Require, not_offered),
+        (ScramSha256, Some(ENDPOINT), none(), Prefer, ""),
+        (
+            ScramSha256,
+            Some(ENDPOINT),
+            none(),
+            Require,
+            "channel binding is required, but none is defined for the signature algorithm of the server's certificate",
+        ),
+        (
+            ScramSha256,
+            Some(ENDPOINT),
+            self::terms(Channel::Plain),
+            Prefer,
+            "server offered SCRAM-SHA-256-PLUS authentication over a non-SSL connection",
+        ),
+        (
+            ScramSha256,
+            None,
+            self::terms(Channel::Plain),
+            Require,
+            "channel binding required, but SSL not in use",
+        ),
+    ] {
+        let case = format!("{method:?} {endpoint:?} {terms:?} {binding:?}");
+        let demand = Demand {
+            endpoint,
+            ..demand(method, 4096)
+        };
+        for stored in [Some(plain("secret")), None] {
+            let says = match says {
+                "" if stored.is_none() => "password authentication failed for user \"me\"",
+                says => says,
+            };
+            let terms = with(terms.clone(), binding);
+            let (typed, mut rings) = (plain("secret"), (ring(), ring()));
+            let login = login_over(demand, terms, "me", stored.as_ref(), &typed, &mut rings);
+            let text = login
+                .result
+                .map_or_else(|why| why.text(), |()| String::new());
+            assert_eq!(text, says, "{case} {stored:?}");
+        }
+    }
+}
+
+/// RFC 5802, section 6, in PostgreSQL's words, for those who are known and those who are not.
+#[test]
+fn what_a_client_says_of_the_channel_must_fit_what_was_offered() {
+    let plus = &b"SCRAM-SHA-256-PLUS"[..];
+    let simple = &b"SCRAM-SHA-256"[..];
+    let malformed = ("08P01", "malformed SCRAM message");
+    let no_data = "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.";
+    let data = "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.";
+    let downgraded = "The client supports SCRAM channel binding but thinks the server does not.  However, this server does support channel binding.";
+    let mechanism = (
+        "08P01",
+        "client selected an invalid SASL authentication mechanism",
+    );
+    for (endpoint, mechanism, header, (code, text), detail) in [
+        (
+            Some(ENDPOINT),
+            simple,
+            "y,,",
+            ("28000", "SCRAM channel binding negotiation error"),
+            downgraded,
+        ),
+        (None, simple, "y,,", ("", ""), ""),
+        (Some(ENDPOINT), simple, "n,,", ("", ""), ""),
+        (Some(ENDPOINT), plus, "n,,", malformed, no_data),
+        (Some(ENDPOINT), plus, "y,,", malformed, no_data),
+        (
+            Some(ENDPOINT),
+            simple,
+            "p=tls-server-end-point,,",
+            malformed,
+            data,
+        ),
+        (
+            Some(ENDPOINT),
+            plus,
+            "p=tls-unique,,",
+            ("08P01", "unsupported SCRAM channel-binding type"),
+            "",
+        ),
+        (
+            Some(ENDPOINT),
+            plus,
+            "p=tls-server-end-point,,",
+            ("", ""),
+            "",
+        ),
+        (
+            Some(ENDPOINT),
+            plus,
+            "x,,",
+            malformed,
+            "Unexpected channel-binding flag.",
+        ),
+        (None, plus, "p=tls-server-end-point,,", mechanism, ""),
+        (
+            Some(ENDPOINT),
+            simple,
+            "n,a=other,",
+            (
+                "0A000",
+                "client uses authorization identity, but it is not supported",
+            ),
+            "",
+        ),
+        (
+            None,
+            simple,
+            "n,,m=x,",
+            ("0A000", "client requires an unsupported SCRAM extension"),
+            "",
+        ),
+    ] {
+        let stored = scram_secret("secret");
+        for stored in [Some(&stored), None] {
+            let demand = Demand {
+                endpoint,
+                ..demand(AuthMethod::ScramSha256, 4096)
+            };
+            let (mut ring, mut random, mut out) = (ring(), random(), Vec::new());
+            let begun = Verify::begin(demand, "me", stored, &mut ring, &mut random, &mut out);
+            let Progress::Next(verify) = begun else {
+                panic!("it asks")
+            };
+            let first = format!("{header}n=,r=abcdefgh");
+            let length = u32::try_from(first.len()).expect("short").to_be_bytes();
+            let body = [mechanism, b"\0", &length, first.as_bytes()].concat();
+            let case = format!("{endpoint:?} {header} {stored:?}");
+            match verify.step(&body, &mut ring, &mut out) {
+                Ok(_) => assert_eq!(code, "", "{case}"),
+                Err(refusal) => {
+                    let said = refusal.detail.clone().unwrap_or_default();
+                    assert_eq!(
+                        (refusal.code(), refusal.text().as_str()),
+                        (code, text),
+                        "{case}"
+                    );
+                    assert_eq!(String::from_utf8_lossy(&said), detail, "{case}");
+                }
+            }
+        }
+    }
+}
+
+/// The last message repeats what the first said; it is signed, so nobody in between can change one of them alone.
+#[test]
+fn the_last_message_of_a_client_must_repeat_its_channel_binding() {
+    use base64::Engine as _;
+    let encoded = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let bound = [&b"p=tls-server-end-point,,"[..], ENDPOINT].concat();
+    for (mechanism, header, given, says) in [
+        (
+            "SCRAM-SHA-256",
+            "n,,",
+            encoded(b"y,,"),
+            "unexpected SCRAM channel-binding attribute in client-final-message",
+        ),
+        (
+            "SCRAM-SHA-256",
+            "n,,",
+            encoded(b"n,,"),
+            "password authentication failed for user \"me\"",
+        ),
+        (
+            "SCRAM-SHA-256-PLUS",
+            "p=tls-server-end-point,,",
+            encoded(b"p=tls-server-end-point,,other"),
+            "SCRAM channel binding check failed",
+        ),
+        (
+            "SCRAM-SHA-256-PLUS",
+            "p=tls-server-end-point,,",
+            encoded(b"n,,"),
+            "SCRAM channel binding check failed",
+        ),
+        (
+            "SCRAM-SHA-256-PLUS",
+            "p=tls-server-end-point,,",
+            encoded(&bound),
+            "password authentication failed for user \"me\"",
+        ),
+        (
+            "SCRAM-SHA-256-PLUS",
+            "p=tls-server-end-point,,",
+            String::new(),
+            "SCRAM channel binding check failed",
+        ),
+    ] {
+        let demand = Demand {
+            endpoint: Some(ENDPOINT),
+            ..demand(AuthMethod::ScramSha256, 4096)
+        };
+        let stored = scram_secret("secret");
+        let (mut ring, mut random, mut out) = (ring(), random(), Vec::new());
+        let begun = Verify::begin(
+            demand,
+            "me",
+            Some(&stored),
+            &mut ring,
+            &mut random,
+            &mut out,
+        );
+        let Progress::Next(verify) = begun else {
+            panic!("it asks")
+        };
+        out.clear();
+        let first = format!("{header}n=,r=abcdefgh");
+        let length = u32::try_from(first.len()).expect("short").to_be_bytes();
+        let body = [mechanism.as_bytes(), b"\0", &length, first.as_bytes()].concat();
+        let Ok(Progress::Next(verify)) = verify.step(&body, &mut ring, &mut out) else {
+            panic!("it answers")
+        };
+        let challenge = String::from_utf8_lossy(&out).into_owned();
+        let nonce = challenge
+            .split("r=")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next());
+        let last = format!(
+            "c={given},r={},p={}",
+            nonce.expect("a nonce"),
+            encoded(&[0; 32])
+        );
+        let refusal = verify
+            .step(last.as_bytes(), &mut ring, &mut out)
+            .expect_err("no proof");
+        assert_eq!(refusal.text(), says, "{mechanism} {given}");
+    }
+}
+
+/// libpq's `require_auth` and `channel_binding`, R6: what is not allowed gets nothing, and the error names the method and the key.
+#[test]
+fn a_server_that_asks_for_what_it_may_not_gets_nothing() {
+    let requests: [(&str, &[u8]); 7] = [
+        ("none", b"\0\0\0\0"),
+        ("password", b"\0\0\0\x03"),
+        ("md5", b"\0\0\0\x05salt"),
+        ("scram-sha-256", b"\0\0\0\x0aSCRAM-SHA-256\0\0"),
+        ("unknown", b"\0\0\0\x07"),
+        ("unknown", b"\0\0\0\x09"),
+        ("unknown", b"\0\0\0\x0bx"),
+    ];
+    for (list, allowed) in [
+        ("scram-sha-256", &["scram-sha-256"][..]),
+        ("md5,none", &["md5", "none"]),
+        ("!password", &["md5", "scram-sha-256", "none"]),
+        ("!none", &["password", "md5", "scram-sha-256"]),
+        ("gss", &[]),
+    ] {
+        for (method, request) in requests {
+            let mut terms = terms(Channel::Plain);
+            terms.demands.require_auth = Some(RequireAuth::parse(list).expect("a list"));
+            let credentials = Credentials {
+                user: "me".to_owned(),
+                secret: Some(plain("secret")),
+            };
+            let (mut out, case) = (Vec::new(), format!("{list} {method}"));
+            match Prove::begin(credentials, terms).step(
+                request,
+                &mut ring(),
+                &mut random(),
+                &mut out,
+            ) {
+                Ok(_) => assert!(allowed.contains(&method), "{case}"),
+                Err(refusal) => {
+                    assert!(!allowed.contains(&method), "{case}: {refusal:?}");
+                    assert!(out.is_empty(), "{case}: {out:?}");
+                    let hint = String::from_utf8_lossy(&refusal.hint.clone().unwrap_or_default())
+                        .into_owned();
+                    assert!(
+                        refusal
+                            .text()
+                            .contains(&format!("requirement \"{list}\" failed")),
+                        "{case}"
+                    );
+                    assert!(
+                        refusal.text().contains(method),
+                        "{case}: {}",
+                        refusal.text()
+                    );
+                    assert!(hint.contains("require_auth"), "{case}: {hint}");
+                }
+            }
+        }
+    }
+    for (request, says) in [
+        (
+            &b"\0\0\0\0"[..],
+            "server authenticated client without channel binding",
+        ),
+        (
+            b"\0\0\0\x03",
+            "not supported by server's authentication request",
+        ),
+        (
+            b"\0\0\0\x05salt",
+            "not supported by server's authentication request",
+        ),
+        (b"\0\0\0\x0aSCRAM-SHA-256\0\0", "server did not offer"),
+    ] {
+        let credentials = Credentials {
+            user: "me".to_owned(),
+            secret: Some(plain("secret")),
+        };
+        let (terms, mut out) = (with(bindable(), ChannelBinding::Require), Vec::new());
+        let step =
+            Prove::begin(credentials, terms).step(request, &mut ring(), &mut random(), &mut out);
+        let refusal = step.expect_err("it may not");
+        assert!(
+            refusal.text().contains(says) && out.is_empty(),
+            "{refusal:?}"
+        );
+    }
+}

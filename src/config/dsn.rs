@@ -641,7 +641,11 @@ mod tests {
             hosts_of("postgres:///db?host=/tmp/.s.PGSQL.7"),
             ["/tmp/.s.PGSQL.7"]
         );
-        assert!(error("postgres:///db?host=@abstract").contains("abstract"));
+        assert_eq!(
+            hosts_of("postgres:///db?host=@abstract&port=7"),
+            ["@abstract/.s.PGSQL.7"]
+        );
+        assert_eq!(hosts_of("host=@a,h"), ["@a/.s.PGSQL.5432", "h:5432"]);
     }
 
     #[test]
@@ -773,9 +777,8 @@ mod tests {
         assert_eq!(dsn.warnings.len(), 3, "{:?}", dsn.warnings);
         for refused in [
             "target_session_attrs=primary",
-            "channel_binding=require",
             "gssencmode=require",
-            "require_auth=scram-sha-256",
+            "requirepeer=postgres",
             "load_balance_hosts=random",
             "service=x",
             "passfile=y",
@@ -786,6 +789,19 @@ mod tests {
                 "{refused}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_server_has_to_show_is_libpqs_to_say() {
+        let demands =
+            |parameters: &str| ok(&format!("postgres://h/d?{parameters}")).backend.demands;
+        assert_eq!(demands(""), Demands::default());
+        let both = demands("require_auth=scram-sha-256,none&channel_binding=require");
+        assert_eq!(both.channel_binding, ChannelBinding::Require);
+        let list = both.require_auth.expect("a list");
+        assert_eq!(list.as_str(), "scram-sha-256,none");
+        assert!(error("postgres://h/d?require_auth=md5,md5").contains("more than once"));
+        assert!(error("postgres://h/d?channel_binding=on").contains("disable, prefer, require"));
     }
 
     #[test]
@@ -832,7 +848,9 @@ mod tests {
             "postgres://hunter2%zz@h/d",
             "postgres://u:hunter2%zz@h/d",
             "postgres://u:hunter2@h:port/d",
-            "postgres://u:hunter2@h/d?channel_binding=require",
+            "postgres://u:hunter2@h/d?channel_binding=hunter2",
+            "postgres://u:hunter2@h/d?require_auth=hunter2",
+            "postgres://u:hunter2@h/d?require_auth=md5,hunter2",
             "postgres://u:hunter2@h/d?nonsense=1",
             "postgres://h/d?password=a&hunter2",
             "postgres://h/d?password=a&hunter2=b",

@@ -312,7 +312,7 @@ pub struct Connector {
     mode: Mode,
     direct: bool,
     needs_certificate: bool,
-    config: Arc<ClientConfig>,
+    pub(crate) config: Arc<ClientConfig>,
     lifetimes: Vec<Lifetime>,
     print: Print,
 }
