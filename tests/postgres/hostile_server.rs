@@ -430,6 +430,32 @@ fn a_server_that_asks_for_what_require_auth_forbids_gets_nothing() {
     }
 }
 
+/// Found by reading: with `allow` and `prefer` our own refusal, of a wrong signature too, made Aether try the same server the other
+/// way, which may be without TLS; only the server's own error is a reason for that.
+#[test]
+fn what_we_find_wrong_with_a_server_is_no_reason_to_try_it_the_other_way() {
+    let asked = Arc::new(AtomicBool::new(false));
+    let was_asked = asked.clone();
+    let fake = Fake::start(move |_, mut peer| {
+        let mut word = [0; 4];
+        let _ = std::io::Read::read_exact(&mut peer.0.stream, &mut word);
+        was_asked.fetch_or(word == [0, 0, 0, 8], Ordering::Relaxed);
+        peer.say(&authentication(3, b""));
+        peer.linger();
+    });
+    let pooler = Pooler::start(&format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nauth: {{type: trust}}\ndatabases:\n\
+         \x20 bad: {{dsn: \"postgres://fake:secret@127.0.0.1:{}/fake?sslmode=allow&require_auth=md5\"}}\n",
+        fake.port
+    ));
+    let error = try_bad(&pooler).err().expect("it is refused");
+    assert!(
+        error.message().contains("requirement \"md5\" failed"),
+        "{error:?}"
+    );
+    assert!(!asked.load(Ordering::Relaxed), "it was asked for TLS");
+}
+
 /// R13: libpq's `host=@name`.
 #[test]
 fn a_server_is_reached_by_its_abstract_socket() {
