@@ -9,11 +9,13 @@ mod keyring;
 mod md5;
 mod prove;
 mod scram;
+mod secrets;
 mod verify;
 
 pub use failures::{Attempt, Failures, Source};
 pub use keyring::{KeyDerivation, KeyRing, SaltedPassword};
 pub use prove::{Credentials, Prove};
+pub use secrets::{Found, Secrets};
 pub use verify::Verify;
 
 /// What a step of a proof leads to.
