@@ -7,7 +7,7 @@ use super::super::scene::{Scene, Shared, World, is_closed};
 use super::*;
 use crate::wire::{backend, frame, frontend};
 
-const POOL: &str = "pool: {dsn: 'postgres://127.0.0.1/db?sslmode=disable', max_connections: 1}\n";
+const POOL: &str = "pool: {dsn: 'postgres://127.0.0.1/db?sslmode=disable', max_connections: 1, check_query: null}\n";
 const AUTH: &str =
     "auth: {type: password, auth_user: {name: asker, password: x}, failure_delay: 0}\n";
 
