@@ -288,7 +288,8 @@ struct Tally {
 fn pools(engine: &Engine) -> Vec<Row> {
     let mut tallies: BTreeMap<(PoolKey, String), Tally> = BTreeMap::new();
     for (key, pool) in engine.pools().iter() {
-        if let Some(user) = &pool.config.backend.user {
+        let user = pool.config.backend.user.as_ref();
+        if let Some(user) = user.filter(|_| !pool.for_lookups) {
             tallies.entry((key, user.clone())).or_default();
         }
     }
