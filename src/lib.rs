@@ -12,7 +12,7 @@
 //! | [`wire`] | the protocol: bytes to messages and back |
 //! | [`auth`] | how a client proves itself, how we prove ourselves to a server |
 //! | [`relay`] | what may pass between a client and its server |
-//! | [`startup`], [`tune`], [`reset`] | logging in to a server; trying a client's settings on it; making it fit for the next client |
+//! | [`startup`], [`tune`], [`reset`], [`lookup`] | logging in to a server; trying a client's settings on it; making it fit for the next client; asking it for a user's secret |
 //! | [`pool`] | who gets which server |
 //! | [`engine`] | moves bytes: turn, links, timers |
 //! | [`admin`] | the console, a client that lives inside the engine |
@@ -44,6 +44,7 @@ pub mod config;
 pub mod engine;
 pub mod limits;
 pub mod log;
+pub mod lookup;
 pub mod net;
 pub mod pool;
 pub mod relay;

@@ -124,6 +124,19 @@ pub const HBA_LINE_BYTES_MAX: usize = 64 * 1024;
 pub const HBA_ERRORS_MAX: usize = 50;
 /// Memory that one regular expression of these files may take when it is compiled.
 pub const HBA_PATTERN_BYTES_MAX: usize = 256 * 1024;
+/// Connections that ask for secrets (`auth_query`) in one database. Beside those of its pool: a pool that is full must not keep out
+/// those who come, nor they those who are there.
+pub const LOOKUP_CONNECTIONS_PER_DATABASE: usize = 2;
+/// The same over all databases: under `"*"`, strangers choose their names.
+pub const LOOKUP_CONNECTIONS_MAX: usize = 16;
+/// Databases whose users' secrets are remembered.
+pub const LOOKUP_DATABASES_MAX: usize = 1_000;
+/// Connections that may be lost over one question before it has failed.
+pub const LOOKUP_TRIES_MAX: u32 = 2;
+/// For how long an answer serves that lets nobody in, and for how long nothing is asked where it could not be.
+pub const LOOKUP_PAUSE_MS: u64 = 1_000;
+/// Users of one database whose secrets are remembered, and as many that it does not have.
+pub const SECRETS_MAX: usize = 10_000;
 /// How much of the time to come a source's failed logins may take before the next one has to wait.
 pub const FAILURE_BURST_MS: u64 = 5_000;
 /// Longest wait before a login is tried from where many have failed; who would wait longer is turned away.

@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 12] = [
     &["wire"],
     &["auth"],
     &["relay"],
-    &["startup", "tune", "reset"],
+    &["startup", "tune", "reset", "lookup"],
     &["pool"],
     &["engine"],
     &["admin"],
@@ -20,8 +20,9 @@ const FLOORS: [&[&str]; 12] = [
 ];
 
 /// Modules that decide and never touch the world.
-const PURE: [&str; 11] = [
-    "limits", "arena", "stats", "tls", "wire", "auth", "relay", "startup", "tune", "reset", "pool",
+const PURE: [&str; 12] = [
+    "limits", "arena", "stats", "tls", "wire", "auth", "relay", "startup", "tune", "reset",
+    "lookup", "pool",
 ];
 
 /// What only the shell may name.

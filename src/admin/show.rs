@@ -170,10 +170,8 @@ pub(super) fn rows(
         Command::Help => help(out),
         Command::Stats => {
             header(&[STATS], from, out);
-            engine
-                .pools()
-                .iter()
-                .for_each(|(_, pool)| row(&stats(pool), out));
+            let pools = engine.pools().iter().filter(|(_, pool)| !pool.for_lookups);
+            pools.for_each(|(_, pool)| row(&stats(pool), out));
         }
         Command::Tls => {
             header(&[CERTIFICATES], from, out);
@@ -187,7 +185,8 @@ pub(super) fn rows(
         }
         Command::Databases => {
             header(&[DATABASES], from, out);
-            let mut rows: Vec<Row> = engine.pools().iter().map(|(_, p)| database(p)).collect();
+            let pools = engine.pools().iter().filter(|(_, pool)| !pool.for_lookups);
+            let mut rows: Vec<Row> = pools.map(|(_, pool)| database(pool)).collect();
             rows.sort();
             rows.iter().for_each(|values| row(values, out));
         }
@@ -289,7 +288,8 @@ struct Tally {
 fn pools(engine: &Engine) -> Vec<Row> {
     let mut tallies: BTreeMap<(PoolKey, String), Tally> = BTreeMap::new();
     for (key, pool) in engine.pools().iter() {
-        if let Some(user) = &pool.config.backend.user {
+        let user = pool.config.backend.user.as_ref();
+        if let Some(user) = user.filter(|_| !pool.for_lookups) {
             tallies.entry((key, user.clone())).or_default();
         }
     }
@@ -303,7 +303,7 @@ fn pools(engine: &Engine) -> Vec<Row> {
         let tally = tallies.entry((server.pool, user)).or_default();
         tally.sessions += server.sessions;
         let place = match server.state() {
-            ServerState::Paired(_) | ServerState::Draining => 0,
+            ServerState::Paired(_) | ServerState::Draining | ServerState::Looking(_) => 0,
             ServerState::Cancelling(_) => 1,
             ServerState::Held => 2,
             ServerState::Idle => 3,

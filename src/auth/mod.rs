@@ -9,12 +9,14 @@ mod keyring;
 mod md5;
 mod prove;
 mod scram;
+mod secrets;
 mod terms;
 mod verify;
 
 pub use failures::{Attempt, Failures, Source};
 pub use keyring::{KeyDerivation, KeyRing, SaltedPassword};
 pub use prove::{Credentials, Prove};
+pub use secrets::{Found, Secrets};
 pub use terms::{Channel, Terms};
 pub use verify::{Demand, Verify};
 

@@ -192,6 +192,19 @@ impl Verify {
         })
     }
 
+    /// Waits for a password in clear, for which the client has been asked.
+    pub fn of_password(user: &str, stored: Option<Stored>) -> Verify {
+        Verify {
+            user: user.to_owned(),
+            state: State::Password { stored },
+        }
+    }
+
+    /// Whether the next message is the password itself.
+    pub fn takes_password(&self) -> bool {
+        matches!(self.state, State::Password { .. })
+    }
+
     /// Largest message that is waited for, length word included.
     pub fn message_max(&self) -> usize {
         match self.state {

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::hba::Method;
 use super::units::show_duration;
 use super::{
-    AdminConfig, AuthConfig, Backend, Config, PoolConfig, RequireAuth, ServerConfig, TlsWords,
-    UserConfig,
+    AdminConfig, AuthConfig, AuthQuery, Backend, Config, PoolConfig, RequireAuth, ServerConfig,
+    TlsWords, UserConfig,
 };
 
 /// Stands for every secret.
@@ -165,6 +165,22 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
         "abandoned_query_timeout",
         &show_duration(pool.abandoned_query_timeout),
     );
+    write_asks(2, pool.auth_query.as_deref(), page);
+}
+
+/// A database that says nothing of its own would have what section `auth` says.
+fn write_asks(depth: usize, asks: Option<&AuthQuery>, page: &mut Page) {
+    let Some(asks) = asks else {
+        return page.line(depth, "auth_user", "\"\"");
+    };
+    let user = match asks.password {
+        Some(_) => format!("{{name: {}, password: {MASK}}}", quoted(&asks.user)),
+        None => quoted(&asks.user),
+    };
+    page.line(depth, "auth_user", &user);
+    page.line(depth, "auth_query", &quoted(&asks.sql));
+    let database = asks.database.as_deref().unwrap_or_default();
+    page.line(depth, "auth_dbname", &quoted(database));
 }
 
 fn write_backend(backend: &Backend, page: &mut Page) {
@@ -246,6 +262,8 @@ fn write_auth(config: &Config, auth: &AuthConfig, page: &mut Page) {
         "mock_secret",
         auth.mock_secret.as_ref().map_or("null", |_| MASK),
     );
+    write_asks(1, auth.query.as_deref(), page);
+    page.line(1, "auth_query_cache", &show_duration(auth.query_cache));
     // What was accepted must have been allowed.
     let only_tls = config.server.only_tls();
     let open = auth.rules.iter().any(|rule| rule.is_insecure(only_tls))

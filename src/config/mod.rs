@@ -196,7 +196,26 @@ pub struct PoolConfig {
     pub client_idle_timeout: Duration,
     /// A query whose client has gone may run on for this long; then it is cancelled. Zero: to its end.
     pub abandoned_query_timeout: Duration,
+    /// Where the secrets of users are asked for who are not in `auth.users`; `None`: nowhere.
+    pub auth_query: Option<Rc<AuthQuery>>,
 }
+
+/// How the secrets of users are asked for who are not configured: `auth_user`, `auth_query`, `auth_dbname`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthQuery {
+    /// The role that asks.
+    pub user: String,
+    /// Its password; `None`: the one in `auth.users`, if there is one.
+    pub password: Option<Secret>,
+    /// What it asks, with the user's name as `$1`.
+    pub sql: String,
+    /// The database entry where it asks; `None`: the one that the client wants to go to.
+    pub database: Option<String>,
+}
+
+/// PgBouncer's, since 1.24.1: whose password has expired has none (CVE-2025-2291).
+pub const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
+                              FROM pg_authid WHERE rolname=$1 AND rolcanlogin";
 
 /// An entry of section `users`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -285,9 +304,13 @@ pub struct AuthConfig {
     pub rules: hba::Rules,
     /// Users and their secrets.
     pub users: BTreeMap<String, Stored>,
-    /// Whether a user who is not in `users` may log in where no password is asked for (trust, peer, cert); only ever true
-    /// without a list of users.
+    /// Whether a user who is not in `users` may log in where no password is asked for (trust, peer, cert) and no `auth_query` says
+    /// who is known; only ever true without a list of users.
     pub anyone: bool,
+    /// What holds for databases that say nothing else, and for what is no database: the console.
+    pub query: Option<Rc<AuthQuery>>,
+    /// For how long an answer of `auth_query` serves.
+    pub query_cache: Duration,
     /// How long the answer to a failed login takes at least; zero: none longer than it must.
     pub failure_delay: Duration,
     /// Failed logins that one address may make in a second, in the long run; 0: no limit.

@@ -4,6 +4,7 @@
 //! lies outside of the text comes through [`Outside`].
 
 mod auth;
+mod lookup;
 mod pool;
 mod server;
 mod tls;
@@ -100,7 +101,7 @@ fn read_sections(
     let drafts: Vec<&Draft> = databases.values().chain(&fallback).collect();
     let logins = Logins::of(&drafts);
     let auth_section = section(&top, "auth", &auth::KEYS, problems);
-    let (auth, allow_insecure) = auth::read(&auth_section, &logins, context, problems);
+    let (auth, allow_insecure, asks) = auth::read(&auth_section, &logins, context, problems);
     if !allow_insecure && server.listen.iter().any(|at| !at.ip().is_loopback()) {
         report_insecure(&auth_section, &auth, server.only_tls(), problems);
     }
@@ -116,7 +117,8 @@ fn read_sections(
         .chain(&fallback)
         .map(|draft| draft.pool.backend.user.as_ref())
         .collect();
-    let users = users::read(&top, &roles, &auth, problems);
+    let looked_up = lookup::check(databases.iter(), fallback.as_ref(), &asks, problems);
+    let users = users::read(&top, &roles, &auth, looked_up, problems);
     let admin = read_admin(
         &section(&top, "admin", &["users", "stats_users"], problems),
         &auth,
@@ -124,9 +126,9 @@ fn read_sections(
     );
     let databases: BTreeMap<String, Rc<PoolConfig>> = databases
         .into_iter()
-        .map(|(name, draft)| (name, Rc::new(draft.finished())))
+        .map(|(name, draft)| (name, Rc::new(draft.finished(&asks))))
         .collect();
-    let fallback = fallback.map(|draft| Rc::new(draft.finished()));
+    let fallback = fallback.map(|draft| Rc::new(draft.finished(&asks)));
     problems.is_empty().then_some(Config {
         server,
         databases,
@@ -300,7 +302,11 @@ fn read_admin(section: &Section<'_>, auth: &AuthConfig, problems: &mut Problems)
             .and_then(|field| field.names_list(problems))
             .unwrap_or_default();
         for (name, place) in &names {
-            if !auth.anyone && !auth.users.contains_key(*name) {
+            let is_asked = auth
+                .query
+                .as_ref()
+                .is_some_and(|query| query.database.is_some());
+            if !auth.anyone && !auth.users.contains_key(*name) && !is_asked {
                 problems.warn(
                     place,
                     format_args!("{name:?} is not among the users of auth and cannot log in"),

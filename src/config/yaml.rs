@@ -314,7 +314,7 @@ fn here<E: serde::de::Error>() -> E {
 }
 
 /// Where a node stands: by name for the operator, by number for [`line_of`]. The line is that of its key.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Place {
     key: String,
     at: Vec<usize>,

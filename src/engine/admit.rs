@@ -4,14 +4,16 @@
 //! whoever fails is told the same, after the same time, whatever the reason was. The reason is in the log.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use zeroize::Zeroize;
 
+use super::lookup::Purpose;
 use super::stream::Facts;
 use super::{ClientKey, ClientState, Engine, Host, Session, Timer, ms};
-use crate::auth::{Attempt, Demand, Source, Verify};
+use crate::auth::{Attempt, Demand, Found, Source, Verify};
 use crate::config::hba::{Asking, ClientCert, ClientName, From, Method, Rule};
-use crate::config::{AuthMethod, Config};
+use crate::config::{AuthMethod, Config, Stored};
 use crate::limits;
 use crate::wire::frame::printable;
 use crate::wire::refusal::{Blame, Refusal};
@@ -23,12 +25,7 @@ impl Engine {
         let Some((facts, session)) = self.facts_and_session(key) else {
             return;
         };
-        let asking = Asking {
-            user: &session.user,
-            database: &session.database,
-            replication: is_physical_replication(session),
-            from: origin(&facts),
-        };
+        let asking = asking(session, &facts);
         let found = config.auth.rules.find(&asking, &mut || host.networks());
         let rule = match found {
             Some(rule) if rule.method != Method::Reject => rule,
@@ -69,19 +66,38 @@ impl Engine {
     fn by_certificate(
         &mut self,
         key: ClientKey,
-        rule: &Rule,
+        rule: &Rc<Rule>,
         config: &Config,
         host: &mut dyn Host,
     ) {
         let Some((facts, session)) = self.facts_and_session(key) else {
             return;
         };
-        let why = match certified(rule, config, &session.user, &facts) {
-            Err(why) => why,
-            Ok(()) if is_known(config, &session.user) => return self.authenticated(key, host),
-            Ok(()) => "it is not among the users of auth".to_owned(),
-        };
-        self.fail_login(key, rule, &why, host);
+        match certified(rule, config, &session.user, &facts) {
+            Err(why) => self.fail_login(key, rule, &why, host),
+            Ok(()) => {
+                if let Some(found) = self.look_up(key, Purpose::LetIn(rule.clone()), host) {
+                    self.let_in(key, rule, &found, host);
+                }
+            }
+        }
+    }
+
+    /// A client has shown all that a rule asks for, but for a password: is there such a user?
+    pub(super) fn let_in(
+        &mut self,
+        key: ClientKey,
+        rule: &Rule,
+        found: &Found,
+        host: &mut dyn Host,
+    ) {
+        match found {
+            Found::Somebody(_) => self.authenticated(key, host),
+            Found::Nobody => {
+                let why = "it is not among the users of auth, and no auth_query knows it";
+                self.fail_login(key, rule, why, host);
+            }
+        }
     }
 
     /// The user of this machine at the other end of a Unix socket is known by name.
@@ -109,11 +125,13 @@ impl Engine {
             Ok(name) if !rules.maps.allows(map, &session.user, &name, &rules.roles) => {
                 no_match(map, &session.user, &name)
             }
-            Ok(_) if is_known(&config, &session.user) => {
-                self.authenticated(key, host);
-                return self.read_ahead(key, host);
+            Ok(_) => {
+                if let Some(found) = self.look_up(key, Purpose::LetIn(rule.clone()), host) {
+                    self.let_in(key, &rule, &found, host);
+                    self.read_ahead(key, host);
+                }
+                return;
             }
-            Ok(_) => "it is not among the users of auth".to_owned(),
         };
         self.fail_login(key, &rule, &why, host);
     }
@@ -137,44 +155,79 @@ impl Engine {
         }
     }
 
-    /// Begins the exchange of the rule's method. The rule is found anew: the configuration may have changed in between.
+    /// Begins the exchange of the rule's method, once the user's secret is known. While the client was held back the configuration
+    /// may have changed.
     pub(super) fn ask_password(&mut self, key: ClientKey, host: &mut dyn Host) {
-        let config = self.config.clone();
-        let Some((facts, session)) = self.facts_and_session(key) else {
+        let Some((_, session)) = self.facts_and_session(key) else {
             return;
         };
-        let asking = Asking {
-            user: &session.user,
-            database: &session.database,
-            replication: is_physical_replication(session),
-            from: origin(&facts),
-        };
-        let found = config.auth.rules.find(&asking, &mut || host.networks());
-        let Some((rule, Method::Check(method))) = found.map(|rule| (rule.clone(), rule.method))
-        else {
-            return self.begin_proof(key, host);
-        };
-        if method == AuthMethod::Trust {
-            return self.begin_proof(key, host);
+        if let Some(refusal) = self.plain_refused(key, &session.user, &session.database) {
+            return self.refuse(key, refusal, host);
         }
-        // Who has a wrong certificate goes through the whole exchange all the same.
-        let stored = match certified(&rule, &config, &session.user, &facts) {
-            Ok(()) => config.auth.users.get(&session.user),
-            Err(why) => {
-                log::info!("{}: {why}", rule.place);
-                None
-            }
+        if let Some(found) = self.look_up(key, Purpose::Prove, host) {
+            self.challenge(key, found, host);
+        }
+    }
+
+    /// Asks a client for its proof.
+    pub(super) fn challenge(&mut self, key: ClientKey, found: Found, host: &mut dyn Host) {
+        let Some((method, user, stored)) = self.proof_of(key, found, host) else {
+            return;
         };
-        let (mut out, user) = (Vec::new(), session.user.clone());
+        let Some((facts, _)) = self.facts_and_session(key) else {
+            return;
+        };
+        let mut out = Vec::new();
         let random = &mut |into: &mut [u8]| host.random(into);
         let demand = Demand {
             method,
-            iterations: config.auth.scram_iterations,
+            iterations: self.config.auth.scram_iterations,
             endpoint: endpoint(&facts),
         };
-        let progress = Verify::begin(demand, &user, stored, &mut self.ring, random, &mut out);
+        let progress = Verify::begin(
+            demand,
+            &user,
+            stored.as_ref(),
+            &mut self.ring,
+            random,
+            &mut out,
+        );
         self.send_to_client(key, &out);
         self.proof_progress(key, Ok(progress), host);
+    }
+
+    /// How a client has to prove that it is its user, and what its proof is held against. The rule is found anew: the
+    /// configuration may have changed in between. `None`: nothing has to be proven any more, and the client goes on elsewhere.
+    pub(super) fn proof_of(
+        &mut self,
+        key: ClientKey,
+        found: Found,
+        host: &mut dyn Host,
+    ) -> Option<(AuthMethod, String, Option<Stored>)> {
+        let config = self.config.clone();
+        let (facts, session) = self.facts_and_session(key)?;
+        let rules = &config.auth.rules;
+        let rule = rules.find(&asking(session, &facts), &mut || host.networks());
+        let method = match rule.as_deref().map(|rule| rule.method) {
+            Some(Method::Check(method)) if method != AuthMethod::Trust => method,
+            _ => {
+                self.begin_proof(key, host);
+                return None;
+            }
+        };
+        let stored = match found {
+            Found::Somebody(stored) => stored,
+            Found::Nobody => None,
+        };
+        // Who has a wrong certificate goes through the whole exchange all the same.
+        let stored = rule.and_then(|rule| {
+            let certified = certified(&rule, &config, &session.user, &facts);
+            certified
+                .map_err(|why| log::info!("{}: {why}", rule.place))
+                .ok()
+                .and(stored)
+        });
+        Some((method, session.user.clone(), stored))
     }
 
     /// A client could not show who it is by what a rule asks for; the reason is for the log.
@@ -359,8 +412,13 @@ fn is_physical_replication(session: &Session) -> bool {
     asked
 }
 
-fn is_known(config: &Config, user: &str) -> bool {
-    config.auth.anyone || config.auth.users.contains_key(user)
+fn asking<'a>(session: &'a Session, facts: &Facts) -> Asking<'a> {
+    Asking {
+        user: &session.user,
+        database: &session.database,
+        replication: is_physical_replication(session),
+        from: origin(facts),
+    }
 }
 
 fn has_certificate(facts: &Facts) -> bool {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::link::Link;
+use super::lookup::{LookedUp, Purpose};
 use super::server::Server;
 use crate::arena::{PoolKey, ServerKey, Tick};
 use crate::auth::Verify;
@@ -63,6 +64,8 @@ pub struct Session {
     pub(super) skip: Skip,
     /// What its servers must have been started with; once it is authenticated.
     pub(super) kind: Option<Rc<Kind>>,
+    /// How its secret was found, if that took an `auth_query`; until it is authenticated.
+    pub(super) looked_up: Option<Box<LookedUp>>,
     /// What was known of its pool when that was found out ([`crate::pool::Pool::epoch`]).
     pub(super) epoch: u32,
 }
@@ -137,6 +140,8 @@ pub enum ClientState {
     Deriving(Box<Verify>),
     /// The name of the user at the other end of its Unix socket is being looked up, for this rule.
     Identifying(Rc<Rule>),
+    /// What is known of its user is asked for, to go on with this.
+    LookingUp(Purpose),
     /// Too many logins have failed where it comes from: its own begins then.
     HeldBack(Tick),
     /// It could not show who it is, and is told then.
@@ -177,9 +182,10 @@ impl ClientState {
             ClientState::Greeting { .. } | ClientState::Proving(_) | ClientState::Deriving(_) => {
                 "login"
             }
-            ClientState::Identifying(_) | ClientState::HeldBack(_) | ClientState::Failing(..) => {
-                "login"
-            }
+            ClientState::Identifying(_)
+            | ClientState::LookingUp(_)
+            | ClientState::HeldBack(_)
+            | ClientState::Failing(..) => "login",
             ClientState::AwaitingWelcome | ClientState::Queued => "waiting",
             ClientState::Idle | ClientState::Console(_) => "idle",
             ClientState::Paired(_) | ClientState::Departing(_) => "active",
@@ -216,6 +222,7 @@ impl ClientState {
                 | ClientState::Proving(_)
                 | ClientState::Deriving(_)
                 | ClientState::Identifying(_)
+                | ClientState::LookingUp(_)
                 | ClientState::HeldBack(_)
                 | ClientState::Failing(..)
         )
@@ -298,7 +305,8 @@ impl Client {
             ClientState::Greeting { .. }
             | ClientState::Proving(_)
             | ClientState::Deriving(_)
-            | ClientState::Identifying(_) => login,
+            | ClientState::Identifying(_)
+            | ClientState::LookingUp(_) => login,
             ClientState::HeldBack(until) | ClientState::Failing(until, _) => {
                 Some(login.map_or(*until, |login| login.min(*until)))
             }

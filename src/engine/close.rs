@@ -447,6 +447,7 @@ impl Engine {
             ServerState::Idle => self.pools.take_idle(pool, key, kind),
             ServerState::Checking(_) => self.pools.check_ended(pool, kind),
             ServerState::Tuning(tuning) => self.pools.asking_ended(pool, kind, &tuning.settings),
+            ServerState::Looking(lookup) => self.lookups.lost(pool, &lookup.user),
             ServerState::Paired(_)
             | ServerState::Draining
             | ServerState::Held
@@ -477,6 +478,7 @@ impl Engine {
             | ClientState::Proving(_)
             | ClientState::Deriving(_)
             | ClientState::Identifying(_)
+            | ClientState::LookingUp(_)
             | ClientState::HeldBack(_)
             | ClientState::Failing(..) => {
                 if self.held_back_expired(key, host) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::admit::wipe;
 use super::close::closed_while_idle;
 use super::{
     Address, Engine, Host, Input, Link, PoolKey, Server, ServerKey, ServerState, Tick, TlsFacts,
@@ -11,6 +12,7 @@ use super::{
 use crate::auth::{Channel, Credentials, SaltedPassword, Terms};
 use crate::config::{Backend, HostPort, PoolConfig, Stored};
 use crate::limits;
+use crate::lookup;
 use crate::pool::Kind;
 use crate::relay::prepared::Slot;
 use crate::relay::{Relay, Vars, traces};
@@ -140,7 +142,10 @@ impl Engine {
             return;
         };
         let facts = link.facts();
-        let credentials = credentials(&pool.config.backend, &server.kind, &self.config.auth.users);
+        let user = String::from_utf8_lossy(&server.kind.user).into_owned();
+        let known = self.config.auth.users.get(&user);
+        let known = known.or_else(|| self.lookups.last_secret(pool, &user));
+        let credentials = credentials(&pool.config.backend, user, known);
         let login = Login::begin(credentials, terms(&pool.config, facts.tls));
         server.state = ServerState::LoggingIn(Box::new(login));
     }
@@ -174,6 +179,7 @@ impl Engine {
             return; // what it says meanwhile stays in the kernel; `server_derived` goes on
         }
         let asking = matches!(state, Some(ServerState::AskingTls));
+        let looking = matches!(state, Some(ServerState::Looking(_)));
         let mut buffer = std::mem::take(&mut self.buffer);
         if let Some(link) = self
             .servers
@@ -186,7 +192,10 @@ impl Engine {
                     self.ssl_answered(key, buffer.get(..count).unwrap_or_default(), host)
                 }
                 Input::Bytes(count) => {
-                    self.server_bytes(key, buffer.get(..count).unwrap_or_default(), host)
+                    self.server_bytes(key, buffer.get(..count).unwrap_or_default(), host);
+                    if looking {
+                        wipe(&mut buffer, count);
+                    }
                 }
                 Input::Nothing => {}
                 Input::Closed(why) => self.server_closed(key, &why, host),
@@ -276,6 +285,17 @@ impl Engine {
                     verdict => verdict,
                 };
                 self.tuned(key, verdict, host);
+            }
+            ServerState::Looking(lookup) => {
+                let known = tag != b'S' || Vars::report_shared(&mut server.vars, body);
+                match lookup.step(tag, body) {
+                    lookup::Step::More if known => {}
+                    lookup::Step::More => {
+                        self.server_unfit(key, "it sent a broken ParameterStatus", host)
+                    }
+                    lookup::Step::Done(answer) => self.looked_up(key, answer),
+                    lookup::Step::Unfit(why) => self.server_unfit(key, &why, host),
+                }
             }
             ServerState::Checking(reset) | ServerState::Resetting(reset) => {
                 let known = tag != b'S' || Vars::report_shared(&mut server.vars, body);
@@ -416,6 +436,9 @@ impl Engine {
                 refusal.code()
             );
         }
+        if refusal.sqlstate == *b"28P01" {
+            self.doubt_role(pool_key, &kind.user);
+        }
         self.drop_server(key);
         self.dial_failed(pool_key, &kind, refusal, host);
     }
@@ -462,6 +485,9 @@ impl Engine {
                 self.close_server(key, &format!("test query failed: {why}"), host)
             }
             ServerState::Tuning(_) => self.close_server(key, &format!("{TUNING}: {why}"), host),
+            ServerState::Looking(_) => {
+                self.close_server(key, &format!("auth_query failed: {why}"), host)
+            }
             _ => self.close_server(key, why, host),
         }
     }
@@ -516,6 +542,12 @@ impl Engine {
                 &format!("{TUNING}: no answer within connect_timeout"),
                 host,
             ),
+            ServerState::Looking(_) => {
+                let _ = self.cancel(key, None, host);
+                let text = "auth_query failed: no answer within connect_timeout";
+                self.lookup_unanswered(key, text);
+                self.close_server(key, text, host);
+            }
             ServerState::Resetting(_) => self.close_server(
                 key,
                 "reset query failed: no answer within reset_timeout",
@@ -603,21 +635,10 @@ fn undoing(relay: &Relay, server: &Server, config: &PoolConfig) -> Vec<&'static 
     sql
 }
 
-/// As whom we log in.
-fn credentials(
-    backend: &Backend,
-    kind: &Kind,
-    users: &std::collections::BTreeMap<String, Stored>,
-) -> Credentials {
-    let user = String::from_utf8_lossy(&kind.user).into_owned();
-    let secret = match &backend.user {
-        Some(_) => backend
-            .password
-            .clone()
-            .map(Stored::Plain)
-            .or_else(|| users.get(&user).cloned()),
-        None => users.get(&user).cloned(),
-    };
+/// As whom we log in. `known`: what is known of this user, by the configuration or by `auth_query`.
+fn credentials(backend: &Backend, user: String, known: Option<&Stored>) -> Credentials {
+    let own = backend.user.as_ref().and(backend.password.clone());
+    let secret = own.map(Stored::Plain).or_else(|| known.cloned());
     Credentials { user, secret }
 }
 

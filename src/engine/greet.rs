@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::admit::wipe;
 use super::client::{Console, Place, Role, Session};
+use super::lookup::remember_typed;
 use super::secure::CLIENT_HELLO;
 use super::{
     Accepted, Client, ClientKey, ClientState, Engine, Host, Input, Link, ListenerId, Shutdown,
@@ -94,7 +95,10 @@ impl Engine {
         match client.state {
             ClientState::Greeting { .. } | ClientState::Proving(_) => self.read_login(key, host),
             ClientState::Deriving(_) => {}
-            ClientState::Identifying(_) | ClientState::HeldBack(_) | ClientState::Failing(..) => {
+            ClientState::Identifying(_)
+            | ClientState::LookingUp(_)
+            | ClientState::HeldBack(_)
+            | ClientState::Failing(..) => {
                 if client.link.is_hung_up() {
                     self.gave_up_login(key, host);
                 }
@@ -337,6 +341,7 @@ impl Engine {
             statements: ClientStatements::default(),
             skip: Skip::default(),
             kind: None,
+            looked_up: None,
             epoch: 0,
             user,
             database,
@@ -380,6 +385,7 @@ impl Engine {
         else {
             return;
         };
+        remember_typed(client, &verify, body);
         let mut out = Vec::new();
         let progress = verify.step(body, &mut self.ring, &mut out);
         self.send_to_client(key, &out);
@@ -426,7 +432,9 @@ impl Engine {
             }
             Ok(Progress::Done) => self.authenticated(key, host),
             Err(refusal) if refusal.sqlstate == *b"28P01" => {
-                self.answer_failure(key, refusal, host)
+                if !self.look_up_again(key) {
+                    self.answer_failure(key, refusal, host)
+                }
             }
             Err(refusal) => self.refuse(key, refusal, host),
         }
@@ -438,9 +446,10 @@ impl Engine {
             return;
         };
         client.link.login_is_over();
-        let Some(session) = client.session.as_deref() else {
+        let Some(session) = client.session.as_deref_mut() else {
             return;
         };
+        session.looked_up = None;
         // Those who were already here when the stop began: a session that begins now would only be cut off.
         if self
             .stop
@@ -477,7 +486,9 @@ impl Engine {
         }
         let pool = match self.names.get(&session.database) {
             Some(&pool) => pool,
-            None if self.pools.len() < limits::FALLBACK_POOLS_MAX + self.config.databases.len() => {
+            None if self.pools.len() - self.lookups.len()
+                < limits::FALLBACK_POOLS_MAX + self.config.databases.len() =>
+            {
                 let pool = self
                     .pools
                     .insert(Pool::new(session.database.clone(), config, true));

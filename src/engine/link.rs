@@ -82,6 +82,11 @@ impl Link {
         }
     }
 
+    /// What comes from now on may be somebody's secret.
+    pub fn brings_secrets(&mut self) {
+        self.private = true;
+    }
+
     /// The login is over: what comes now is no password.
     pub fn login_is_over(&mut self) {
         self.private = false;

@@ -3,7 +3,7 @@
 //! [`Engine::turn`] is the whole loop body. It is given what happened, asks the world for what it needs through [`Host`], and
 //! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
 //!
-//! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `tune` finds out what servers make of
+//! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `lookup` has servers asked for their secrets, `tune` finds out what servers make of
 //! their settings, `queue` gives them servers, `dial` makes servers, `secure` agrees on TLS with both, `pump` moves bytes between
 //! the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console,
 //! `contain` keeps a panic to one connection, `wheel` and `link` are what they sound like.
@@ -17,6 +17,7 @@ mod contain;
 mod dial;
 mod greet;
 mod link;
+mod lookup;
 mod pump;
 mod queue;
 #[cfg(test)]
@@ -54,6 +55,7 @@ use crate::relay::prepared::Library;
 use crate::stats;
 use crate::wire::refusal::{Blame, Refusal};
 use contain::Party;
+use lookup::Lookups;
 
 /// The loop's buffer: one read behind the longest carry.
 const BUFFER_LEN: usize = limits::CARRY_MAX + limits::READ_MAX;
@@ -80,6 +82,8 @@ pub struct Engine {
     failures: Failures,
     /// Clients that have not shown yet who they are, in the order in which they came, and some that have.
     newcomers: VecDeque<ClientKey>,
+    /// What servers are asked of users, and have said.
+    lookups: Lookups,
     cancel_keys: CancelKeys,
     stop: Option<Stop>,
     requests: Vec<Request>,
@@ -151,6 +155,7 @@ impl Engine {
             ring,
             failures: Failures::default(),
             newcomers: VecDeque::new(),
+            lookups: Lookups::default(),
             cancel_keys: CancelKeys::default(),
             stop: None,
             requests: Vec::new(),
@@ -187,6 +192,7 @@ impl Engine {
         let busy = !self.runnable.is_empty()
             || !self.unsettled.is_empty()
             || self.pools.has_ready()
+            || self.lookups.has_news()
             || self.can_accept();
         Turn {
             wake: if busy {
@@ -276,6 +282,7 @@ impl Engine {
         for key in self.pools.keys() {
             self.adopt_pool(key, &config);
         }
+        self.adopt_lookups(&config);
         for (name, pool_config) in &config.databases {
             if !self.names.contains_key(name) {
                 let mut pool = Pool::new(name.clone(), pool_config.clone(), false);
@@ -288,7 +295,7 @@ impl Engine {
     }
 
     fn adopt_pool(&mut self, key: PoolKey, config: &Config) {
-        let Some(pool) = self.pools.get_mut(key) else {
+        let Some(pool) = self.pools.get_mut(key).filter(|pool| !pool.for_lookups) else {
             return;
         };
         let new = config

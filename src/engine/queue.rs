@@ -22,6 +22,7 @@ impl Engine {
     /// Goes through the pools whose queue or stock has changed, and serves whom it can.
     pub(super) fn settle(&mut self, host: &mut dyn Host) {
         for _ in 0..limits::SETTLE_ROUNDS {
+            self.tell_news(host);
             let mut pools = std::mem::take(&mut self.unsettled);
             self.close_surplus(host);
             for &pool in &pools {
@@ -31,11 +32,14 @@ impl Engine {
             }
             self.serve(&mut pools, host);
             for &pool in &pools {
+                self.serve_lookups(pool, host);
+            }
+            for &pool in &pools {
                 self.refill(pool, host);
                 self.arm_pool(pool);
                 self.drop_pool_if_done(pool);
             }
-            if self.unsettled.is_empty() {
+            if self.unsettled.is_empty() && !self.lookups.has_news() {
                 return;
             }
         }
@@ -101,7 +105,7 @@ impl Engine {
 
     /// Whether an idle server can be given away now. If it has been idle for long it is checked first; if it is dead or too
     /// old it is closed; in both cases it is idle no more. One that has answered in this very turn needs no check.
-    fn is_fit(&mut self, key: ServerKey, host: &mut dyn Host) -> bool {
+    pub(super) fn is_fit(&mut self, key: ServerKey, host: &mut dyn Host) -> bool {
         if !self.is_silent(key, host) {
             return false;
         }
@@ -362,18 +366,21 @@ impl Engine {
             return;
         };
         let short = pool.idle() < pool.config.min_idle_connections;
+        let asked = self.lookups.is_asked(pool_key);
         let retry = pool
             .failure
             .as_ref()
             .map(|failure| failure.retry_at)
-            .filter(|_| short || pool.waiting() > 0);
+            .filter(|_| short || pool.waiting() > 0 || asked);
+        // Whatever else keeps a question waiting is over without a word.
+        let look = asked.then(|| self.now.plus(ms(limits::RETRY_MAX_MS)));
         let refill = Some(pool.refill_after).filter(|_| short);
         let refused = pool
             .refused
             .as_ref()
             .map(|refused| refused.retry_at)
             .filter(|_| short);
-        let at = [retry, refill, refused]
+        let at = [retry, refill, refused, look]
             .into_iter()
             .flatten()
             .filter(|&at| at > self.now)
@@ -453,6 +460,7 @@ impl Engine {
         }
         pool.login_refused(kind, refusal.clone(), now);
         pool.prefer_another(kind);
+        self.lookups.refused(pool_key, &refusal, now);
         for client in self.pools.dequeue_kind(pool_key, kind) {
             self.refuse(client, refusal.clone(), host);
         }
@@ -461,7 +469,7 @@ impl Engine {
 
 /// Whether a failure is one that waiting may mend: the server cannot be reached, or is starting up or shutting down. One that
 /// makes no sense (08P01) is not.
-fn is_passing(refusal: &Refusal) -> bool {
+pub(super) fn is_passing(refusal: &Refusal) -> bool {
     matches!(&refusal.sqlstate, b"57P03" | b"57P01" | b"57P02")
         || (refusal.sqlstate.starts_with(b"08") && refusal.sqlstate != *b"08P01")
 }
@@ -493,7 +501,7 @@ fn made_room(limit: Limit) -> &'static str {
     }
 }
 
-fn pool_removed(name: &str) -> Refusal {
+pub(super) fn pool_removed(name: &str) -> Refusal {
     let name = crate::wire::frame::printable(name.as_bytes());
     Refusal::fatal(
         b"57P01",

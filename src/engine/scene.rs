@@ -193,8 +193,13 @@ impl Scene {
 
     /// Takes over another configuration.
     pub(super) fn reload(&mut self, text: &str) {
-        let config = schema::read(text, Path::new("aether.yaml"), &Files::default())
-            .expect("a configuration");
+        self.reload_with_files(text, Vec::new());
+    }
+
+    /// The same, with files by name beside it.
+    pub(super) fn reload_with_files(&mut self, text: &str, files: Vec<(String, String)>) {
+        let config =
+            schema::read(text, Path::new("aether.yaml"), &Files(files)).expect("a configuration");
         self.turn(vec![Event::Reload(Rc::new(config))]);
     }
 

@@ -8,6 +8,7 @@ use super::stream::{Address, TlsSide};
 use crate::arena::{ClientKey, PoolKey, ServerKey, Tick};
 use crate::config::PoolConfig;
 use crate::limits;
+use crate::lookup::Lookup;
 use crate::pool::Kind;
 use crate::relay::prepared::ServerStatements;
 use crate::relay::{Relay, Vars};
@@ -98,6 +99,8 @@ pub enum ServerState {
     Checking(Reset),
     /// It is asked what it makes of the settings of a client that waits for its welcome.
     Tuning(Tuning),
+    /// It is asked for a user's secret.
+    Looking(Box<Lookup>),
     /// A client holds it.
     Paired(ClientKey),
     /// Its client has gone, and it still works for it.
@@ -146,7 +149,7 @@ impl ServerState {
             ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => {
                 "tested"
             }
-            ServerState::Paired(_) | ServerState::Draining => "active",
+            ServerState::Paired(_) | ServerState::Draining | ServerState::Looking(_) => "active",
             ServerState::Held => "being_canceled",
             ServerState::Cancelling(_) => "active_cancel",
         }
@@ -243,7 +246,8 @@ impl Server {
             | ServerState::AskingTls
             | ServerState::Dialing
             | ServerState::LoggingIn(_)
-            | ServerState::Tuning(_) => after(pool.connect_timeout),
+            | ServerState::Tuning(_)
+            | ServerState::Looking(_) => after(pool.connect_timeout),
             ServerState::Checking(_) => after(pool.check_timeout),
             ServerState::Resetting(_) => after(pool.reset_timeout),
             ServerState::Held | ServerState::Cancelling(_) => {

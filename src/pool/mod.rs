@@ -156,6 +156,8 @@ pub struct Pool {
     pub removed: bool,
     /// Made from the `"*"` entry.
     pub from_fallback: bool,
+    /// Its servers are asked for secrets (`auth_query`), and no client ever has one.
+    pub for_lookups: bool,
     /// Counters.
     pub stats: Stats,
     /// Set while no server can be reached.
@@ -213,6 +215,7 @@ impl Pool {
             config,
             removed: false,
             from_fallback,
+            for_lookups: false,
             stats: Stats::default(),
             failure: None,
             refused: None,
@@ -435,8 +438,13 @@ impl Pool {
         }
     }
 
+    /// Servers that are connecting, and idle ones that are being checked.
+    pub fn coming(&self) -> usize {
+        self.coming
+    }
+
     /// Whether a connection may be tried now.
-    fn may_connect(&self, now: Tick) -> bool {
+    pub fn may_connect(&self, now: Tick) -> bool {
         !self.is_failing(now) && self.connecting < limits::CONNECTING_MAX
     }
 

@@ -288,14 +288,16 @@ impl Pools {
         }
     }
 
+    /// Whether there may be one more server of a pool as this role.
+    pub fn has_room(&self, pool: PoolKey, user: &[u8]) -> bool {
+        let has_room = |limit| self.share(pool, user, limit).is_none_or(Share::has_room);
+        LIMITS.into_iter().all(has_room)
+    }
+
     /// A connection attempt begins.
     pub fn dialed(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) {
-        let has_room = |limit| {
-            self.share(pool_key, &kind.user, limit)
-                .is_none_or(Share::has_room)
-        };
         debug_assert!(
-            LIMITS.into_iter().all(has_room),
+            self.has_room(pool_key, &kind.user),
             "one more than there may be"
         );
         self.know_user(&kind.user);

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use super::prepared::Named;
 use crate::limits;
-use crate::wire::frame::{Header, take_cstr, whole};
+use crate::wire::frame::{Header, take_cstr, take_u16, whole};
 
 /// Where the client's batch stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -382,11 +382,6 @@ impl Bind<'_> {
         let types_are_fixed = self.values <= named.statement.fixed_types();
         (one_for_all || parsed) && (types_are_fixed || !named.tells_types.get())
     }
-}
-
-fn take_u16(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    let (word, rest) = bytes.split_first_chunk::<2>()?;
-    Some((u16::from_be_bytes(*word).into(), rest))
 }
 
 /// Whether an error says that a statement is outdated, of which the end may be missing. Its text may be translated, but for

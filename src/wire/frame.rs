@@ -105,6 +105,12 @@ pub fn take_cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
+/// Takes a big-endian 16-bit count from the start of `bytes`.
+pub fn take_u16(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (word, rest) = bytes.split_first_chunk::<2>()?;
+    Some((u16::from_be_bytes(*word).into(), rest))
+}
+
 /// Takes a big-endian 32-bit integer from the start of `bytes`.
 pub fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (word, rest) = bytes.split_first_chunk::<4>()?;

@@ -53,6 +53,11 @@ pub fn sasl_response(out: &mut Vec<u8>, data: &[u8]) {
     message(out, b'p', |b| b.extend_from_slice(data));
 }
 
+/// Appends a Sync.
+pub fn sync(out: &mut Vec<u8>) {
+    message(out, b'S', |_| {});
+}
+
 /// Appends a Terminate.
 pub fn terminate(out: &mut Vec<u8>) {
     message(out, b'X', |_| {});

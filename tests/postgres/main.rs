@@ -9,6 +9,7 @@ mod random;
 
 mod modes;
 
+mod auth_query;
 mod batches;
 mod blocks;
 mod cancels;

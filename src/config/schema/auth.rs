@@ -6,12 +6,13 @@ use std::time::Duration;
 use super::super::hba::{Method, Roles, Rules};
 use super::super::yaml::{Field, Place, Problems, Section};
 use super::super::{AuthConfig, AuthMethod, Secret, Stored, hba, ident, userlist};
+use super::lookup::{self, Asks};
 use super::pool::{Draft, read_password};
 use super::{Context, is_name};
 use crate::limits::SCRAM_ITERATIONS_MAX;
 
 /// The keys.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 15] = [
     "type",
     "hba_file",
     "ident_file",
@@ -23,6 +24,10 @@ pub(super) const KEYS: [&str; 11] = [
     "failure_delay",
     "failure_limit",
     "allow_insecure",
+    "auth_user",
+    "auth_query",
+    "auth_dbname",
+    "auth_query_cache",
 ];
 /// `None`: what a file says.
 const TYPES: [(&str, Option<Method>); 8] = [
@@ -47,6 +52,9 @@ const FAILURE_DELAY: Duration = Duration::from_millis(100);
 const FAILURE_LIMIT: u64 = 20;
 const FAILURE_LIMIT_MAX: u64 = 1_000_000;
 const FAILURE_DELAY_MAX: Duration = Duration::from_secs(60);
+/// Long enough for the logins of an application that connects anew all the time, short enough for a role that is dropped.
+const QUERY_CACHE: Duration = Duration::from_secs(30);
+const QUERY_CACHE_MAX: Duration = Duration::from_secs(3600);
 /// PostgreSQL's own default.
 const SCRAM_ITERATIONS: u32 = 4096;
 
@@ -57,6 +65,8 @@ pub(super) struct Logins {
     disputed: BTreeMap<String, Place>,
     /// Whether a backend has no user and password.
     incomplete: bool,
+    /// Whether the users of some database are asked for there.
+    asks: bool,
 }
 
 impl Logins {
@@ -65,6 +75,7 @@ impl Logins {
             users: BTreeMap::new(),
             disputed: BTreeMap::new(),
             incomplete: false,
+            asks: drafts.iter().any(|draft| draft.asks.names_user()),
         };
         for draft in drafts {
             let backend = &draft.pool.backend;
@@ -85,13 +96,15 @@ impl Logins {
     }
 }
 
-/// The section, and `allow_insecure`.
+/// The section, `allow_insecure`, and what databases ask that say nothing else.
 pub(super) fn read(
     section: &Section<'_>,
     logins: &Logins,
     context: Context<'_>,
     problems: &mut Problems,
-) -> (AuthConfig, bool) {
+) -> (AuthConfig, bool, Asks) {
+    let asks = Asks::default().overlaid(section, context, problems);
+    let looked_up = logins.asks || asks.names_user();
     let rules = read_rules(section, context, problems);
     let named = section.get("users").is_some() || section.get("users_file").is_some();
     let needs_password = |rule: &hba::Rule| match rule.method {
@@ -99,8 +112,10 @@ pub(super) fn read(
         Method::Reject | Method::Peer | Method::Cert => false,
     };
     let users = match named {
-        true => read_users(section, context, problems),
-        false if rules.iter().any(needs_password) => backend_users(section, logins, problems),
+        true => read_users(section, looked_up, context, problems),
+        false if rules.iter().any(needs_password) => {
+            backend_users(section, logins, looked_up, problems)
+        }
         false => BTreeMap::new(),
     };
     let iterations = section
@@ -124,6 +139,7 @@ pub(super) fn read(
     let limit = section
         .get("failure_limit")
         .and_then(|field| field.count(0..=FAILURE_LIMIT_MAX, problems));
+    let query_cache = lookup::read_cache(section, QUERY_CACHE_MAX, problems);
     let auth = AuthConfig {
         anyone: !named
             && !rules
@@ -137,8 +153,10 @@ pub(super) fn read(
             .and_then(|count| u32::try_from(count).ok())
             .unwrap_or(SCRAM_ITERATIONS),
         mock_secret: mock_secret.map(Secret::new),
+        query: asks.clone().finished(),
+        query_cache: query_cache.unwrap_or(QUERY_CACHE),
     };
-    (auth, allow_insecure)
+    (auth, allow_insecure, asks)
 }
 
 /// `type`, or what the files say.
@@ -234,6 +252,7 @@ fn read_roles(section: &Section<'_>, problems: &mut Problems) -> Roles {
 fn backend_users(
     section: &Section<'_>,
     logins: &Logins,
+    looked_up: bool,
     problems: &mut Problems,
 ) -> BTreeMap<String, Stored> {
     // What stands elsewhere is broken: who may log in cannot be told yet.
@@ -246,10 +265,10 @@ fn backend_users(
         );
         problems.add(place, text);
     }
-    if logins.incomplete && logins.disputed.is_empty() {
+    if logins.incomplete && logins.disputed.is_empty() && !looked_up {
         problems.add(
             &section.place,
-            "nothing says who may log in: the dsn has no user and password; write them there, or auth.users, auth.users_file \
+            "nothing says who may log in: the dsn has no user and password; write them there, or auth.users, auth.users_file, auth.auth_user \
              (or auth.type: trust)",
         );
     }
@@ -265,6 +284,7 @@ fn backend_users(
 /// `users_file`, and `users` over it.
 fn read_users(
     section: &Section<'_>,
+    looked_up: bool,
     context: Context<'_>,
     problems: &mut Problems,
 ) -> BTreeMap<String, Stored> {
@@ -288,7 +308,7 @@ fn read_users(
             problems.warn(&field.place, "also in users_file; the secret here holds");
         }
     }
-    if users.is_empty() && problems.count() == before {
+    if users.is_empty() && !looked_up && problems.count() == before {
         problems.add(
             &section.place,
             "no user is listed, so nobody could log in; add one to users or users_file",

@@ -11,13 +11,14 @@ use super::super::{
     Backend, ChannelBinding, Demands, HostPort, NAME_MAX, PoolConfig, PoolMode, RequireAuth,
     Secret, ServerAssignment, Stored, TlsWords,
 };
+use super::lookup::Asks;
 use super::tls::{self, Hand};
 use super::{Context, is_name};
 use crate::limits;
 use crate::tls::Mode;
 
 /// The keys.
-pub(super) const KEYS: [&str; 23] = [
+pub(super) const KEYS: [&str; 26] = [
     "dsn",
     "backend",
     "mode",
@@ -41,6 +42,9 @@ pub(super) const KEYS: [&str; 23] = [
     "reset_timeout",
     "client_idle_timeout",
     "abandoned_query_timeout",
+    "auth_user",
+    "auth_query",
+    "auth_dbname",
 ];
 const BACKEND_KEYS: [&str; 21] = [
     "host",
@@ -95,6 +99,8 @@ pub(super) struct Draft {
     broken: bool,
     /// Whether this section itself names the database.
     names_database: bool,
+    /// Where the secrets of its users are asked for.
+    pub(super) asks: Asks,
 }
 
 impl Draft {
@@ -124,6 +130,7 @@ impl Draft {
             reset_timeout: seconds(10),
             client_idle_timeout: Duration::ZERO,
             abandoned_query_timeout: seconds(10),
+            auth_query: None,
         };
         Draft {
             place,
@@ -131,6 +138,7 @@ impl Draft {
             has_backend: false,
             broken: false,
             names_database: false,
+            asks: Asks::default(),
         }
     }
 
@@ -154,6 +162,7 @@ impl Draft {
         self.overlay_sizes(section, problems);
         self.overlay_times(section, problems);
         self.overlay_queries(section, problems);
+        self.asks = std::mem::take(&mut self.asks).overlaid(section, context, problems);
         if let Some(mode) = section
             .get("mode")
             .and_then(|field| field.word(&MODES, problems))
@@ -390,9 +399,10 @@ impl Draft {
         Some((name, self))
     }
 
-    /// The pool, its sslmode written out: what the default is depends on who wrote the other keys.
-    pub(super) fn finished(self) -> PoolConfig {
+    /// The pool, its sslmode written out: what the default is depends on who wrote the other keys. `asks`: what section `auth` says.
+    pub(super) fn finished(self, asks: &Asks) -> PoolConfig {
         let mut pool = self.pool;
+        pool.auth_query = self.asks.or(asks).finished();
         let mode = pool
             .backend
             .tls

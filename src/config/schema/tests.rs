@@ -1484,3 +1484,64 @@ fn what_servers_have_to_show_is_read_by_dsn_and_by_key() {
         "from 1 to 10000000",
     );
 }
+
+/// Compat sections 5.3 and 9: `auth_user`, `auth_query` and `auth_dbname` stand in the databases or for all of them.
+#[test]
+fn what_a_database_asks_wins_over_what_all_ask() {
+    let config = ok("pool: {dsn: 'postgres://h/d'}\n\
+         databases: {own: {auth_user: {name: b, password: hunter2}, auth_dbname: d}, none: {auth_user: ''}, all: {auth_query: 'f($1)'}}\n\
+         auth: {auth_user: a, auth_query_cache: 5s}\nadmin: {users: [alice]}");
+    let asks = |name: &str| {
+        let query = pool(&config, name).auth_query.clone()?;
+        let database = query.database.clone().unwrap_or_default();
+        Some((
+            query.user.clone(),
+            database,
+            query.sql == crate::config::AUTH_QUERY,
+        ))
+    };
+    let asked = |user: &str, database: &str, own: bool| Some((user.into(), database.into(), own));
+    assert_eq!(asks("d"), asked("a", "", true));
+    assert_eq!(asks("own"), asked("b", "d", true));
+    assert_eq!(asks("all"), asked("a", "", false));
+    assert_eq!(asks("none"), None);
+    // Nobody is listed, and nobody need be; but the console has no database to ask in.
+    assert!(config.auth.users.is_empty() && !config.auth.anyone);
+    assert_eq!(config.auth.query_cache, seconds(5));
+    assert!(
+        config
+            .warnings
+            .iter()
+            .any(|text| text.contains("\"alice\" is not among"))
+    );
+    let shown = effective(&config);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(effective(&ok(&shown)), shown);
+
+    let with = |auth: &str| format!("pool: {{dsn: 'postgres://u:p@h/d'}}\nauth: {auth}\n");
+    for (auth, expected) in [
+        (
+            "{auth_user: a, auth_query: 'SELECT 1'}",
+            "auth.auth_query: there is no $1 in it",
+        ),
+        (
+            "{auth_user: a, auth_dbname: e}",
+            "auth.auth_dbname: \"e\" is not among the databases",
+        ),
+        (
+            "{auth_user: a, auth_dbname: pgbouncer}",
+            "auth.auth_dbname: \"pgbouncer\" is the console",
+        ),
+        ("{auth_user: {password: x}}", "auth.auth_user: no name"),
+        (
+            "{auth_user: a, auth_query_cache: 2h}",
+            "auth.auth_query_cache: longer than 1h",
+        ),
+    ] {
+        let found = errors(&with(auth));
+        assert!(
+            found.iter().any(|text| text.contains(expected)),
+            "{auth}: {found:?}"
+        );
+    }
+}

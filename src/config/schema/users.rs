@@ -10,11 +10,13 @@ use super::pool::{CONNECTIONS_MAX, MODES};
 /// The keys of an entry.
 pub(super) const KEYS: [&str; 3] = ["mode", "max_connections", "max_client_connections"];
 
-/// Reads the section. `roles`: as whom the pools log in; `None` is each client's own role.
+/// Reads the section. `roles`: as whom the pools log in; `None` is each client's own role. `looked_up`: users are asked
+/// for who are not listed.
 pub(super) fn read(
     top: &Section<'_>,
     roles: &[Option<&String>],
     auth: &AuthConfig,
+    looked_up: bool,
     problems: &mut Problems,
 ) -> BTreeMap<String, UserConfig> {
     let mut users = BTreeMap::new();
@@ -27,7 +29,7 @@ pub(super) fn read(
             );
             continue;
         }
-        let logs_in = auth.anyone || auth.users.contains_key(name);
+        let logs_in = auth.anyone || looked_up || auth.users.contains_key(name);
         let is_role = roles
             .iter()
             .any(|role| role.map_or(logs_in, |role| role == name));

@@ -378,3 +378,38 @@ fn a_reload_changes_the_rules_for_those_who_come_then() {
     );
     assert_eq!(told(&mut scene, tcp("10.0.0.1")), "R5");
 }
+
+/// Found by reading: who was held back in the clear while a reload required TLS was asked for its password in the clear.
+#[test]
+fn who_is_held_back_in_the_clear_is_turned_away_once_tls_is_required() {
+    let config = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}\n\
+                  auth: {type: password, failure_delay: 0, failure_limit: 1}\n";
+    let mut scene = Scene::with(config, World::default());
+    let asked = |scene: &mut Scene| {
+        scene.client_from(tcp("10.0.0.1"), &[(b"user", b"me"), (b"database", b"db")])
+    };
+    for _ in 0..7 {
+        let client = asked(&mut scene);
+        answer(&mut scene, &client, b"wrong");
+    }
+    let held = asked(&mut scene);
+    assert_eq!(said(&held), "");
+    let file = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let files = vec![
+        file(
+            "crt",
+            include_str!("../../../tests/certificates/server.crt"),
+        ),
+        file(
+            "key",
+            include_str!("../../../tests/certificates/server.key"),
+        ),
+    ];
+    let tls = "server: {tls: {mode: require, cert_file: crt, key_file: key}}\n";
+    scene.reload_with_files(&format!("{tls}{config}"), files);
+    scene.wait(Duration::from_secs(3));
+    assert_eq!(
+        said(&held),
+        "28000 no pg_hba.conf entry for host \"10.0.0.1\", user \"me\", database \"db\", no encryption"
+    );
+}
