@@ -22,6 +22,9 @@ impl Engine {
     /// Goes through the pools whose queue or stock has changed, and serves whom it can.
     pub(super) fn settle(&mut self, host: &mut dyn Host) {
         for _ in 0..limits::SETTLE_ROUNDS {
+            if self.unsettled.is_empty() && self.pools.is_settled() {
+                return;
+            }
             let mut pools = std::mem::take(&mut self.unsettled);
             self.close_surplus(host);
             for &pool in &pools {
@@ -34,9 +37,6 @@ impl Engine {
                 self.refill(pool, host);
                 self.arm_pool(pool);
                 self.drop_pool_if_done(pool);
-            }
-            if self.unsettled.is_empty() {
-                return;
             }
         }
     }
@@ -53,6 +53,7 @@ impl Engine {
                 } => {
                     if self.is_fit(server, host) && self.is_clean_for(client, server, host) {
                         self.pair(client, server, since, host);
+                        self.list(Who::Client(client));
                     }
                 }
                 Checkout::Ask(server, settings) => {
@@ -83,7 +84,12 @@ impl Engine {
 
     /// Whether nothing of other clients can be seen on a server. Those who share it with others leave their settings and
     /// statements behind; after a reload that changed the mode, whoever is to have it for a session gets a new one instead.
-    fn is_clean_for(&mut self, client: ClientKey, key: ServerKey, host: &mut dyn Host) -> bool {
+    pub(super) fn is_clean_for(
+        &mut self,
+        client: ClientKey,
+        key: ServerKey,
+        host: &mut dyn Host,
+    ) -> bool {
         let alone = self
             .clients
             .get(client)
@@ -101,7 +107,7 @@ impl Engine {
 
     /// Whether an idle server can be given away now. If it has been idle for long it is checked first; if it is dead or too
     /// old it is closed; in both cases it is idle no more. One that has answered in this very turn needs no check.
-    fn is_fit(&mut self, key: ServerKey, host: &mut dyn Host) -> bool {
+    pub(super) fn is_fit(&mut self, key: ServerKey, host: &mut dyn Host) -> bool {
         if !self.is_silent(key, host) {
             return false;
         }
@@ -172,8 +178,8 @@ impl Engine {
             .is_some_and(|server| matches!(server.state, ServerState::Idle))
     }
 
-    /// Gives a server to a client.
-    fn pair(
+    /// Gives a server to a client. Somebody has to run the pair then.
+    pub(super) fn pair(
         &mut self,
         client_key: ClientKey,
         server_key: ServerKey,
@@ -195,11 +201,7 @@ impl Engine {
         counters.wait_us += now.since(since);
         counters.idle_us += now.since(server.since);
         counters.idle_ends += 1;
-        let relay = std::mem::take(&mut server.relay).anew();
-        server.relay = match client.mode() {
-            PoolMode::Statement => relay.for_one_statement(),
-            PoolMode::Session | PoolMode::Transaction => relay,
-        };
+        server.relay.begin(client.mode() == PoolMode::Statement);
         server.shared = client.mode() != PoolMode::Session;
         let awaiting = matches!(client.state, ClientState::AwaitingWelcome);
         if server.shared && !awaiting {
@@ -220,7 +222,9 @@ impl Engine {
             self.enter_client(client_key, ClientState::Idle);
             self.release(server_key, Departure::Welcomed, host);
         }
-        self.list(Who::Client(client_key));
+        if self.pools.is_short(pool, self.now) {
+            self.unsettled.insert(pool);
+        }
     }
 
     /// Tells a client that it is logged in. `server`: the one whose process id it is given, if it has one for good.
@@ -289,7 +293,7 @@ impl Engine {
         }
         self.enter_client(client_key, ClientState::Idle);
         self.release(server_key, Departure::Over, host);
-        self.list(Who::Client(client_key));
+        self.list_if_it_can_go_on(Who::Client(client_key));
     }
 
     /// A server is free: back to its stack.
@@ -297,9 +301,12 @@ impl Engine {
         self.enter_server(key, ServerState::Idle);
         if let Some(server) = self.servers.get(key) {
             self.pools.put_idle(server.pool, key, &server.kind);
-            self.unsettled.insert(server.pool);
+            let calm = self.pools.is_calm(server.pool) && self.stop.is_none() && !server.recycle;
+            if !calm {
+                self.unsettled.insert(server.pool);
+            }
         }
-        self.list(Who::Server(key));
+        self.list_if_it_can_go_on(Who::Server(key));
     }
 
     /// Closes idle servers that should not be kept.

@@ -129,6 +129,15 @@ pub struct Expect {
 }
 
 impl Expect {
+    /// For the next client. The queue keeps its room.
+    pub fn anew(mut self) -> Expect {
+        self.queue.clear();
+        Expect {
+            queue: self.queue,
+            ..Expect::default()
+        }
+    }
+
     /// Notes a message that goes to the server. False: it will be ignored there, and nothing is owed for it.
     pub fn sent(&mut self, tag: u8) -> bool {
         match tag {

@@ -161,20 +161,20 @@ impl Default for Relay {
 }
 
 impl Relay {
-    /// For the next client of the same server.
-    pub fn anew(self) -> Relay {
-        Relay {
-            recover: self.recover.anew(),
+    /// For the next client of the same server. Buffers stay.
+    pub fn renew(&mut self) {
+        *self = Relay {
+            expect: std::mem::take(&mut self.expect).anew(),
+            recover: std::mem::take(&mut self.recover).anew(),
             ..Relay::default()
-        }
+        };
     }
 
-    /// For a client that has its server for one statement, or one batch up to its Sync: no transaction block may come of it.
-    pub fn for_one_statement(self) -> Relay {
-        Relay {
-            one_statement: true,
-            ..self
-        }
+    /// Begins with a client. `one_statement`: it has its server for one statement, or one batch up to its Sync, and no
+    /// transaction block may come of it.
+    pub fn begin(&mut self, one_statement: bool) {
+        debug_assert!(self.is_quiet() && !self.touched, "of the client before");
+        self.one_statement = one_statement;
     }
 
     /// Looks at what the client sent.

@@ -119,6 +119,19 @@ const fn hash(word: &str) -> u32 {
     hash
 }
 
+/// Bytes that are part of words, in lower case; 0: not part of any.
+const LETTERS: [u8; 256] = {
+    let (mut letters, mut at) = ([0; 256], 0);
+    while at < 256 {
+        let byte = at as u8;
+        if byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80 {
+            letters[at] = byte.to_ascii_lowercase();
+        }
+        at += 1;
+    }
+    letters
+};
+
 const WORDS: [(u32, Seen); 30] = [
     (hash("set"), Seen::SET),
     (hash("set_config"), Seen(Seen::SET.0 | Seen::SET_CONFIG.0)),
@@ -166,8 +179,9 @@ impl Words {
     /// Reads a piece of a text.
     pub fn read(&mut self, text: &[u8], seen: &mut Seen) {
         for &byte in text {
-            if byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80 {
-                self.hash = step(self.hash, byte.to_ascii_lowercase());
+            let of_word = LETTERS[byte as usize];
+            if of_word != 0 {
+                self.hash = step(self.hash, of_word);
                 continue;
             }
             if self.hash != SEED {
