@@ -72,7 +72,12 @@ fn cluster() -> Cluster {
 
 /// Transactions of `clients` clients, all of them sent before the first is answered.
 fn work(port: u16, protocol: Protocol, clients: usize, transactions: u32) {
-    let login = |_| Wire::login(port, "postgres", "", "bench");
+    let parameters = [
+        ("user", "postgres"),
+        ("database", "bench"),
+        ("application_name", "pgbench"),
+    ];
+    let login = |_| Wire::try_login(port, &parameters, "").expect("a login");
     let mut wires: Vec<Wire> = (0..clients).map(login).collect();
     if protocol == Protocol::Prepared {
         for wire in &mut wires {

@@ -498,6 +498,25 @@ impl Expect {
         self.copy != Copy::None || self.queue.iter().any(|owed| !owed.owner.is_us())
     }
 
+    /// The type letter of the messages that the server may send any number of now, for the client and without a consequence.
+    pub fn tag_of_rows(&self) -> Option<u8> {
+        let front = self.queue.front()?;
+        let runs = matches!(front.kind, Kind::Query | Kind::Execute);
+        if !runs || front.owner != Owner::Client {
+            return None;
+        }
+        match self.copy {
+            Copy::None => Some(b'D'),
+            Copy::Out | Copy::Both => Some(b'd'),
+            Copy::In => None,
+        }
+    }
+
+    /// Whether something has to be taken back.
+    pub fn has_undone(&self) -> bool {
+        !self.undone.is_empty()
+    }
+
     /// What has to be taken back since the last call.
     pub fn take_undone(&mut self) -> Vec<Undo> {
         std::mem::take(&mut self.undone)

@@ -178,13 +178,15 @@ impl Default for Words {
 impl Words {
     /// Reads a piece of a text.
     pub fn read(&mut self, text: &[u8], seen: &mut Seen) {
+        let mut hash = self.hash;
         for &byte in text {
-            let of_word = LETTERS[byte as usize];
-            if of_word != 0 {
-                self.hash = step(self.hash, of_word);
+            let letter = LETTERS[byte as usize];
+            if letter != 0 {
+                hash = step(hash, letter);
                 continue;
             }
-            if self.hash != SEED {
+            if hash != SEED {
+                self.hash = std::mem::replace(&mut hash, SEED);
                 self.end_word(seen);
             }
             if self.behind_set && !byte.is_ascii_whitespace() {
@@ -192,6 +194,7 @@ impl Words {
                 seen.insert(Seen::SET_SESSION);
             }
         }
+        self.hash = hash;
     }
 
     /// The text has ended, and the last word with it.
