@@ -249,6 +249,9 @@ impl Engine {
             Input::Closed(why) => self.close_client(key, &format!("client lost: {why}"), host),
         }
         self.buffer = buffer;
+        if let Some(ClientState::Paired(server)) = self.clients.get(key).map(|c| &c.state) {
+            self.run_pair(key, *server, host);
+        }
     }
 
     fn idle_bytes(&mut self, key: ClientKey, bytes: &[u8], host: &mut dyn Host) {
@@ -296,7 +299,7 @@ impl Engine {
             _ => {
                 client.link.reconsider();
                 if let Some(pool) = client.pool() {
-                    self.wait_for_server(key, pool);
+                    self.wait_for_server(key, pool, host);
                 }
             }
         }

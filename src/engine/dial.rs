@@ -591,11 +591,14 @@ impl Engine {
         let Some(pool) = self.pools.get(server.pool) else {
             return;
         };
-        let relay = std::mem::take(&mut server.relay);
-        if !relay.is_touched() {
+        if !server.relay.is_touched() {
+            server.relay.renew();
             return self.put_idle(key);
         }
-        let shared = server.shared.then(|| undoing(&relay, server, &pool.config));
+        let is_itself = server.is_itself();
+        let shared = server
+            .shared
+            .then(|| undoing(&server.relay, is_itself, &pool.config));
         let query = match &shared {
             Some(sql) => Some(sql.join("; ")).filter(|sql| !sql.is_empty()),
             None => pool.config.reset_query.clone(),
@@ -604,8 +607,10 @@ impl Engine {
             server.statements.clear();
         }
         let mut out = Vec::new();
-        match crate::reset::Reset::release(relay.status(), query.as_deref(), &mut out) {
-            None if relay.is_unsure() => self.close_server(
+        let (status, unsure) = (server.relay.status(), server.relay.is_unsure());
+        server.relay.renew();
+        match crate::reset::Reset::release(status, query.as_deref(), &mut out) {
+            None if unsure => self.close_server(
                 key,
                 "client left a COPY that failed, and no reset query tells what is answered",
                 host,
@@ -624,9 +629,9 @@ impl Engine {
 }
 
 /// What is run on a shared server before it goes to the next client.
-fn undoing(relay: &Relay, server: &Server, config: &PoolConfig) -> Vec<&'static str> {
+fn undoing(relay: &Relay, is_itself: bool, config: &PoolConfig) -> Vec<&'static str> {
     let mut sql = traces::undoing(relay.seen(), relay.ran(), config.transaction_reset);
-    if !server.is_itself() && !sql.contains(&traces::RESET_ROLE) {
+    if !is_itself && !sql.contains(&traces::RESET_ROLE) {
         sql.insert(0, traces::RESET_ROLE);
     }
     if sql.is_empty() && relay.is_unsure() {

@@ -121,6 +121,11 @@ impl Link {
         self.writable
     }
 
+    /// Whether what can be read belongs to a TLS handshake.
+    pub(super) fn is_shaking(&self) -> bool {
+        self.readable && self.protection() == Protection::Handshake
+    }
+
     /// Whether no bytes are held, in neither direction.
     pub fn is_at_rest(&self) -> bool {
         self.carry.is_empty() && self.is_flushed()

@@ -71,6 +71,8 @@ pub struct Engine {
     wheel: Wheel<Timer>,
     /// Who can go on. Each is in it at most once (`Link::listed`).
     runnable: Vec<Who>,
+    /// Its other half: whoever is run in a round. Empty but for its room.
+    running: Vec<Who>,
     /// Pools whose queue or stock has changed.
     unsettled: BTreeSet<PoolKey>,
     /// Listeners that somebody waits at.
@@ -149,6 +151,7 @@ impl Engine {
             names: BTreeMap::new(),
             wheel: Wheel::new(now),
             runnable: Vec::new(),
+            running: Vec::new(),
             unsettled: BTreeSet::new(),
             incoming: BTreeSet::new(),
             accept_after: now,
@@ -183,9 +186,12 @@ impl Engine {
         self.timers(host);
         self.accept(host);
         for _ in 0..limits::ROUNDS_PER_TURN {
-            for who in std::mem::take(&mut self.runnable) {
+            let mut running = std::mem::take(&mut self.running);
+            std::mem::swap(&mut running, &mut self.runnable);
+            for who in running.drain(..) {
                 self.run(who, host);
             }
+            self.running = running;
             self.settle(host);
         }
         let stopped = self.stop_is_complete(host);
@@ -234,8 +240,18 @@ impl Engine {
     fn note(&mut self, who: Who, ready: Ready) {
         if let Some(link) = self.link_mut(who) {
             link.note(ready);
+            if !std::mem::replace(&mut link.listed, true) {
+                self.runnable.push(who);
+            }
         }
-        self.list(who);
+    }
+
+    /// Puts somebody on that list for whom there is something to do.
+    fn list_if_it_can_go_on(&mut self, who: Who) {
+        let can = |link: &mut Link| link.is_readable() || link.has_carry() || link.can_flush();
+        if self.link_mut(who).is_some_and(can) {
+            self.list(who);
+        }
     }
 
     /// Puts somebody on the list of what to run.
@@ -248,24 +264,21 @@ impl Engine {
     }
 
     fn run(&mut self, who: Who, host: &mut dyn Host) {
+        let Some(link) = self.link_mut(who) else {
+            return;
+        };
+        link.listed = false;
+        if link.is_shaking() && !self.may_shake(who) {
+            return;
+        }
         let Some(party) = self.party(who) else {
             return;
         };
-        self.unlist(who);
-        if !self.may_shake(who) {
-            return;
-        }
         self.guarded(party, host, |engine, host| match party {
             Party::Client(client) => engine.run_client(client, host),
             Party::Server(server) => engine.run_server(server, host),
             Party::Pair(client, server) => engine.run_pair(client, server, host),
         });
-    }
-
-    fn unlist(&mut self, who: Who) {
-        if let Some(link) = self.link_mut(who) {
-            link.listed = false;
-        }
     }
 
     fn link_mut(&mut self, who: Who) -> Option<&mut Link> {

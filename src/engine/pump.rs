@@ -4,11 +4,12 @@
 
 use super::close::Departure;
 use super::{
-    Client, ClientKey, ClientState, Engine, Host, Input, Link, Server, ServerKey, Tick, Who, Why,
+    Client, ClientKey, ClientState, Engine, Host, Input, Link, Server, ServerKey, Session, Tick,
+    Who, Why,
 };
 use crate::config::PoolMode;
-use crate::relay::prepared::{Library, Slot, With};
-use crate::relay::{Relay, Then};
+use crate::relay::prepared::{Library, ServerStatements, Slot, With};
+use crate::relay::{Relay, Then, Vars};
 use crate::stats::Counters;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frontend;
@@ -162,16 +163,11 @@ impl Pair<'_> {
         let input = self.buffer.get(..count).unwrap_or_default();
         let (was_busy, status) = (relay.is_busy(), relay.status());
         let shares = shares_statements(client, self.max_prepared);
+        self.edited.clear();
         let passage = match client.session.as_deref_mut().filter(|_| shares) {
             Some(session) => {
-                let mut with = With {
-                    client: &mut session.statements,
-                    server: &mut self.server.statements,
-                    vars: Some(&self.server.vars),
-                    library: self.library,
-                    max: self.max_prepared,
-                };
-                self.edited.clear();
+                let server = (&mut self.server.statements, Some(&*self.server.vars));
+                let mut with = with(session, server, self.library, self.max_prepared);
                 relay.up_rewriting(input, &mut with, self.edited)
             }
             None => relay.up(input),
@@ -221,16 +217,11 @@ impl Pair<'_> {
         let relay = &mut self.server.relay;
         let was_busy = relay.is_busy();
         let rewrites = client.mode() != PoolMode::Session;
+        self.edited.clear();
         let passage = match client.session.as_deref_mut().filter(|_| rewrites) {
             Some(session) => {
-                let mut with = With {
-                    client: &mut session.statements,
-                    server: &mut self.server.statements,
-                    vars: None,
-                    library: self.library,
-                    max: self.max_prepared,
-                };
-                self.edited.clear();
+                let server = (&mut self.server.statements, None);
+                let mut with = with(session, server, self.library, self.max_prepared);
                 relay.down_rewriting(input, &mut self.server.vars, &mut with, self.edited)
             }
             None => relay.down(input, &mut self.server.vars),
@@ -268,13 +259,8 @@ impl Pair<'_> {
             && let Some(session) = self.client.session.as_deref_mut()
             && let Some(link) = self.server.link.as_mut()
         {
-            let mut with = With {
-                client: &mut session.statements,
-                server: &mut self.server.statements,
-                library: self.library,
-                max: self.max_prepared,
-                vars: Some(&self.server.vars),
-            };
+            let server = (&mut self.server.statements, Some(&*self.server.vars));
+            let mut with = with(session, server, self.library, self.max_prepared);
             self.edited.clear();
             self.server.relay.try_again(&mut with, self.edited);
             link.send(self.edited);
@@ -322,6 +308,22 @@ impl Pair<'_> {
         } else {
             Pumped::Waits
         }
+    }
+}
+
+/// What the relay works with. `server`: what it holds, and its settings where something may be prepared.
+fn with<'a>(
+    session: &'a mut Session,
+    server: (&'a mut ServerStatements, Option<&'a Vars>),
+    library: &'a mut Library,
+    max: usize,
+) -> With<'a> {
+    With {
+        client: &mut session.statements,
+        server: server.0,
+        vars: server.1,
+        library,
+        max,
     }
 }
 

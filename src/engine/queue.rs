@@ -23,6 +23,9 @@ impl Engine {
     pub(super) fn settle(&mut self, host: &mut dyn Host) {
         for _ in 0..limits::SETTLE_ROUNDS {
             self.tell_news(host);
+            if self.unsettled.is_empty() && self.pools.is_settled() && !self.lookups.has_news() {
+                return;
+            }
             let mut pools = std::mem::take(&mut self.unsettled);
             self.close_surplus(host);
             for &pool in &pools {
@@ -39,9 +42,6 @@ impl Engine {
                 self.arm_pool(pool);
                 self.drop_pool_if_done(pool);
             }
-            if self.unsettled.is_empty() && !self.lookups.has_news() {
-                return;
-            }
         }
     }
 
@@ -57,6 +57,7 @@ impl Engine {
                 } => {
                     if self.is_fit(server, host) && self.is_clean_for(client, server, host) {
                         self.pair(client, server, since, host);
+                        self.list(Who::Client(client));
                     }
                 }
                 Checkout::Ask(server, settings) => {
@@ -87,7 +88,12 @@ impl Engine {
 
     /// Whether nothing of other clients can be seen on a server. Those who share it with others leave their settings and
     /// statements behind; after a reload that changed the mode, whoever is to have it for a session gets a new one instead.
-    fn is_clean_for(&mut self, client: ClientKey, key: ServerKey, host: &mut dyn Host) -> bool {
+    pub(super) fn is_clean_for(
+        &mut self,
+        client: ClientKey,
+        key: ServerKey,
+        host: &mut dyn Host,
+    ) -> bool {
         let alone = self
             .clients
             .get(client)
@@ -176,8 +182,8 @@ impl Engine {
             .is_some_and(|server| matches!(server.state, ServerState::Idle))
     }
 
-    /// Gives a server to a client.
-    fn pair(
+    /// Gives a server to a client. Somebody has to run the pair then.
+    pub(super) fn pair(
         &mut self,
         client_key: ClientKey,
         server_key: ServerKey,
@@ -199,11 +205,7 @@ impl Engine {
         counters.wait_us += now.since(since);
         counters.idle_us += now.since(server.since);
         counters.idle_ends += 1;
-        let relay = std::mem::take(&mut server.relay).anew();
-        server.relay = match client.mode() {
-            PoolMode::Statement => relay.for_one_statement(),
-            PoolMode::Session | PoolMode::Transaction => relay,
-        };
+        server.relay.begin(client.mode() == PoolMode::Statement);
         server.shared = client.mode() != PoolMode::Session;
         let awaiting = matches!(client.state, ClientState::AwaitingWelcome);
         if server.shared && !awaiting {
@@ -224,7 +226,9 @@ impl Engine {
             self.enter_client(client_key, ClientState::Idle);
             self.release(server_key, Departure::Welcomed, host);
         }
-        self.list(Who::Client(client_key));
+        if self.pools.is_short(pool, self.now) {
+            self.unsettled.insert(pool);
+        }
     }
 
     /// Tells a client that it is logged in. `server`: the one whose process id it is given, if it has one for good.
@@ -293,7 +297,7 @@ impl Engine {
         }
         self.enter_client(client_key, ClientState::Idle);
         self.release(server_key, Departure::Over, host);
-        self.list(Who::Client(client_key));
+        self.list_if_it_can_go_on(Who::Client(client_key));
     }
 
     /// A server is free: back to its stack.
@@ -301,9 +305,12 @@ impl Engine {
         self.enter_server(key, ServerState::Idle);
         if let Some(server) = self.servers.get(key) {
             self.pools.put_idle(server.pool, key, &server.kind);
-            self.unsettled.insert(server.pool);
+            let calm = self.pools.is_calm(server.pool) && self.stop.is_none() && !server.recycle;
+            if !calm {
+                self.unsettled.insert(server.pool);
+            }
         }
-        self.list(Who::Server(key));
+        self.list_if_it_can_go_on(Who::Server(key));
     }
 
     /// Closes idle servers that should not be kept.

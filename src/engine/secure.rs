@@ -144,15 +144,9 @@ fn no_encryption(facts: &Facts, user: &str, database: &str, mode: Mode) -> Refus
 // ---- how fast handshakes may come ----
 
 impl Engine {
-    /// Whether a connection in the middle of a handshake may go on in this turn. The others come first: one step may be a
+    /// Whether a connection in the middle of a handshake ([`Link::is_shaking`]) may go on in this turn. The others come first: one step may be a
     /// signature by an RSA key, a millisecond.
     pub(super) fn may_shake(&mut self, who: Who) -> bool {
-        let shaking = self
-            .link_mut(who)
-            .is_some_and(|link| link.protection() == Protection::Handshake && link.is_readable());
-        if !shaking {
-            return true;
-        }
         if self.handshakes >= limits::HANDSHAKES_PER_TURN {
             self.list(who);
             return false;

@@ -46,6 +46,8 @@ pub struct Server {
     pub vars: Rc<Vars>,
     /// The same as they were when it had been started; `None` before that.
     pub(super) base: Option<Rc<Vars>>,
+    /// Parameters that were found to tell of nobody else than who logged in.
+    itself: Option<Rc<Vars>>,
     /// Prepared statements that it holds for clients which share it.
     pub statements: ServerStatements,
     /// Notices from its login, for the clients that get it.
@@ -204,6 +206,7 @@ impl Server {
             key: Vec::new(),
             vars: Rc::default(),
             base: None,
+            itself: None,
             statements: ServerStatements::default(),
             notices: Vec::new(),
             sessions: 0,
@@ -266,9 +269,15 @@ impl Server {
 
     /// Whether it is who logged in, as far as the server reports it: whatever has changed that, a function or a text that only
     /// the server put together.
-    pub(super) fn is_itself(&self) -> bool {
+    pub(super) fn is_itself(&mut self) -> bool {
+        let known = |vars: &Rc<Vars>| Rc::ptr_eq(vars, &self.vars);
+        if self.itself.as_ref().is_some_and(known) {
+            return true;
+        }
         let base = self.base.as_deref();
-        base.is_none_or(|base| self.vars.is_same_user(base))
+        let is_itself = base.is_none_or(|base| self.vars.is_same_user(base));
+        self.itself = is_itself.then(|| self.vars.clone());
+        is_itself
     }
 
     /// Whether it is too old to be used again.

@@ -57,7 +57,12 @@ impl Engine {
     }
 
     /// A client that is logged in waits for a server.
-    pub(super) fn wait_for_server(&mut self, key: ClientKey, pool_key: PoolKey) {
+    pub(super) fn wait_for_server(
+        &mut self,
+        key: ClientKey,
+        pool_key: PoolKey,
+        host: &mut dyn Host,
+    ) {
         let (Some(pool), Some(client)) = (self.pools.get_mut(pool_key), self.clients.get_mut(key))
         else {
             return;
@@ -71,9 +76,17 @@ impl Engine {
         {
             (session.kind, session.epoch) = (Some(kind), pool.epoch);
         }
-        if let Some(kind) = session.kind.clone() {
-            self.wait(key, pool_key, &kind, Wants::Server, ClientState::Queued);
+        let Some(kind) = session.kind.clone() else {
+            return;
+        };
+        if self.unsettled.is_empty()
+            && let Some(server) = self.pools.at_hand(pool_key, &kind)
+            && self.is_fit(server, host)
+            && self.is_clean_for(key, server, host)
+        {
+            return self.pair(key, server, self.now, host);
         }
+        self.wait(key, pool_key, &kind, Wants::Server, ClientState::Queued);
     }
 
     /// Puts a client into its pool's queue.

@@ -11,11 +11,14 @@ const SLOTS: usize = 1 << BITS;
 /// Two years: later deadlines come up then, and are armed again. Not a whole turn of the top level, where a deadline would
 /// come into the slot of the present.
 const FARTHEST_MS: u64 = (SLOTS as u64 - 1) << (BITS * (LEVELS as u32 - 1));
+const NEVER: u64 = u64::MAX;
 
 /// Timers of `T`.
 pub struct Wheel<T> {
     /// Everything up to here has fired.
     elapsed_ms: u64,
+    /// No slot comes up before this; as a rule one does then.
+    soonest_ms: u64,
     levels: Vec<Level<T>>,
 }
 
@@ -34,6 +37,7 @@ impl<T> Wheel<T> {
         };
         Wheel {
             elapsed_ms: now.0 / 1000,
+            soonest_ms: NEVER,
             levels: (0..LEVELS).map(|_| level()).collect(),
         }
     }
@@ -51,6 +55,8 @@ impl<T> Wheel<T> {
         let differing = (self.elapsed_ms ^ at_ms) | (SLOTS as u64 - 1);
         let level = (((63 - differing.leading_zeros()) / BITS) as usize).min(LEVELS - 1);
         let slot = slot_of(at_ms, level);
+        let shift = BITS * level as u32;
+        self.soonest_ms = self.soonest_ms.min(at_ms >> shift << shift);
         if let Some(level) = self.levels.get_mut(level) {
             level.occupied |= 1 << slot;
             if let Some(slot) = level.slots.get_mut(slot) {
@@ -84,15 +90,21 @@ impl<T> Wheel<T> {
 
     /// When [`Wheel::expire`] should be called next; possibly too early, never too late.
     pub fn next(&self) -> Option<Tick> {
-        self.next_slot()
-            .map(|(_, _, at_ms)| Tick(at_ms.max(self.elapsed_ms) * 1000))
+        let at_ms = self.soonest_ms;
+        (at_ms != NEVER).then(|| Tick(at_ms.max(self.elapsed_ms) * 1000))
     }
 
     /// Moves what is due at `now` to `due`.
     pub fn expire(&mut self, now: Tick, due: &mut Vec<T>) {
         let now_ms = now.0 / 1000;
+        if now_ms < self.soonest_ms {
+            self.elapsed_ms = self.elapsed_ms.max(now_ms);
+            return;
+        }
+        self.soonest_ms = NEVER;
         while let Some((number, slot, at_ms)) = self.next_slot() {
             if at_ms > now_ms {
+                self.soonest_ms = at_ms;
                 break;
             }
             self.elapsed_ms = self.elapsed_ms.max(at_ms);

@@ -221,7 +221,8 @@ pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Resu
     // Whoever connected before the loop began has no edge of its own.
     events.extend((0..shell.listeners.len()).map(|at| Event::Incoming(ListenerId(at))));
     loop {
-        let turn = engine.turn(now(), &mut events, &mut shell);
+        let begun = now();
+        let turn = engine.turn(begun, &mut events, &mut shell);
         for request in turn.requests {
             let asker = Who::Client(request.client);
             engine.guard(asker, &mut shell, |engine, _| {
@@ -234,7 +235,7 @@ pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Resu
         }
         let timeout = match turn.wake {
             _ if !events.is_empty() => Some(Duration::ZERO),
-            Some(wake) => Some(Duration::from_micros(wake.since(now())).next_millisecond()),
+            Some(wake) => Some(Duration::from_micros(wake.since(begun)).next_millisecond()),
             None => None,
         };
         match poll.poll(&mut polled, timeout) {

@@ -13,6 +13,7 @@ mod share;
 pub mod startup_set;
 mod welcomes;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ use startup_set::REPORTED;
 use welcomes::Welcomes;
 
 /// A role and the startup parameters of a session: what a server must have been started with to serve it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// The role that logs in to the server.
     pub user: Vec<u8>,
@@ -41,6 +42,25 @@ pub struct Kind {
     pub database: Vec<u8>,
     /// Startup parameters by lower-case name, sorted, each once.
     pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Ord for Kind {
+    /// All who are of one kind have the pool's own copy of it as a rule: then nothing has to be read.
+    fn cmp(&self, other: &Kind) -> Ordering {
+        if std::ptr::eq(self, other) {
+            return Ordering::Equal;
+        }
+        let by_user = self.user.cmp(&other.user);
+        by_user
+            .then_with(|| self.database.cmp(&other.database))
+            .then_with(|| self.parameters.cmp(&other.parameters))
+    }
+}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Kind) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Kind {
@@ -414,6 +434,24 @@ impl Pool {
     /// Servers in any state, cancel connections not counted.
     pub fn total(&self) -> usize {
         self.share.used()
+    }
+
+    /// Whether nothing is left to be done when a server of this pool becomes idle: nobody waits, and it is to be kept.
+    fn is_calm(&self) -> bool {
+        let nobody_waits = self.tickets.is_empty() && self.paused.is_empty();
+        nobody_waits
+            && self.news.is_empty()
+            && !self.removed
+            && self.idle_kinds <= limits::IDLE_KINDS_MAX
+    }
+
+    /// Whether fewer servers are idle than are to be kept ready, and something is to be done about it: now, or later.
+    fn is_short(&self, now: Tick) -> bool {
+        self.idle() < self.config.min_idle_connections
+            && (self.failure.is_some()
+                || self.refused.is_some()
+                || self.refill_after > now
+                || self.refill(now).is_some())
     }
 
     /// Idle servers.

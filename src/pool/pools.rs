@@ -93,6 +93,8 @@ pub struct Pools {
     users: BTreeMap<Vec<u8>, User>,
     /// Lanes to be looked at, by the ticket of the client that is next in them.
     ready: BTreeMap<u64, Lane>,
+    /// Lanes that wait for room under a limit.
+    parked: usize,
     /// Idle servers that may be above a limit.
     surplus: Vec<ServerKey>,
     last_ticket: u64,
@@ -280,7 +282,7 @@ impl Pools {
         }
     }
 
-    fn in_shares(&mut self, pool: PoolKey, kind: &Kind, change: impl Fn(&mut Share)) {
+    fn in_shares(&mut self, pool: PoolKey, kind: &Kind, mut change: impl FnMut(&mut Share)) {
         for limit in LIMITS {
             if let Some(share) = self.share_mut(pool, &kind.user, limit) {
                 change(share);
@@ -341,18 +343,47 @@ impl Pools {
     pub fn put_idle(&mut self, pool_key: PoolKey, server: ServerKey, kind: &Rc<Kind>) {
         self.last_stamp += 1;
         let stamp = self.last_stamp;
-        self.in_shares(pool_key, kind, |share| share.put_idle(stamp, server));
+        let mut over = false;
+        self.in_shares(pool_key, kind, |share| {
+            share.put_idle(stamp, server);
+            over |= share.surplus() > 0;
+        });
         if let Some(pool) = self.arena.get_mut(pool_key) {
             let state = pool.state(kind);
             let first = state.idle.is_empty();
             state.idle.push((server, stamp));
             pool.idle_kinds += usize::from(first);
         }
-        if self.is_surplus(pool_key, kind) {
+        if over {
             self.surplus.push(server);
         }
         self.refront(pool_key, kind);
         self.wake(pool_key, &kind.user);
+    }
+
+    /// The idle server that a client gets who comes now, if nobody waits who might want it.
+    pub fn at_hand(&self, pool_key: PoolKey, kind: &Rc<Kind>) -> Option<ServerKey> {
+        if !self.is_settled() {
+            return None;
+        }
+        let state = self.arena.get(pool_key)?.kinds.get(kind)?;
+        let (server, _) = state.idle.last()?;
+        state.waiters.is_empty().then_some(*server)
+    }
+
+    /// Whether nobody is to be looked at, and nothing to be closed.
+    pub fn is_settled(&self) -> bool {
+        self.ready.is_empty() && self.surplus.is_empty()
+    }
+
+    /// Whether nothing follows from a server of a pool having become idle.
+    pub fn is_calm(&self, pool: PoolKey) -> bool {
+        self.is_settled() && self.parked == 0 && self.arena.get(pool).is_some_and(Pool::is_calm)
+    }
+
+    /// Whether something is to be done about the idle servers of a pool being too few, now or later.
+    pub fn is_short(&self, pool: PoolKey, now: Tick) -> bool {
+        self.arena.get(pool).is_some_and(|pool| pool.is_short(now))
     }
 
     /// A server is idle no more.
@@ -594,6 +625,7 @@ impl Pools {
                 let kind = lane.kind.clone();
                 if let Some(share) = self.share_mut(lane.pool, &kind.user, limit) {
                     share.park(ticket, lane);
+                    self.parked += 1;
                 }
             }
         }
@@ -624,6 +656,7 @@ impl Pools {
             Some((ticket, Stand::Limited(limit))) => {
                 if let Some(share) = self.share_mut(pool_key, &kind.user, limit) {
                     share.unpark(ticket);
+                    self.parked -= 1;
                 }
             }
         }
@@ -639,10 +672,14 @@ impl Pools {
 
     /// Whoever waits the longest for a limit under which there is room now is to be looked at.
     fn wake(&mut self, pool: PoolKey, user: &[u8]) {
+        if self.parked == 0 {
+            return;
+        }
         self.wake_user(user);
         for limit in [Limit::Database, Limit::DatabaseUser] {
             let woken = self.share_mut(pool, user, limit).and_then(Share::wake);
             if let Some((ticket, lane)) = woken {
+                self.parked -= 1;
                 self.stand(lane, ticket, Stand::Ready);
             }
         }
@@ -654,6 +691,7 @@ impl Pools {
             .get_mut(user)
             .and_then(|user| user.servers.wake());
         if let Some((ticket, lane)) = woken {
+            self.parked -= 1;
             self.stand(lane, ticket, Stand::Ready);
         }
     }

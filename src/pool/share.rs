@@ -1,7 +1,7 @@
 //! What server connections are counted against: a database, a user, a user within a database. How many there are and may be,
 //! which idle ones could make room, and who waits for that, the longest waiting first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use super::Kind;
@@ -22,7 +22,7 @@ pub struct Share {
     used: usize,
     max: Option<usize>,
     /// Idle servers by when they became that, the least recently used one first.
-    idle: BTreeMap<u64, ServerKey>,
+    idle: VecDeque<(u64, ServerKey)>,
     /// Lanes that wait for this limit, by the ticket of the client that is next in them.
     waiting: BTreeMap<u64, Lane>,
 }
@@ -72,12 +72,15 @@ impl Share {
 
     /// The idle server that was not used for the longest time.
     pub fn oldest_idle(&self) -> Option<ServerKey> {
-        self.idle.values().next().copied()
+        self.idle.front().map(|(_, server)| *server)
     }
 
     /// Idle servers above the limit, the least recently used ones.
     pub fn surplus_idle(&self) -> impl Iterator<Item = ServerKey> + '_ {
-        self.idle.values().copied().take(self.surplus())
+        self.idle
+            .iter()
+            .map(|(_, server)| *server)
+            .take(self.surplus())
     }
 
     /// Whether nothing is counted here and nobody waits.
@@ -93,12 +96,18 @@ impl Share {
         self.used -= 1;
     }
 
+    /// `stamp`: later than all before.
     pub(super) fn put_idle(&mut self, stamp: u64, server: ServerKey) {
-        self.idle.insert(stamp, server);
+        self.idle.push_back((stamp, server));
     }
 
+    /// As a rule it is the last one.
     pub(super) fn take_idle(&mut self, stamp: u64) {
-        self.idle.remove(&stamp);
+        if self.idle.back().is_some_and(|(last, _)| *last == stamp) {
+            self.idle.pop_back();
+        } else if let Ok(place) = self.idle.binary_search_by_key(&stamp, |(stamp, _)| *stamp) {
+            self.idle.remove(place);
+        }
     }
 
     pub(super) fn park(&mut self, ticket: u64, lane: Lane) {

@@ -129,6 +129,15 @@ pub struct Expect {
 }
 
 impl Expect {
+    /// For the next client. The queue keeps its room.
+    pub fn anew(mut self) -> Expect {
+        self.queue.clear();
+        Expect {
+            queue: self.queue,
+            ..Expect::default()
+        }
+    }
+
     /// Notes a message that goes to the server. False: it will be ignored there, and nothing is owed for it.
     pub fn sent(&mut self, tag: u8) -> bool {
         match tag {
@@ -487,6 +496,25 @@ impl Expect {
     /// Whether the client waits for something, be it behind a query of ours.
     pub fn owes_client(&self) -> bool {
         self.copy != Copy::None || self.queue.iter().any(|owed| !owed.owner.is_us())
+    }
+
+    /// The type letter of the messages that the server may send any number of now, for the client and without a consequence.
+    pub fn tag_of_rows(&self) -> Option<u8> {
+        let front = self.queue.front()?;
+        let runs = matches!(front.kind, Kind::Query | Kind::Execute);
+        if !runs || front.owner != Owner::Client {
+            return None;
+        }
+        match self.copy {
+            Copy::None => Some(b'D'),
+            Copy::Out | Copy::Both => Some(b'd'),
+            Copy::In => None,
+        }
+    }
+
+    /// Whether something has to be taken back.
+    pub fn has_undone(&self) -> bool {
+        !self.undone.is_empty()
     }
 
     /// What has to be taken back since the last call.

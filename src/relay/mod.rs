@@ -16,7 +16,7 @@ mod words;
 pub use expect::Expect;
 use expect::{Goes, Told};
 use prepared::{Description, Named, With};
-use recover::{Failure, Passed, Recover};
+use recover::{Failure, Recover};
 use rewrite::Edit;
 pub use skip::Skip;
 pub use vars::{Settings, Vars};
@@ -161,20 +161,20 @@ impl Default for Relay {
 }
 
 impl Relay {
-    /// For the next client of the same server.
-    pub fn anew(self) -> Relay {
-        Relay {
-            recover: self.recover.anew(),
+    /// For the next client of the same server. Buffers stay.
+    pub fn renew(&mut self) {
+        *self = Relay {
+            expect: std::mem::take(&mut self.expect).anew(),
+            recover: std::mem::take(&mut self.recover).anew(),
             ..Relay::default()
-        }
+        };
     }
 
-    /// For a client that has its server for one statement, or one batch up to its Sync: no transaction block may come of it.
-    pub fn for_one_statement(self) -> Relay {
-        Relay {
-            one_statement: true,
-            ..self
-        }
+    /// Begins with a client. `one_statement`: it has its server for one statement, or one batch up to its Sync, and no
+    /// transaction block may come of it.
+    pub fn begin(&mut self, one_statement: bool) {
+        debug_assert!(self.is_quiet() && !self.touched, "of the client before");
+        self.one_statement = one_statement;
     }
 
     /// Looks at what the client sent.
@@ -253,11 +253,16 @@ impl Relay {
         let mut at = 0;
         loop {
             at += self.pass_body_down(input.len() - at);
-            let rest = input.get(at..).unwrap_or_default();
             let then = if self.down.left > 0 {
                 Then::More
             } else {
-                match self.begin_down(rest, vars) {
+                at += self.pass_rows(input.get(at..).unwrap_or_default());
+                let rest = input.get(at..).unwrap_or_default();
+                let header = header_down(rest);
+                match header.and_then(|header| match header {
+                    Some(header) => self.begin_down(header, rest, vars),
+                    None => Ok(None),
+                }) {
                     Ok(None) => Then::More,
                     Ok(Some((count, _))) => {
                         at += count;
@@ -301,12 +306,8 @@ impl Relay {
                 break Then::More;
             }
             self.swallowed = false;
-            if let Some(error) = self.take_error() {
-                edit.insert(at, |out| out.extend_from_slice(&error));
-            }
-            while let Some(tag) = self.expect.take_made() {
-                edit.insert(at, |out| frame::message(out, tag, |_| {}));
-            }
+            self.write_due(at, &mut edit);
+            at += self.pass_rows(input.get(at..).unwrap_or_default());
             let rest = input.get(at..).unwrap_or_default();
             if self.is_over() && rest.first().is_some_and(|tag| !b"SNA".contains(tag)) {
                 // Said after the end of the client's transaction, its end as a rule: that is not the client's.
@@ -321,62 +322,21 @@ impl Relay {
                 }
                 None => break Then::More,
             }
-            let (told, is_there) = self.look_ahead(rest);
-            if !is_there {
-                break Then::More;
-            }
-            self.learn(rest);
-            let Some(types) = self.types_of_outdated(rest) else {
-                break Then::More;
+            let header = match header_down(rest) {
+                Ok(Some(header)) if self.is_here(header, rest) => header,
+                Ok(_) => break Then::More,
+                Err(refusal) => break Then::Refuse(refusal),
             };
-            if !types.is_empty() {
-                // Answered with the error, or not at all. The Describe waits for that.
-                self.recover.hold(types);
-                edit.skip(at, at + types.len());
-                at += types.len();
-                continue;
-            }
-            let outdated = self.outdated(rest, told.as_ref(), with);
-            let last_answer = self.last_answer;
-            match self.begin_down(rest, vars) {
+            self.learn(header, rest);
+            let count = match header.tag {
+                b't' => self.pass_types(header, rest, at, vars, with, &mut edit),
+                b'E' => self.pass_error(header, rest, at, vars, with, &mut edit),
+                _ => self.pass_answer(header, rest, at, vars, with, &mut edit),
+            };
+            match count {
+                Ok(Some(count)) => at += count,
                 Ok(None) => break Then::More,
                 Err(refusal) => break Then::Refuse(refusal),
-                Ok(Some((count, goes))) => {
-                    if goes == Goes::Down {
-                        self.notice_tag(rest, with);
-                    }
-                    self.notice_types(rest, with);
-                    let asked_for = rest.first().is_some_and(|tag| !b"NSA".contains(tag));
-                    if goes == Goes::Down && asked_for && outdated.is_none() {
-                        self.recover.answered();
-                    }
-                    let mut waits = false;
-                    if goes == Goes::Nowhere || self.is_unasked(rest) {
-                        self.swallowed = true;
-                        edit.skip(at, at + count);
-                    } else if let Some(told) = told {
-                        let whole = count + std::mem::take(&mut self.down.left);
-                        edit.skip(at, at + whole);
-                        let body = rest.get(HEADER_LEN..whole).unwrap_or_default();
-                        match outdated {
-                            Some(named) => {
-                                let mut error = self.recover.take_held();
-                                rename(&mut error, body, &named.name);
-                                self.last_answer = last_answer;
-                                waits = self.recover.failed(Failure { named, error });
-                            }
-                            None => edit.insert(at + whole, |out| tell(out, body, &told)),
-                        }
-                        at += whole - count;
-                    }
-                    at += count;
-                    for undo in self.expect.take_undone() {
-                        with.undo(undo);
-                    }
-                    if waits {
-                        self.decide(with);
-                    }
-                }
             }
         };
         Passage {
@@ -386,157 +346,145 @@ impl Relay {
         }
     }
 
-    // ---- After DDL ----
-
-    /// Whether a message that comes from the server says that the statement of a kept batch is outdated, as the first answer to
-    /// it. The next Parse of its text is a real one, wherever the error comes.
-    fn outdated(
-        &mut self,
-        rest: &[u8],
-        told: Option<&Told>,
-        with: &mut With<'_>,
-    ) -> Option<Rc<Named>> {
-        let header = Header::read(rest).ok()??;
-        let end = header.message_len().min(rest.len());
-        let body = rest.get(HEADER_LEN..end).unwrap_or_default();
-        if header.tag != b'E' || !recover::is_outdated(body) {
-            return None;
-        }
-        let direct = match told {
-            Some(Told::Name(named)) if self.expect.uses_statement() => Some(named),
-            _ => None,
+    /// Passes the rows, or the data of a copy, that are here whole and that the client waits for. Nearly all bytes are such.
+    fn pass_rows(&mut self, input: &[u8]) -> usize {
+        let Some(tag) = self.expect.tag_of_rows() else {
+            return 0;
         };
-        if let Some(named) = direct.or(self.recover.bound.as_ref()) {
-            with.library.forget(&named.statement);
-        }
-        direct.filter(|_| self.recover.is_keeping()).cloned()
-    }
-
-    /// The types of a statement's parameters, which come before the error that the statement is outdated, as the first answer to
-    /// a kept batch. `None`: not enough is here to tell.
-    fn types_of_outdated<'a>(&self, rest: &'a [u8]) -> Option<&'a [u8]> {
-        if !rest.starts_with(b"t") || !self.recover.is_keeping() || self.expect.is_ours() {
-            return Some(b"");
-        }
-        let Ok(Some(header)) = Header::read(rest) else {
-            return if rest.len() < HEADER_LEN {
-                None
-            } else {
-                Some(b"")
-            };
-        };
-        if header.message_len() > limits::BATCH_KEPT_MAX {
-            return Some(b"");
-        }
-        let (types, next) = rest.split_at_checked(header.message_len())?;
-        match Header::read(next) {
-            Ok(None) => None,
-            Ok(Some(error))
-                if error.tag == b'E' && error.body_len() <= limits::LOGIN_MESSAGE_MAX =>
-            {
-                let body = next.get(HEADER_LEN..error.message_len())?;
-                Some(if recover::is_outdated(body) {
-                    types
-                } else {
-                    b""
-                })
-            }
-            _ => Some(b""),
-        }
-    }
-
-    /// A client that is told of the types of a statement's parameters goes by them.
-    fn notice_types(&self, rest: &[u8], with: &With<'_>) {
-        if rest.starts_with(b"t")
-            && let Some(Told::Name(named)) = self.expect.told()
-            && let Some(named) = with.client.get(&named.name)
+        let mut at = 0;
+        while let Some([first, a, b, c, d]) = input.get(at..at + HEADER_LEN)
+            && *first == tag
         {
-            named.tells_types.set(true);
+            let end = at + 1 + u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+            if end > input.len() || end < at + HEADER_LEN {
+                break;
+            }
+            at = end;
+        }
+        if at > 0 {
+            self.last_answer = tag;
+            self.recover.answered();
+        }
+        at
+    }
+
+    /// Puts in what is due before the server's next message.
+    fn write_due(&mut self, at: usize, edit: &mut Edit<'_>) {
+        if let Some(error) = self.take_error() {
+            edit.insert(at, |out| out.extend_from_slice(&error));
+        }
+        while let Some(tag) = self.expect.take_made() {
+            edit.insert(at, |out| frame::message(out, tag, |_| {}));
         }
     }
 
-    /// Before a message of the client's: whether a batch may begin with it that can be tried again.
-    fn begins_batch(&self) -> bool {
-        let idle = self.status == TransactionStatus::Idle;
-        self.recover.is_at_start() && idle && !self.expect.has_asked()
-    }
-
-    /// Notes a message of the client's of which `count` bytes from `at` on are decided.
-    fn keep_batch(
+    /// Begins a message that is what it is, unless it is not for the client. How many of its bytes are decided.
+    fn pass_answer(
         &mut self,
         header: Header,
-        begins: bool,
-        input: &[u8],
+        rest: &[u8],
         at: usize,
-        count: usize,
-        with: &With<'_>,
-    ) {
-        let (made, named) = self.expect.last();
-        let passed = Passed {
-            header,
-            begins,
-            made,
-            named,
+        vars: &mut Rc<Vars>,
+        with: &mut With<'_>,
+        edit: &mut Edit<'_>,
+    ) -> Result<Option<usize>, Refusal> {
+        let Some((count, goes)) = self.begin_down(header, rest, vars)? else {
+            return Ok(None);
         };
-        if self.recover.passed(passed, at) {
-            self.recover.keep(input, at + count);
+        if goes == Goes::Down {
+            if header.tag == b'C' {
+                self.notice_tag(rest, with);
+            }
+            if !b"NSA".contains(&header.tag) {
+                self.recover.answered();
+            }
+        }
+        if goes == Goes::Nowhere || self.is_unasked(header.tag) {
+            self.swallowed = true;
+            edit.skip(at, at + count);
+        }
+        self.take_back(with);
+        Ok(Some(count))
+    }
+
+    /// The types of a statement's parameters. They may be the first half of an answer whose second one says that the statement
+    /// is outdated.
+    fn pass_types(
+        &mut self,
+        header: Header,
+        rest: &[u8],
+        at: usize,
+        vars: &mut Rc<Vars>,
+        with: &mut With<'_>,
+        edit: &mut Edit<'_>,
+    ) -> Result<Option<usize>, Refusal> {
+        let Some(types) = self.types_of_outdated(header, rest) else {
+            return Ok(None);
+        };
+        if !types.is_empty() {
+            // Answered with the error, or not at all. The Describe waits for that.
+            self.recover.hold(types);
+            edit.skip(at, at + types.len());
+            return Ok(Some(types.len()));
+        }
+        let count = self.pass_answer(header, rest, at, vars, with, edit)?;
+        if count.is_some() {
+            self.notice_types(with);
+        }
+        Ok(count)
+    }
+
+    /// An error: with a name in it, perhaps, that the client does not know; or one that it need not hear of.
+    fn pass_error(
+        &mut self,
+        header: Header,
+        rest: &[u8],
+        at: usize,
+        vars: &mut Rc<Vars>,
+        with: &mut With<'_>,
+        edit: &mut Edit<'_>,
+    ) -> Result<Option<usize>, Refusal> {
+        let told = self.told(header);
+        let outdated = self.outdated(header, rest, told.as_ref(), with);
+        let last_answer = self.last_answer;
+        let Some((count, goes)) = self.begin_down(header, rest, vars)? else {
+            return Ok(None);
+        };
+        if goes == Goes::Down && outdated.is_none() {
+            self.recover.answered();
+        }
+        let (mut passed, mut waits) = (count, false);
+        if goes == Goes::Nowhere {
+            self.swallowed = true;
+            edit.skip(at, at + count);
+        } else if let Some(told) = told {
+            passed += std::mem::take(&mut self.down.left);
+            edit.skip(at, at + passed);
+            let body = rest.get(HEADER_LEN..passed).unwrap_or_default();
+            match outdated {
+                Some(named) => {
+                    let mut error = self.recover.take_held();
+                    rename(&mut error, body, &named.name);
+                    self.last_answer = last_answer;
+                    waits = self.recover.failed(Failure { named, error });
+                }
+                None => edit.insert(at + passed, |out| tell(out, body, &told)),
+            }
+        }
+        self.take_back(with);
+        if waits {
             self.decide(with);
         }
+        Ok(Some(passed))
     }
 
-    /// The client waits for the answer to a batch that has failed: is it tried again, or told?
-    fn decide(&mut self, with: &With<'_>) {
-        let synced = self.expect.status_is_open();
-        let name = self.recover.failed_name();
-        let current = name.and_then(|name| with.client.get(name));
-        if !self.recover.safe(current) {
-            return self.recover.tell(synced);
+    /// Takes back what requests were noted to do that have come to nothing.
+    fn take_back(&mut self, with: &mut With<'_>) {
+        if self.expect.has_undone() {
+            for undo in self.expect.take_undone() {
+                with.undo(undo);
+            }
         }
-        self.recover.try_again(synced);
-        if synced {
-            self.expect.own_sync();
-        }
-    }
-
-    /// An error that was kept from the client and is due.
-    fn take_error(&mut self) -> Option<Vec<u8>> {
-        let error = self.recover.take_error()?;
-        self.last_answer = b'E';
-        Some(error)
-    }
-
-    /// Whether [`Relay::try_again`] has something to say, now or when the server has answered.
-    pub fn is_to_try_again(&self) -> bool {
-        self.recover.is_pending()
-    }
-
-    /// What goes to the server, if a batch is to be tried again: what makes it ready, or the batch.
-    pub fn try_again(&mut self, with: &mut With<'_>, out: &mut Vec<u8>) {
-        if self.recover.take_unasked() {
-            self.expect.synced_by_us();
-            return frame::message(out, b'S', |_| {});
-        }
-        if !self.recover.is_pending() || self.expect.owed() > 0 {
-            return;
-        }
-        let Some((named, batch)) = self.recover.take_batch() else {
-            return;
-        };
-        let statement = &named.statement;
-        if let Some(new) =
-            with.library
-                .named(statement.text(), statement.types(), statement.encoding())
-            && let Some(old) = with.client.get(&named.name)
-        {
-            let renewed = Rc::new(old.renewed(new));
-            self.recover.renew(&named, &renewed);
-            with.client.set(&named.name, Some(renewed));
-        }
-        let passage = self.up_rewriting(&batch, with, out);
-        if passage.pass < batch.len() {
-            self.expect.doubt(); // it had passed once
-        }
-        self.recover.sent_again(batch);
     }
 
     /// Whether the server is about to say that it is in a transaction block, to a client that may have none. The end of the
@@ -566,49 +514,44 @@ impl Relay {
         self.one_statement && !data && self.expect.statement_is_open()
     }
 
-    /// Whether enough of the next message is here; and if it is an error that becomes another one for the client, which.
-    fn look_ahead(&self, rest: &[u8]) -> (Option<Told>, bool) {
-        let Ok(Some(header)) = Header::read(rest) else {
-            return (None, true);
+    /// What an error becomes for the client, if it is another one.
+    fn told(&self, header: Header) -> Option<Told> {
+        let is_kept = header.body_len() <= limits::LOGIN_MESSAGE_MAX;
+        is_kept.then(|| self.expect.told()).flatten()
+    }
+
+    /// Whether enough of the next message is here.
+    fn is_here(&self, header: Header, rest: &[u8]) -> bool {
+        let needed = match header.tag {
+            b'C' => header.message_len().min(HEADER_LEN + limits::TAG_WITHIN),
+            b'E' if self.told(header).is_some() => header.message_len(),
+            b't' if header.body_len() <= limits::DESCRIPTION_MAX
+                && self.expect.described().is_some() =>
+            {
+                header.message_len()
+            }
+            _ => HEADER_LEN,
         };
-        let is_whole = rest.len() >= header.message_len();
-        match header.tag {
-            b'E' if header.body_len() <= limits::LOGIN_MESSAGE_MAX => match self.expect.told() {
-                Some(told) => (Some(told), is_whole),
-                None => (None, true),
-            },
-            b't' if self.expect.described().is_some() => {
-                let is_kept = header.body_len() <= limits::DESCRIPTION_MAX;
-                (None, is_whole || !is_kept)
-            }
-            b'C' => {
-                let start = header.message_len().min(HEADER_LEN + limits::TAG_WITHIN);
-                (None, rest.len() >= start)
-            }
-            _ => (None, true),
-        }
+        rest.len() >= needed
     }
 
     /// Keeps the answer to a Describe of ours.
-    fn learn(&mut self, rest: &[u8]) {
+    fn learn(&mut self, header: Header, rest: &[u8]) {
+        if !matches!(header.tag, b't' | b'n' | b'T') {
+            return;
+        }
         let Some(described) = self.expect.described() else {
             return;
         };
-        match rest.first() {
-            Some(b't') => {
-                let header = Header::read(rest).ok().flatten();
-                let kept = header.filter(|header| header.body_len() <= limits::DESCRIPTION_MAX);
-                let end = kept.map_or(0, Header::message_len);
-                let body = rest.get(HEADER_LEN..end).unwrap_or_default();
-                self.parameters = body.to_vec();
-            }
-            Some(tag @ (b'n' | b'T')) if !self.parameters.is_empty() => {
-                let _ = described.set(Description {
-                    types: std::mem::take(&mut self.parameters).into(),
-                    has_rows: *tag == b'T',
-                });
-            }
-            _ => {}
+        if header.tag == b't' {
+            let is_kept = header.body_len() <= limits::DESCRIPTION_MAX;
+            let end = if is_kept { header.message_len() } else { 0 };
+            self.parameters = rest.get(HEADER_LEN..end).unwrap_or_default().to_vec();
+        } else if !self.parameters.is_empty() {
+            let _ = described.set(Description {
+                types: std::mem::take(&mut self.parameters).into(),
+                has_rows: header.tag == b'T',
+            });
         }
     }
 
@@ -629,8 +572,8 @@ impl Relay {
     }
 
     /// A notification that the client has not asked for while it held this server: somebody else has.
-    fn is_unasked(&self, rest: &[u8]) -> bool {
-        rest.first() == Some(&b'A') && !traces::listens(self.seen, self.ran)
+    fn is_unasked(&self, tag: u8) -> bool {
+        tag == b'A' && !traces::listens(self.seen, self.ran)
     }
 
     /// Answers that are due and made here: what no server was asked. To be sent when the server is between two messages.
@@ -667,20 +610,10 @@ impl Relay {
     /// Begins the server's next message: how many bytes of it are decided, and where it goes. `None`: not enough is here.
     fn begin_down(
         &mut self,
+        header: Header,
         rest: &[u8],
         vars: &mut Rc<Vars>,
     ) -> Result<Option<(usize, Goes)>, Refusal> {
-        let header = match Header::read(rest) {
-            Ok(None) => return Ok(None),
-            Err(bad) => return Err(server_broke(bad)),
-            Ok(Some(header)) if header.length > limits::SERVER_MESSAGE_MAX => {
-                return Err(server_broke(BadLength {
-                    tag: header.tag,
-                    length: header.length,
-                }));
-            }
-            Ok(Some(header)) => header,
-        };
         let seen = match header.tag {
             b'Z' => {
                 let broke = BadLength {
@@ -860,6 +793,17 @@ impl Relay {
 
 /// CommandComplete of the commands that begin a transaction block.
 const BEGUN: [&[u8]; 2] = [b"C\0\0\0\x0aBEGIN\0", b"C\0\0\0\x16START TRANSACTION\0"];
+
+/// The header of the server's next message; `None`: it is not here yet.
+fn header_down(rest: &[u8]) -> Result<Option<Header>, Refusal> {
+    match Header::read(rest) {
+        Ok(Some(Header { tag, length })) if length > limits::SERVER_MESSAGE_MAX => {
+            Err(server_broke(BadLength { tag, length }))
+        }
+        Ok(header) => Ok(header),
+        Err(bad) => Err(server_broke(bad)),
+    }
+}
 
 /// Whether an error means that the server ends the connection: it is told to, it crashes, or it is shut down.
 fn is_the_end(code: [u8; 5]) -> bool {

@@ -14,9 +14,12 @@
 
 use std::rc::Rc;
 
-use super::prepared::Named;
+use super::Relay;
+use super::expect::Told;
+use super::prepared::{Named, With};
 use crate::limits;
-use crate::wire::frame::{Header, take_cstr, take_u16, whole};
+use crate::wire::backend::TransactionStatus;
+use crate::wire::frame::{self, HEADER_LEN, Header, take_cstr, take_u16, whole};
 
 /// Where the client's batch stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -314,6 +317,145 @@ impl Recover {
         if synced {
             self.end_at(b'S');
         }
+    }
+}
+
+impl Relay {
+    /// Whether a message that comes from the server says that the statement of a kept batch is outdated, as the first answer to
+    /// it. The next Parse of its text is a real one, wherever the error comes.
+    pub(super) fn outdated(
+        &mut self,
+        header: Header,
+        rest: &[u8],
+        told: Option<&Told>,
+        with: &mut With<'_>,
+    ) -> Option<Rc<Named>> {
+        let end = header.message_len().min(rest.len());
+        let body = rest.get(HEADER_LEN..end).unwrap_or_default();
+        if !is_outdated(body) {
+            return None;
+        }
+        let direct = match told {
+            Some(Told::Name(named)) if self.expect.uses_statement() => Some(named),
+            _ => None,
+        };
+        if let Some(named) = direct.or(self.recover.bound.as_ref()) {
+            with.library.forget(&named.statement);
+        }
+        direct.filter(|_| self.recover.is_keeping()).cloned()
+    }
+
+    /// The types of a statement's parameters, which come before the error that the statement is outdated, as the first answer to
+    /// a kept batch. `None`: not enough is here to tell.
+    pub(super) fn types_of_outdated<'a>(&self, header: Header, rest: &'a [u8]) -> Option<&'a [u8]> {
+        let kept = self.recover.is_keeping() && !self.expect.is_ours();
+        if !kept || header.message_len() > limits::BATCH_KEPT_MAX {
+            return Some(b"");
+        }
+        let (types, next) = rest.split_at_checked(header.message_len())?;
+        match Header::read(next) {
+            Ok(None) => None,
+            Ok(Some(error))
+                if error.tag == b'E' && error.body_len() <= limits::LOGIN_MESSAGE_MAX =>
+            {
+                let body = next.get(HEADER_LEN..error.message_len())?;
+                Some(if is_outdated(body) { types } else { b"" })
+            }
+            _ => Some(b""),
+        }
+    }
+
+    /// A client that is told of the types of a statement's parameters goes by them.
+    pub(super) fn notice_types(&self, with: &With<'_>) {
+        if let Some(Told::Name(named)) = self.expect.told()
+            && let Some(named) = with.client.get(&named.name)
+        {
+            named.tells_types.set(true);
+        }
+    }
+
+    /// Before a message of the client's: whether a batch may begin with it that can be tried again.
+    pub(super) fn begins_batch(&self) -> bool {
+        let idle = self.status == TransactionStatus::Idle;
+        self.recover.is_at_start() && idle && !self.expect.has_asked()
+    }
+
+    /// Notes a message of the client's of which `count` bytes from `at` on are decided.
+    pub(super) fn keep_batch(
+        &mut self,
+        header: Header,
+        begins: bool,
+        input: &[u8],
+        at: usize,
+        count: usize,
+        with: &With<'_>,
+    ) {
+        let (made, named) = self.expect.last();
+        let passed = Passed {
+            header,
+            begins,
+            made,
+            named,
+        };
+        if self.recover.passed(passed, at) {
+            self.recover.keep(input, at + count);
+            self.decide(with);
+        }
+    }
+
+    /// The client waits for the answer to a batch that has failed: is it tried again, or told?
+    pub(super) fn decide(&mut self, with: &With<'_>) {
+        let synced = self.expect.status_is_open();
+        let name = self.recover.failed_name();
+        let current = name.and_then(|name| with.client.get(name));
+        if !self.recover.safe(current) {
+            return self.recover.tell(synced);
+        }
+        self.recover.try_again(synced);
+        if synced {
+            self.expect.own_sync();
+        }
+    }
+
+    /// An error that was kept from the client and is due.
+    pub(super) fn take_error(&mut self) -> Option<Vec<u8>> {
+        let error = self.recover.take_error()?;
+        self.last_answer = b'E';
+        Some(error)
+    }
+
+    /// Whether [`Relay::try_again`] has something to say, now or when the server has answered.
+    pub fn is_to_try_again(&self) -> bool {
+        self.recover.is_pending()
+    }
+
+    /// What goes to the server, if a batch is to be tried again: what makes it ready, or the batch.
+    pub fn try_again(&mut self, with: &mut With<'_>, out: &mut Vec<u8>) {
+        if self.recover.take_unasked() {
+            self.expect.synced_by_us();
+            return frame::message(out, b'S', |_| {});
+        }
+        if !self.recover.is_pending() || self.expect.owed() > 0 {
+            return;
+        }
+        let Some((named, batch)) = self.recover.take_batch() else {
+            return;
+        };
+        let statement = &named.statement;
+        if let Some(new) =
+            with.library
+                .named(statement.text(), statement.types(), statement.encoding())
+            && let Some(old) = with.client.get(&named.name)
+        {
+            let renewed = Rc::new(old.renewed(new));
+            self.recover.renew(&named, &renewed);
+            with.client.set(&named.name, Some(renewed));
+        }
+        let passage = self.up_rewriting(&batch, with, out);
+        if passage.pass < batch.len() {
+            self.expect.doubt(); // it had passed once
+        }
+        self.recover.sent_again(batch);
     }
 }
 

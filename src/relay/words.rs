@@ -119,6 +119,19 @@ const fn hash(word: &str) -> u32 {
     hash
 }
 
+/// Bytes that are part of words, in lower case; 0: not part of any.
+const LETTERS: [u8; 256] = {
+    let (mut letters, mut at) = ([0; 256], 0);
+    while at < 256 {
+        let byte = at as u8;
+        if byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80 {
+            letters[at] = byte.to_ascii_lowercase();
+        }
+        at += 1;
+    }
+    letters
+};
+
 const WORDS: [(u32, Seen); 30] = [
     (hash("set"), Seen::SET),
     (hash("set_config"), Seen(Seen::SET.0 | Seen::SET_CONFIG.0)),
@@ -165,12 +178,15 @@ impl Default for Words {
 impl Words {
     /// Reads a piece of a text.
     pub fn read(&mut self, text: &[u8], seen: &mut Seen) {
+        let mut hash = self.hash;
         for &byte in text {
-            if byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80 {
-                self.hash = step(self.hash, byte.to_ascii_lowercase());
+            let letter = LETTERS[byte as usize];
+            if letter != 0 {
+                hash = step(hash, letter);
                 continue;
             }
-            if self.hash != SEED {
+            if hash != SEED {
+                self.hash = std::mem::replace(&mut hash, SEED);
                 self.end_word(seen);
             }
             if self.behind_set && !byte.is_ascii_whitespace() {
@@ -178,6 +194,7 @@ impl Words {
                 seen.insert(Seen::SET_SESSION);
             }
         }
+        self.hash = hash;
     }
 
     /// The text has ended, and the last word with it.

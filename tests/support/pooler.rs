@@ -168,11 +168,12 @@ impl Drop for Pooler {
     }
 }
 
-/// The binary under test, or a copy where the server user can reach it.
+/// The binary under test (`AETHER_BIN` names another build), or a copy where the server user can reach it.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<(PathBuf, Option<Place>)> = OnceLock::new();
     let find = || {
-        let built = PathBuf::from(env!("CARGO_BIN_EXE_aether"));
+        let other = std::env::var_os("AETHER_BIN").map(PathBuf::from);
+        let built = other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_aether")));
         let mut look: Command = process::command(Path::new("/usr/bin/test"));
         if look
             .arg("-x")
