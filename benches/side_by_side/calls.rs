@@ -102,12 +102,10 @@ fn counted(
         protocol,
         clients: CLIENTS,
         script: Script::Read,
+        tls,
     };
     let mut command = pgbench(field, running.port, load, &place);
     command.args(["-t", &count.to_string()]);
-    if tls {
-        command.env("PGSSLMODE", "require");
-    }
     let status = command.status().expect("pgbench runs");
     let said = fs::read_to_string(place.path().join("said")).unwrap_or_default();
     assert!(status.success(), "pgbench, {contender:?}: {said}");

@@ -36,6 +36,9 @@ pub fn poolers_in_turn(round: usize) -> impl Iterator<Item = Contender> {
 /// The user, the database and the role on the server.
 pub const NAME: &str = "bench";
 
+/// Server connections of each further pool. Aether keeps descriptors for as many servers as there may be.
+const SMALL_POOL: usize = 2;
+
 /// How clients show who they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -186,7 +189,7 @@ impl Field {
             Method::Scram => "scram-sha-256",
         };
         let more: String = (0..setup.more_pools)
-            .map(|number| format!("  d{number}: {{}}\n"))
+            .map(|number| format!("  d{number}: {{max_connections: {SMALL_POOL}}}\n"))
             .collect();
         let databases = if more.is_empty() {
             String::new()
@@ -220,7 +223,7 @@ impl Field {
             self.cluster.port()
         );
         let more: String = (0..setup.more_pools)
-            .map(|number| format!("d{number} = {server}\n"))
+            .map(|number| format!("d{number} = {server} pool_size={SMALL_POOL}\n"))
             .collect();
         let text = format!(
             "[databases]\n{NAME} = {server}\n{more}[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\

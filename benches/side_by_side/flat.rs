@@ -53,6 +53,7 @@ fn line(field: &Field, contender: Contender) -> String {
         protocol: "simple",
         clients: 16,
         script: Script::Read,
+        tls: false,
     };
     let mut samples: [Vec<f64>; 3] = Default::default();
     for _ in 0..field.settings.rounds {

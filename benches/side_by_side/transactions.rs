@@ -21,6 +21,8 @@ pub struct Load {
     pub clients: usize,
     /// Its own script of reads, or `SELECT 1`.
     pub script: Script,
+    /// Over TLS.
+    pub tls: bool,
 }
 
 /// What a transaction is.
@@ -61,21 +63,29 @@ fn cases(field: &Field) -> Vec<Case> {
                     protocol,
                     clients,
                     script: Script::Read,
+                    tls: false,
                 },
                 target,
             });
         }
     }
-    let script = Script::SelectOne;
-    cases.push(Case {
-        name: "select",
-        load: Load {
-            protocol: "simple",
-            clients: 16,
-            script,
-        },
-        target: None,
-    });
+    let read = Load {
+        protocol: "simple",
+        clients: 16,
+        script: Script::Read,
+        tls: false,
+    };
+    let (tls, script) = (true, Script::SelectOne);
+    for (name, load) in [
+        ("simple", Load { tls, ..read }),
+        ("select", Load { script, ..read }),
+    ] {
+        cases.push(Case {
+            name,
+            load,
+            target: None,
+        });
+    }
     let all = field.settings.wants("transactions");
     cases.retain(|case| all || field.settings.wants(case.name));
     cases
@@ -100,6 +110,9 @@ pub fn measure(field: &Field) -> String {
         eprintln!("   round {}", round + 1);
         for (number, case) in cases.iter().enumerate() {
             for contender in in_turn(round) {
+                if case.load.tls && contender == Contender::Haproxy {
+                    continue;
+                }
                 let running = match (contender, case.load.protocol, case.load.clients) {
                     (Contender::Haproxy, _, 500) | (Contender::PgBouncer, "prepared", 500) => {
                         continue;
@@ -168,11 +181,13 @@ fn latency_table(cases: &[Case], latencies: &[[Vec<f64>; 3]]) -> String {
 }
 
 fn label(load: Load) -> String {
-    match (load.script, load.clients) {
-        (Script::Read, 1) => format!("{}, 1 client", load.protocol),
-        (Script::Read, clients) => format!("{}, {clients} clients", load.protocol),
-        (Script::SelectOne, clients) => format!("SELECT 1, {clients} clients"),
-    }
+    let what = match load.script {
+        Script::Read => load.protocol,
+        Script::SelectOne => "SELECT 1",
+    };
+    let over = if load.tls { " over TLS" } else { "" };
+    let plural = if load.clients == 1 { "" } else { "s" };
+    format!("{what}{over}, {} client{plural}", load.clients)
 }
 
 /// Runs a load for as long as one measurement takes.
@@ -210,7 +225,8 @@ pub fn run(field: &Field, running: &Running, load: Load) -> Seen {
 pub fn pgbench(field: &Field, port: u16, load: Load, place: &Place) -> Command {
     let said = fs::File::create(place.path().join("said")).expect("a file");
     let mut command = Command::new(field.cluster.program("pgbench"));
-    command.env("PGSSLMODE", "disable").stdin(Stdio::null());
+    let sslmode = if load.tls { "require" } else { "disable" };
+    command.env("PGSSLMODE", sslmode).stdin(Stdio::null());
     command
         .stdout(said.try_clone().expect("a file"))
         .stderr(said);
