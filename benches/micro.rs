@@ -70,7 +70,9 @@ fn prepared_transaction(bencher: Bencher) {
         ServerStatements::default(),
         Library::default(),
     );
-    let mut vars = Rc::new(Vars::default());
+    let mut vars = Vars::default();
+    vars.report(b"client_encoding\0UTF8\0");
+    let vars = Rc::new(vars);
     let message = |kind, body: &[u8]| {
         let mut bytes = Vec::new();
         frame::message(&mut bytes, kind, |out| out.extend_from_slice(body));
@@ -92,24 +94,31 @@ fn prepared_transaction(bencher: Bencher) {
     backend::write_data_row(&mut row, [Some("0")].into_iter());
     backend::write_command_complete(&mut row, "SELECT 1");
     backend::write_ready(&mut row);
-    let mut ready = message(b'1', b"");
-    backend::write_ready(&mut ready);
+    // A Parse has a Describe of ours behind it.
+    let mut prepared = [
+        message(b'1', b""),
+        message(b't', b"\0\x01\0\0\0\x17"),
+        message(b'n', b""),
+    ]
+    .concat();
+    backend::write_ready(&mut prepared);
     let answer = [message(b'2', b""), message(b'n', b""), row].concat();
     let mut pass = |up: &[u8], down: &[u8]| {
+        let (mut out, mut relay) = (Vec::new(), Relay::default());
         let mut with = With {
             client: &mut client,
             server: &mut server,
-            vars: None,
+            vars: Some(&vars),
             library: &mut library,
             max: 200,
         };
-        let (mut out, mut relay) = (Vec::new(), Relay::default());
         relay.up_rewriting(black_box(up), &mut with, &mut out);
+        with.vars = None;
         out.clear();
-        relay.down_rewriting(black_box(down), &mut vars, &mut with, &mut out);
+        relay.down_rewriting(black_box(down), &mut vars.clone(), &mut with, &mut out);
         assert!(relay.is_quiet(), "the answers are not all there");
     };
-    pass(&[parse, sync].concat(), &ready);
+    pass(&[parse, sync].concat(), &prepared);
     bencher.bench_local(|| pass(&batch, &answer));
 }
 
