@@ -1,5 +1,5 @@
 # What people and CI call; the work is in scripts/.
-.PHONY: help run test build static fuzz clean
+.PHONY: help run test build static fuzz bench microbench clean
 
 help:
 	@echo 'make run      a scratch PostgreSQL with Aether in front of it on port 6432 (AETHER_PORT); Ctrl-C ends both'
@@ -7,6 +7,8 @@ help:
 	@echo 'make build    the release binary, target/release/aether'
 	@echo 'make static   one fully static binary'
 	@echo 'make fuzz     each fuzz target for FUZZ_SECONDS=60'
+	@echo 'make bench    what Aether costs beside PgBouncer and HAProxy; installs them (scripts/bench says how to size it)'
+	@echo 'make microbench  the pieces of the hot path by themselves'
 	@echo 'make clean    removes target/, and the scratch clusters with it'
 
 run:
@@ -23,6 +25,12 @@ static:
 
 fuzz:
 	@scripts/fuzz
+
+bench:
+	@scripts/bench
+
+microbench:
+	@cargo bench --locked --bench micro
 
 clean:
 	@scripts/clean

@@ -26,6 +26,8 @@ pub(super) struct Pipe {
     pub(super) who: Option<Who>,
     /// What the engine is told of the other end.
     pub(super) facts: Facts,
+    /// A read is a step of a TLS handshake, of which so many are left.
+    pub(super) handshake: usize,
 }
 
 /// A pipe, held by the test and by a stream.
@@ -37,6 +39,10 @@ impl Stream for PipeStream {
     fn read(&mut self, into: &mut [u8]) -> Taken {
         let mut pipe = self.0.borrow_mut();
         assert!(!pipe.breaks, "provoked");
+        if pipe.handshake > 0 {
+            pipe.handshake -= 1;
+            return Taken::Blocked;
+        }
         let count = pipe.input.len().min(into.len());
         for (to, byte) in into.iter_mut().zip(pipe.input.drain(..count)) {
             *to = byte;
@@ -60,6 +66,13 @@ impl Stream for PipeStream {
     }
 
     fn shutdown(&mut self) {}
+
+    fn protection(&self) -> Protection {
+        match self.0.borrow().handshake {
+            0 => Protection::None,
+            _ => Protection::Handshake,
+        }
+    }
 
     fn facts(&self) -> Facts {
         self.0.borrow().facts.clone()
@@ -290,27 +303,27 @@ impl Scene {
         self.turn(Vec::new());
     }
 
-    pub(super) fn turn(&mut self, mut events: Vec<Event>) {
+    pub(super) fn turn(&mut self, events: Vec<Event>) {
         self.now = self.now.plus(ms(1));
-        loop {
-            let turn = self.engine.turn(self.now, &mut events, &mut self.world);
-            self.requests.extend(turn.requests);
-            if self.engine.runnable.is_empty() {
-                break;
-            }
+        let mut busy = self.one_turn(events);
+        while busy {
+            busy = self.one_turn(Vec::new());
         }
+    }
+
+    /// One turn and no more; whether somebody could go on at once.
+    pub(super) fn one_turn(&mut self, mut events: Vec<Event>) -> bool {
+        let turn = self.engine.turn(self.now, &mut events, &mut self.world);
+        self.requests.extend(turn.requests);
         self.engine.check();
+        let busy = !self.engine.runnable.is_empty();
+        assert!(!busy || turn.wake == Some(self.now), "nobody calls again");
+        busy
     }
 
     /// The poll reports a pipe.
     pub(super) fn ready(&mut self, pipe: &Shared) {
-        let ready = Ready {
-            read: true,
-            write: true,
-            hung_up: false,
-        };
-        let who = pipe.borrow().who.expect("the engine knows it");
-        self.turn(vec![Event::Ready(who, ready)]);
+        self.turn(vec![readable(pipe)]);
     }
 
     /// What comes out of `to` when `bytes` are put into `from`.
@@ -330,6 +343,16 @@ impl Scene {
         assert_eq!(self.passes(client, &query, server), query);
         assert_eq!(self.passes(server, &answer, client), answer);
     }
+}
+
+/// The poll's report of a pipe.
+pub(super) fn readable(pipe: &Shared) -> Event {
+    let ready = Ready {
+        read: true,
+        write: true,
+        hung_up: false,
+    };
+    Event::Ready(pipe.borrow().who.expect("the engine knows it"), ready)
 }
 
 /// Whether only the test still holds a pipe (and its world, for servers).

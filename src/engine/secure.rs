@@ -384,3 +384,51 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::scene::{Scene, Shared, readable};
+    use crate::wire::{backend, frontend};
+
+    const NEWCOMERS: usize = 20;
+
+    /// A client in the middle of its handshake, whose next flight has come.
+    fn shaking(scene: &mut Scene) -> Shared {
+        let pipe = Shared::default();
+        scene.arrive(&pipe);
+        pipe.borrow_mut().handshake = 1;
+        pipe
+    }
+
+    /// Issue 4: TLS handshakes never stall established clients. Whatever comes at once, there is one signature in a turn, and
+    /// between two of them everybody else is served, however the poll orders its events.
+    #[test]
+    fn a_burst_of_tls_hellos_takes_its_turns_behind_the_clients_that_are_in() {
+        let mut scene = Scene::new();
+        let client = scene.client();
+        let server = scene.world.servers.last().cloned().unwrap();
+        scene.works(&client, &server);
+        let newcomers: Vec<Shared> = (0..NEWCOMERS).map(|_| shaking(&mut scene)).collect();
+        let left = || -> usize { newcomers.iter().map(|pipe| pipe.borrow().handshake).sum() };
+
+        let (mut query, mut answer) = (Vec::new(), Vec::new());
+        frontend::query(&mut query, b"select 1");
+        backend::write_command_complete(&mut answer, "SELECT 1");
+        backend::write_ready(&mut answer);
+        let mut events: Vec<_> = newcomers.iter().map(readable).collect();
+        for steps in 1..=NEWCOMERS {
+            // Every other turn brings a question, and the next one its answer.
+            let (from, bytes, to) = match steps % 2 {
+                1 => (&client, &query, &server),
+                _ => (&server, &answer, &client),
+            };
+            to.borrow_mut().output.clear();
+            from.borrow_mut().input.extend(bytes);
+            events.push(readable(from));
+            let busy = scene.one_turn(std::mem::take(&mut events));
+            assert_eq!(&to.borrow().output, bytes, "in turn {steps}");
+            assert_eq!(NEWCOMERS - left(), steps, "handshakes after as many turns");
+            assert_eq!(busy, left() > 0, "the others are not forgotten");
+        }
+    }
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -505,7 +506,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// `md5` and the hex digits of md5(md5(password user) salt).
-fn md5_answer(user: &str, password: &str, salt: &[u8]) -> String {
+pub fn md5_answer(user: &str, password: &str, salt: &[u8]) -> String {
     let hex = |bytes: &[u8]| {
         bytes
             .iter()
@@ -518,14 +519,34 @@ fn md5_answer(user: &str, password: &str, salt: &[u8]) -> String {
     format!("md5{}", hex(&Md5::digest(&salted)))
 }
 
+/// The salted password, worked out once for all who log in with the same, as a driver does.
+fn salted(password: &str, salt: Vec<u8>, iterations: NonZeroU32) -> [u8; 32] {
+    type Known = BTreeMap<(String, Vec<u8>, NonZeroU32), [u8; 32]>;
+    static KNOWN: Mutex<Known> = Mutex::new(Known::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (password.to_owned(), salt, iterations);
+    *known.entry(key).or_insert_with_key(|(password, salt, _)| {
+        let mut salted = [0; 32];
+        pbkdf2::derive(
+            pbkdf2::PBKDF2_HMAC_SHA256,
+            iterations,
+            salt,
+            password.as_bytes(),
+            &mut salted,
+        );
+        salted
+    })
+}
+
 /// The client's side of SCRAM-SHA-256 (RFC 5802, RFC 7677), without channel binding, for passwords in ASCII.
-struct Scram {
+pub struct Scram {
     nonce: String,
     server_signature: Vec<u8>,
 }
 
 impl Scram {
-    fn new() -> Scram {
+    /// An exchange with a nonce of its own.
+    pub fn new() -> Scram {
         let mut random = [0; 18];
         rand::SystemRandom::new()
             .fill(&mut random)
@@ -536,7 +557,8 @@ impl Scram {
         }
     }
 
-    fn client_first(&self) -> String {
+    /// The client-first-message.
+    pub fn client_first(&self) -> String {
         format!("n,,{}", self.client_first_bare())
     }
 
@@ -544,7 +566,8 @@ impl Scram {
         format!("n=,r={}", self.nonce)
     }
 
-    fn client_final(&mut self, server_first: &str, password: &str) -> String {
+    /// The client-final-message.
+    pub fn client_final(&mut self, server_first: &str, password: &str) -> String {
         let field = |name: &str| {
             server_first
                 .split(',')
@@ -559,14 +582,7 @@ impl Scram {
         let salt = BASE64.decode(field("s=")).expect("the salt is base64");
         let iterations: NonZeroU32 = field("i=").parse().expect("an iteration count");
 
-        let mut salted = [0; 32];
-        pbkdf2::derive(
-            pbkdf2::PBKDF2_HMAC_SHA256,
-            iterations,
-            &salt,
-            password.as_bytes(),
-            &mut salted,
-        );
+        let salted = salted(password, salt, iterations);
         let sign = |key: &[u8], text: &[u8]| {
             hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text)
                 .as_ref()
@@ -589,8 +605,9 @@ impl Scram {
         format!("{without_proof},p={}", BASE64.encode(proof))
     }
 
+    /// Whether the server knows the password, by its server-final-message.
     #[track_caller]
-    fn check_server(&self, server_final: &str) {
+    pub fn check_server(&self, server_final: &str) {
         let expected = format!("v={}", BASE64.encode(&self.server_signature));
         assert_eq!(
             server_final, expected,
