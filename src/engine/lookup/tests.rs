@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::Facts;
 use super::super::scene::{Scene, Shared, World, is_closed};
+use super::super::{Event, Facts};
 use super::*;
 use crate::wire::{backend, frame, frontend};
 
@@ -410,4 +410,44 @@ fn the_console_takes_users_from_auth_dbname_if_they_are_listed() {
         types(&client, b"secret", &mut scene);
         assert_eq!(said(&client), expected);
     }
+}
+
+/// The rule decides the method, the query who is known: here with a name that the kernel tells.
+#[test]
+fn rules_hold_for_those_who_are_looked_up() {
+    let files = vec![(
+        "hba".to_owned(),
+        "local all all peer\nhost all all all password\n".to_owned(),
+    )];
+    let auth = AUTH.replace("type: password", "hba_file: hba");
+    let mut scene = Scene::with_files(&format!("{POOL}{auth}"), files, World::default());
+    let local = Facts {
+        address: "unix".to_owned(),
+        peer_uid: Some(42),
+        ..Facts::default()
+    };
+    for (answer, expected) in [
+        (
+            rows(2, &[]),
+            "28000 Peer authentication failed for user \"alice\"",
+        ),
+        (has("alice", "secret"), "R0"),
+    ] {
+        let client = scene.client_from(local.clone(), &[(b"user", b"alice"), (b"database", b"db")]);
+        let (_, key) = scene.world.users.pop().expect("its name is asked for");
+        let name = Ok("alice".to_owned());
+        scene.turn(vec![Event::UserNamed { key, name }]);
+        scene.serve_last();
+        assert_eq!(said(&client), "");
+        answers(&mut scene, 0, &answer);
+        scene.serve_last();
+        assert_eq!(said(&client), expected);
+        scene.wait(Duration::from_secs(2));
+    }
+    let tcp = Facts {
+        address: "10.0.0.1".to_owned(),
+        ..Facts::default()
+    };
+    let client = scene.client_from(tcp, &[(b"user", b"alice"), (b"database", b"db")]);
+    assert_eq!(said(&client), "R3");
 }
