@@ -177,6 +177,26 @@ impl Engine {
         self.proof_progress(key, Ok(progress), host);
     }
 
+    /// Whether a client that was let in has shown who it is, or is at least on this machine for certain.
+    pub(super) fn has_proven_itself(&self, key: ClientKey, host: &mut dyn Host) -> bool {
+        let Some((facts, session)) = self.facts_and_session(key) else {
+            return false;
+        };
+        let asking = Asking {
+            user: &session.user,
+            database: &session.database,
+            replication: is_physical_replication(session),
+            from: origin(&facts),
+        };
+        let config = &self.config;
+        let found = config.auth.rules.find(&asking, &mut || host.networks());
+        asking.from == From::Local
+            || found.is_some_and(|rule| {
+                rule.method != Method::Check(AuthMethod::Trust)
+                    || rule.client_cert == ClientCert::VerifyFull
+            })
+    }
+
     /// A client could not show who it is by what a rule asks for; the reason is for the log.
     fn fail_login(&mut self, key: ClientKey, rule: &Rule, why: &str, host: &mut dyn Host) {
         let Some(client) = self.clients.get(key) else {

@@ -81,13 +81,13 @@ impl Logins {
     }
 }
 
-/// The section, and `allow_insecure`.
+/// The section.
 pub(super) fn read(
     section: &Section<'_>,
     logins: &Logins,
     context: Context<'_>,
     problems: &mut Problems,
-) -> (AuthConfig, bool) {
+) -> AuthConfig {
     let rules = read_rules(section, context, problems);
     let named = section.get("users").is_some() || section.get("users_file").is_some();
     let needs_password = |rule: &hba::Rule| match rule.method {
@@ -120,7 +120,7 @@ pub(super) fn read(
     let limit = section
         .get("failure_limit")
         .and_then(|field| field.count(0..=FAILURE_LIMIT_MAX, problems));
-    let auth = AuthConfig {
+    AuthConfig {
         anyone: !named
             && !rules
                 .single()
@@ -133,8 +133,8 @@ pub(super) fn read(
             .and_then(|count| u32::try_from(count).ok())
             .unwrap_or(SCRAM_ITERATIONS),
         mock_secret: mock_secret.map(Secret::new),
-    };
-    (auth, allow_insecure)
+        allow_insecure,
+    }
 }
 
 /// `type`, or what the files say.
