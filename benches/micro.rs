@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use aether::arena::{ClientKey, PoolKey, ServerKey, Tick};
-use aether::auth::{Credentials, KeyRing, Progress, Prove, Verify};
-use aether::config::{AuthMethod, Config, Outside, Secret, Stored, schema};
+use aether::auth::{Channel, Credentials, Demand, KeyRing, Progress, Prove, Terms, Verify};
+use aether::config::{AuthMethod, Config, Demands, Outside, Secret, Stored, schema};
 use aether::engine::Wheel;
 use aether::limits;
 use aether::pool::{Checkout, Kind, Pool, Pools, Wants};
@@ -227,16 +227,21 @@ fn wheel(bencher: Bencher, armed: u64) {
 
 // ---- logins ----
 
+const DEMAND: Demand<'static> = Demand {
+    method: AuthMethod::ScramSha256,
+    iterations: 4096,
+    endpoint: None,
+};
+
 /// PBKDF2 of one password, 4,096 rounds: what the helper thread does, once for each password.
 #[divan::bench]
 fn scram_derivation(bencher: Bencher) {
     let mut random = |into: &mut [u8]| into.fill(7);
     let mut ring = KeyRing::new(&mut random, None);
     let begun = Verify::begin(
-        AuthMethod::ScramSha256,
+        DEMAND,
         "alice",
         Some(&Stored::Plain(Secret::new("secret"))),
-        4096,
         &mut ring,
         &mut random,
         &mut Vec::new(),
@@ -260,18 +265,24 @@ fn exchange([ours, theirs]: &mut [KeyRing; 2]) {
     let password = Stored::Plain(Secret::new("secret"));
     let (mut down, mut up) = (Vec::new(), Vec::new());
     let mut verify = Verify::begin(
-        AuthMethod::ScramSha256,
+        DEMAND,
         "alice",
         Some(&password),
-        4096,
         ours,
         &mut random,
         &mut down,
     );
-    let mut prove = Prove::begin(Credentials {
+    let credentials = Credentials {
         user: "alice".to_owned(),
         secret: Some(password),
-    });
+    };
+    let terms = Terms {
+        demands: Demands::default(),
+        iterations_max: 4096,
+        channel: Channel::Plain,
+        own_certificate: None,
+    };
+    let mut prove = Prove::begin(credentials, terms);
     loop {
         let waiting = match verify {
             Progress::Derive(state, job) => {

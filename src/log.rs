@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(shown(36_464_240), "1970-01-01T00:00:00.036Z");
     }
 
-    /// R3: a log sink that is not read must not hold up the loop.
+    /// Catalogue fault R3: a log sink that is not read must not hold up the loop.
     #[test]
     fn a_sink_that_is_not_read_costs_lines_and_not_time() {
         let (to, lines) = mpsc::sync_channel(2);

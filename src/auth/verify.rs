@@ -24,11 +24,14 @@ pub struct Verify {
 
 #[derive(Debug)]
 enum State {
-    /// The password in clear is to come.
-    Password { stored: Option<Stored> },
+    /// The password in clear is to come. `decoy`: whoever fails costs what a wrong password costs against a verifier.
+    Password {
+        stored: Option<Stored>,
+        decoy: ScramVerifier,
+    },
     /// The password is being derived, to be compared with the verifier.
     Comparing {
-        verifier: ScramVerifier,
+        verifier: Verifier,
         job: KeyDerivation,
     },
     /// The answer to the salt is to come; `expected` is `None` for those who cannot succeed.
@@ -100,6 +103,12 @@ struct Verifier {
     invented: bool,
 }
 
+impl Verifier {
+    fn admits(&self, keys: &Keys) -> bool {
+        same(&keys.stored_key, &self.scram.stored_key) && !self.invented
+    }
+}
+
 impl Verify {
     /// Picks the exchange and appends its first request to `out`. `stored`: `None` for an unknown user.
     pub fn begin(
@@ -123,9 +132,9 @@ impl Verify {
             (AuthMethod::Trust, Some(_)) => Progress::Done,
             (AuthMethod::Password, _) => {
                 backend::write_authentication(out, 3, b"");
-                proceed(State::Password {
-                    stored: stored.cloned(),
-                })
+                let stored = stored.cloned();
+                let iterations = demand.iterations;
+                Progress::Next(Verify::of_password(user, stored, iterations, ring, random))
             }
             (AuthMethod::Md5, None | Some(Stored::Plain(_) | Stored::Md5(_))) => {
                 let mut salt = [0; 4];
@@ -193,10 +202,17 @@ impl Verify {
     }
 
     /// Waits for a password in clear, for which the client has been asked.
-    pub fn of_password(user: &str, stored: Option<Stored>) -> Verify {
+    pub fn of_password(
+        user: &str,
+        stored: Option<Stored>,
+        iterations: u32,
+        ring: &KeyRing,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> Verify {
+        let decoy = invented(ring.salt(user), iterations, random);
         Verify {
             user: user.to_owned(),
-            state: State::Password { stored },
+            state: State::Password { stored, decoy },
         }
     }
 
@@ -230,7 +246,7 @@ impl Verify {
             challenge.check_binding(body)?;
         }
         match state {
-            State::Password { stored } => Verify::password(user, stored, body, ring),
+            State::Password { stored, decoy } => Verify::password(user, stored, decoy, body, ring),
             State::Md5 { expected } => {
                 let given = one_string(body)?;
                 match expected {
@@ -274,11 +290,12 @@ impl Verify {
     fn password(
         user: String,
         stored: Option<Stored>,
+        decoy: ScramVerifier,
         body: &[u8],
         ring: &KeyRing,
     ) -> Result<Progress<Verify>, Refusal> {
         let given = one_string(body)?;
-        let right = match stored {
+        let (right, verifier) = match stored {
             _ if given.is_empty() => {
                 return Err(Refusal::fatal(
                     b"28P01",
@@ -286,36 +303,30 @@ impl Verify {
                     Blame::Client,
                 ));
             }
-            Some(Stored::Plain(password)) => same(password.expose(), given),
-            Some(Stored::Md5(digest)) => same(digest.expose(), &md5::stored(&user, given)),
-            Some(Stored::Scram(verifier)) => {
-                let job = derivation(
-                    &Secret::new(given),
-                    verifier.salt.clone(),
-                    verifier.iterations,
-                );
-                match ring.find(&job) {
-                    Some(keys) => same(&keys.stored_key, &verifier.stored_key),
-                    None => {
-                        return Ok(Progress::Derive(
-                            Verify {
-                                user,
-                                state: State::Comparing {
-                                    verifier,
-                                    job: job.clone(),
-                                },
-                            },
-                            job,
-                        ));
-                    }
-                }
-            }
-            None => false,
+            Some(Stored::Plain(password)) => (same(password.expose(), given), None),
+            Some(Stored::Md5(digest)) => (same(digest.expose(), &md5::stored(&user, given)), None),
+            Some(Stored::Scram(verifier)) => (false, Some(verifier)),
+            None => (false, None),
         };
         if right {
-            Ok(Progress::Done)
-        } else {
-            Err(failed(&user))
+            return Ok(Progress::Done);
+        }
+        let verifier = Verifier {
+            invented: verifier.is_none(),
+            scram: verifier.unwrap_or(decoy),
+        };
+        let (salt, iterations) = (verifier.scram.salt.clone(), verifier.scram.iterations);
+        let job = derivation(&Secret::new(given), salt, iterations);
+        match ring.find(&job) {
+            Some(keys) if verifier.admits(keys) => Ok(Progress::Done),
+            Some(_) => Err(failed(&user)),
+            None => {
+                let state = State::Comparing {
+                    verifier,
+                    job: job.clone(),
+                };
+                Ok(Progress::Derive(Verify { user, state }, job))
+            }
         }
     }
 
@@ -333,7 +344,7 @@ impl Verify {
         let Verify { user, state } = self;
         let keys = Keys::new(salted);
         match state {
-            State::Comparing { verifier, job } if same(&keys.stored_key, &verifier.stored_key) => {
+            State::Comparing { verifier, job } if verifier.admits(&keys) => {
                 ring.remember(&job, keys);
                 Ok(Progress::Done)
             }

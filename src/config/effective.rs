@@ -25,7 +25,7 @@ pub fn effective(config: &Config) -> String {
         write_pool(&quoted("*"), pool, &mut page);
     }
     write_users(config, &mut page);
-    write_auth(config, &config.auth, &mut page);
+    write_auth(&config.auth, &mut page);
     write_admin(&config.admin, &mut page);
     page.0
 }
@@ -239,7 +239,7 @@ fn write_users(config: &Config, page: &mut Page) {
     }
 }
 
-fn write_auth(config: &Config, auth: &AuthConfig, page: &mut Page) {
+fn write_auth(auth: &AuthConfig, page: &mut Page) {
     page.line(0, "auth", "");
     let rules = &auth.rules;
     page.line(1, "type", rules.single().map_or("hba", Method::as_str));
@@ -264,11 +264,7 @@ fn write_auth(config: &Config, auth: &AuthConfig, page: &mut Page) {
     );
     write_asks(1, auth.query.as_deref(), page);
     page.line(1, "auth_query_cache", &show_duration(auth.query_cache));
-    // What was accepted must have been allowed.
-    let only_tls = config.server.only_tls();
-    let open = auth.rules.iter().any(|rule| rule.is_insecure(only_tls))
-        && config.server.listen.iter().any(|at| !at.ip().is_loopback());
-    page.line(1, "allow_insecure", if open { "true" } else { "false" });
+    page.line(1, "allow_insecure", &auth.allow_insecure.to_string());
     if auth.anyone {
         return page.line(1, "users", "null");
     }

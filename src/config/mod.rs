@@ -319,6 +319,8 @@ pub struct AuthConfig {
     pub scram_iterations: u32,
     /// Seeds the salts shown to unknown users, so that they stay the same over a restart.
     pub mock_secret: Option<Secret>,
+    /// Whether others than this machine may be let in without a safe proof, and anybody into the console without one by TCP.
+    pub allow_insecure: bool,
 }
 
 /// Section `admin`.

@@ -101,8 +101,8 @@ fn read_sections(
     let drafts: Vec<&Draft> = databases.values().chain(&fallback).collect();
     let logins = Logins::of(&drafts);
     let auth_section = section(&top, "auth", &auth::KEYS, problems);
-    let (auth, allow_insecure, asks) = auth::read(&auth_section, &logins, context, problems);
-    if !allow_insecure && server.listen.iter().any(|at| !at.ip().is_loopback()) {
+    let (auth, asks) = auth::read(&auth_section, &logins, context, problems);
+    if !auth.allow_insecure && server.listen.iter().any(|at| !at.ip().is_loopback()) {
         report_insecure(&auth_section, &auth, server.only_tls(), problems);
     }
     warn_of_tls(&auth_section, &auth, &server, problems);

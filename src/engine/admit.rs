@@ -230,6 +230,21 @@ impl Engine {
         Some((method, session.user.clone(), stored))
     }
 
+    /// Whether a client that was let in has shown who it is, or is at least on this machine for certain.
+    pub(super) fn has_proven_itself(&self, key: ClientKey, host: &mut dyn Host) -> bool {
+        let Some((facts, session)) = self.facts_and_session(key) else {
+            return false;
+        };
+        let asking = asking(session, &facts);
+        let rules = &self.config.auth.rules;
+        let found = rules.find(&asking, &mut || host.networks());
+        asking.from == From::Local
+            || found.is_some_and(|rule| {
+                rule.method != Method::Check(AuthMethod::Trust)
+                    || rule.client_cert == ClientCert::VerifyFull
+            })
+    }
+
     /// A client could not show who it is by what a rule asks for; the reason is for the log.
     fn fail_login(&mut self, key: ClientKey, rule: &Rule, why: &str, host: &mut dyn Host) {
         let Some(client) = self.clients.get(key) else {

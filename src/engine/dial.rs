@@ -693,6 +693,24 @@ mod tests {
     use super::*;
     use crate::wire::backend;
 
+    /// Catalogue fault R4: no port is left (EADDRNOTAVAIL). Who waits is told why, in the class of lost connections, and the next one
+    /// is served when there is one.
+    #[test]
+    fn without_a_free_port_the_client_is_told_so_and_the_pool_recovers() {
+        let mut scene = Scene::new();
+        let text = "Cannot assign requested address";
+        scene.world.unreachable = Some(text.to_owned());
+        let client = scene.client();
+        scene.wait(std::time::Duration::from_secs(61));
+        let said = client.borrow().output.clone();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.contains("C08") && said.contains(text), "{said:?}");
+        scene.world.unreachable = None;
+        let client = scene.client();
+        let server = scene.world.servers[0].clone();
+        scene.works(&client, &server);
+    }
+
     /// Found by reading: what came while a key derivation ran was taken in without a limit, and the engine asserted.
     #[test]
     fn a_server_that_floods_us_while_a_key_is_derived_is_not_read_on() {
@@ -714,7 +732,7 @@ mod tests {
         let length = flood.len();
         server.borrow_mut().input.extend(flood);
         scene.ready(&server);
-        assert_eq!(scene.world.derivations, 1);
+        assert_eq!(scene.world.derivations.len(), 1);
         let left = server.borrow().input.len();
         assert_eq!(length - left, limits::READ_MAX, "one read");
     }

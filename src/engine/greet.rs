@@ -524,7 +524,15 @@ impl Engine {
             );
             return self.refuse(key, refusal, host);
         };
-        let out = super::console::welcome(session.minor);
+        let (minor, proven) = (session.minor, self.has_proven_itself(key, host));
+        if !proven && !self.config.auth.allow_insecure {
+            let text = "the console lets in nobody by TCP without a proof";
+            let refusal = Refusal::fatal(b"28000", text, Blame::Client).hint(
+                "Use a Unix socket, a rule that asks for one (scram-sha-256), or auth.allow_insecure: true.",
+            );
+            return self.refuse(key, refusal, host);
+        }
+        let out = super::console::welcome(minor);
         self.enter_client(
             key,
             ClientState::Console(Box::new(Console {

@@ -90,6 +90,7 @@ impl Link {
     /// The login is over: what comes now is no password.
     pub fn login_is_over(&mut self) {
         self.private = false;
+        self.stream.login_is_over();
     }
 
     /// Overwrites what is carried if it may be a password.

@@ -634,7 +634,9 @@ impl Engine {
         let Some((AuthMethod::Password, user, stored)) = self.proof_of(key, found, host) else {
             return;
         };
-        let verify = Verify::of_password(&user, stored);
+        let iterations = self.config.auth.scram_iterations;
+        let random = &mut |into: &mut [u8]| host.random(into);
+        let verify = Verify::of_password(&user, stored, iterations, &self.ring, random);
         let progress = verify.step(typed.expose(), &mut self.ring, &mut Vec::new());
         self.proof_progress(key, progress, host);
     }

@@ -84,14 +84,16 @@ impl Stream for PipeStream {
 pub(super) struct World {
     pub(super) arriving: VecDeque<Shared>,
     pub(super) servers: Vec<Shared>,
+    /// Why nothing can be dialled.
+    pub(super) unreachable: Option<String>,
     /// Servers that are dialled break when they are read.
     pub(super) servers_break: bool,
     /// What servers say first; when empty, they let everybody in at once.
     pub(super) greeting: Vec<u8>,
     /// Users whose names were asked for.
     pub(super) users: Vec<(u32, ClientKey)>,
-    /// Derivations that were asked for. None of them is ever done.
-    pub(super) derivations: usize,
+    /// Derivations that were asked for and are not done.
+    pub(super) derivations: Vec<(KeyDerivation, Who)>,
     /// Counts what was drawn: no two draws in a row are the same.
     pub(super) drawn: u8,
 }
@@ -108,6 +110,9 @@ impl Host for World {
     }
 
     fn dial(&mut self, _: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
+        if let Some(why) = &self.unreachable {
+            return Err(why.clone());
+        }
         let mut welcome = self.greeting.clone();
         if welcome.is_empty() {
             backend::write_authentication_ok(&mut welcome);
@@ -134,8 +139,8 @@ impl Host for World {
     }
 
     fn resolve(&mut self, _: &str, _: u16, _: ServerKey) {}
-    fn derive(&mut self, _: KeyDerivation, _: Who) {
-        self.derivations += 1;
+    fn derive(&mut self, job: KeyDerivation, who: Who) {
+        self.derivations.push((job, who));
     }
     fn user_name(&mut self, uid: u32, key: ClientKey) {
         self.users.push((uid, key));
@@ -166,7 +171,7 @@ impl Outside for Files {
     }
 }
 
-const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}\nauth: {type: trust}\nadmin: {users: [me]}\n";
+const CONFIG: &str = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}\nauth: {type: trust, allow_insecure: true}\nadmin: {users: [me]}\n";
 
 /// The engine in its world.
 pub(super) struct Scene {
@@ -284,6 +289,14 @@ impl Scene {
     pub(super) fn serve_last(&mut self) {
         if let Some(server) = self.world.servers.last().cloned() {
             self.ready(&server);
+        }
+    }
+
+    /// Derivations are done.
+    pub(super) fn derive(&mut self) {
+        for (job, who) in std::mem::take(&mut self.world.derivations) {
+            let salted = job.run();
+            self.turn(vec![Event::Derived { who, salted }]);
         }
     }
 

@@ -155,6 +155,8 @@ pub trait Stream {
     }
     /// No more will be written: half-close, so that the peer reads what was sent and then the end.
     fn shutdown(&mut self);
+    /// What comes from now on is no password any more. Before that, nothing of what was read is left behind in it.
+    fn login_is_over(&mut self) {}
     /// What protects it.
     fn protection(&self) -> Protection {
         Protection::None

@@ -175,6 +175,7 @@ mod tests {
         }
     }
 
+    /// Catalogue fault R5: a loop that was not run for a while finds its timers late, and in order.
     #[test]
     fn many_timers_come_in_order_whatever_the_steps() {
         let mut seed = 7u64;

@@ -4,12 +4,13 @@
 //! here, so that a connection at rest holds no buffer of its own: ciphertext passes through one that all share.
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, ProtocolVersion, ServerConnection};
+use zeroize::Zeroize;
 
 use crate::engine::{Facts, Given, Handover, Protection, Stream, Taken, TlsFacts, TlsSide, Why};
 use crate::tls::{ALPN, Witness, names, x509};
@@ -55,6 +56,8 @@ pub struct TlsStream {
     broken: Option<Why>,
     /// How reading has ended, for good.
     over: Option<Why>,
+    /// A client logs in: what comes may be its password.
+    private: bool,
     scratch: Scratch,
 }
 
@@ -68,6 +71,7 @@ pub fn secure(
     handover: Handover,
     scratch: &Scratch,
 ) -> Result<Box<dyn Stream>, String> {
+    let private = matches!(side, TlsSide::Client { .. });
     let (connection, needs_alpn, endpoint, witness) = match side {
         TlsSide::Client { acceptor, direct } => (
             ServerConnection::new(acceptor.config.clone()).map(Connection::from),
@@ -100,6 +104,7 @@ pub fn secure(
         ending: false,
         broken: None,
         over: None,
+        private,
         scratch: scratch.clone(),
     };
     stream.push();
@@ -126,6 +131,10 @@ impl TlsStream {
             }
             self.process();
             filled += self.drain(into.get_mut(filled..).unwrap_or_default());
+            if self.private {
+                // It decrypts in place, in a buffer of its own.
+                let _ = self.connection.read_tls(&mut Eraser);
+            }
         }
         (cipher, filled)
     }
@@ -147,8 +156,19 @@ impl TlsStream {
     /// Plaintext that has been decrypted.
     fn drain(&mut self, into: &mut [u8]) -> usize {
         let mut filled = 0;
-        while let Some(space) = into.get_mut(filled..).filter(|space| !space.is_empty()) {
-            match self.connection.reader().read(space) {
+        while let Some(mut space) = into.get_mut(filled..).filter(|space| !space.is_empty()) {
+            let mut piece = 0;
+            if self.private
+                && let Ok(bytes @ [_, ..]) = self.connection.reader().fill_buf()
+            {
+                piece = bytes.len();
+                space = space.split_at_mut(piece.min(space.len())).0;
+            }
+            let read = self.connection.reader().read(space);
+            if piece > 0 {
+                overwrite_freed(piece);
+            }
+            match read {
                 Ok(0) => {
                     // Whatever comes behind the peer's close_notify is not from it.
                     self.over.get_or_insert(Why::Eof);
@@ -268,6 +288,29 @@ impl TlsStream {
     }
 }
 
+/// Overwrites the room that rustls has for what is to come, and brings nothing.
+struct Eraser;
+
+impl Read for Eraser {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        into.zeroize();
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+/// rustls gives the memory of what it has decrypted back as it is. Whoever asks the allocator for as much gets it: some
+/// blocks, since it may be any of the last few.
+fn overwrite_freed(length: usize) {
+    const BLOCKS: usize = 16;
+    // Not zeros: a block that is asked for as zeroed may come from elsewhere.
+    let blocks: [Vec<u8>; BLOCKS] = std::array::from_fn(|_| {
+        let mut block = Vec::with_capacity(length);
+        block.resize(length, b'*');
+        block
+    });
+    std::hint::black_box(&blocks);
+}
+
 /// What rustls says, in the words of an operator.
 fn told(error: &rustls::Error) -> String {
     use rustls::{CertificateError, Error};
@@ -353,6 +396,10 @@ impl Stream for TlsStream {
         self.connection.send_close_notify();
         self.ending = true;
         let _ = self.push();
+    }
+
+    fn login_is_over(&mut self) {
+        self.private = false;
     }
 
     fn protection(&self) -> Protection {

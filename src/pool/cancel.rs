@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::arena::ClientKey;
+use crate::auth::same;
 
 /// Longest key that is given out (protocol 3.2); protocol 3.0 takes the first four bytes.
 pub const KEY_LEN: usize = 32;
@@ -49,25 +50,18 @@ impl CancelKeys {
     /// Whom a CancelRequest means. Keys are compared whole and in constant time.
     pub fn find(&self, pid: u32, key: &[u8]) -> Option<ClientKey> {
         let keys = self.0.get(&pid)?;
-        let equal = |known: &[u8]| known.len() == key.len() && same(known, key);
         keys.iter()
-            .filter(|(known, _)| equal(known))
+            .filter(|(known, _)| same(known, key))
             .map(|(_, client)| *client)
             .next_back()
     }
-}
-
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.iter()
-        .zip(b)
-        .fold(0, |differing, (a, b)| differing | (a ^ b))
-        == 0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Catalogue R15.
     #[test]
     fn only_the_whole_key_finds_its_client() {
         let (one, two) = (ClientKey::from_parts(1, 1), ClientKey::from_parts(2, 2));

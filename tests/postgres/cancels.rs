@@ -200,7 +200,7 @@ fn a_cancel_of_an_idle_client_does_nothing_to_it_now_or_later() {
     scene.wait_for_rest();
 }
 
-/// C16: and the server's own key is worth nothing here.
+/// C16, R15: and the server's own key is worth nothing here.
 #[test]
 fn keys_that_were_never_given_out_cancel_nothing() {
     let cluster = Cluster::shared();

@@ -12,6 +12,8 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::support::cluster::{self, PASSWORD};
+use crate::support::pooler::binary;
+use crate::support::process::Place;
 use crate::support::scene::{self, tcp, yaml};
 use crate::support::wire::{self, first_error, kinds, terminated};
 use crate::support::{Cluster, Pooler, Scene, Stop, Wire, process, wait_until};
@@ -879,7 +881,7 @@ fn open_files(pid: u32) -> usize {
         .count()
 }
 
-/// R1, B41: the loop must not spin on a listener that it cannot serve, and those who are in are served on.
+/// Catalogue fault R1, B41: the loop must not spin on a listener that it cannot serve, and those who are in are served on.
 #[test]
 fn a_process_without_descriptors_neither_spins_nor_forgets_its_clients() {
     let scene = Scene::new(Cluster::shared(), "fault_emfile", "");
@@ -907,7 +909,7 @@ fn a_process_without_descriptors_neither_spins_nor_forgets_its_clients() {
     is_clean(&mut scene.login());
 }
 
-/// R1: normally it does not come to that, since clients are only let in as far as descriptors are left for servers.
+/// Catalogue fault R1: normally it does not come to that, since clients are only let in as far as descriptors are left for servers.
 #[test]
 fn a_low_limit_of_open_files_leaves_descriptors_for_servers() {
     let cluster = Cluster::shared();
@@ -936,6 +938,35 @@ fn a_low_limit_of_open_files_leaves_descriptors_for_servers() {
         })
     });
     assert!(!pooler.log_contains("cannot accept connections"));
+}
+
+/// Catalogue fault R3: a full disk under the log costs lines.
+#[test]
+fn a_log_that_cannot_be_written_disturbs_nobody() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("fault_enospc");
+    let place = Place::new("enospc");
+    let port = process::free_port();
+    let text = yaml(&tcp(cluster, &database), "", "").replace("{port}", &port.to_string());
+    let mut command = process::command(binary());
+    command.arg(place.write("aether.yaml", &text));
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .expect("/dev/full");
+    command
+        .stderr(full.try_clone().expect("a copy"))
+        .stdout(full);
+    let mut child = process::spawn(command).expect("it starts");
+    wait_until("it listens", || process::listening(port));
+    for _ in 0..3 {
+        let parameters = [("user", "username"), ("database", database.as_str())];
+        assert!(Wire::try_login(port, &parameters, "wrong").is_err());
+        is_clean(&mut Wire::login(port, "username", PASSWORD, &database));
+    }
+    assert!(child.try_wait().expect("it is ours").is_none(), "it lives");
+    process::signal(child.id(), Signal::SIGTERM);
+    assert!(child.wait().expect("it ends").success());
 }
 
 /// The console answers while the server is gone; so an operator can look.

@@ -242,6 +242,7 @@ fn furnished(cluster: &Cluster, name: &str) -> String {
     database
 }
 
+/// Catalogue R19.
 #[test]
 fn no_state_of_a_session_is_visible_to_the_next_client() {
     let cluster = Cluster::shared();

@@ -295,6 +295,7 @@ fn limits_of_users_are_changed_by_a_reload() {
     assert!(stage.pooler.log_contains("too many servers in the pool"));
 }
 
+/// Catalogue R20: before anything is asked of a server.
 #[test]
 fn clients_above_the_limit_of_a_database_or_a_user_are_refused() {
     let keys = "  mode: transaction\n  max_client_connections: 2\n";

@@ -71,6 +71,7 @@ fn rest(client: &mut Wire) -> Vec<u8> {
 
 // ---- methods and secrets
 
+/// Catalogue pgpool (4.0+): the wrong passwords come when the pool is warm.
 #[test]
 fn every_method_works_with_every_form_of_secret_that_it_can_use() {
     let cluster = Cluster::shared();
@@ -287,6 +288,103 @@ fn an_unknown_user_sees_what_a_known_one_with_a_wrong_password_sees() {
     }
 }
 
+/// Catalogue R5, C15: unknown user, unknown database, wrong password: the same words, and the same class of time. Iterations enough
+/// that a derivation shows; what fails first is forgotten, since that may find caches cold.
+#[test]
+fn failed_logins_take_as_long_whatever_was_wrong() {
+    let cluster = Cluster::shared();
+    let iterations = 60_000;
+    let mut salted = [0; 32];
+    ring::pbkdf2::derive(
+        ring::pbkdf2::PBKDF2_HMAC_SHA256,
+        std::num::NonZeroU32::new(iterations).expect("some"),
+        b"salt",
+        PASSWORD.as_bytes(),
+        &mut salted,
+    );
+    let sign = |text: &[u8]| {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &salted);
+        ring::hmac::sign(&key, text).as_ref().to_vec()
+    };
+    let encode =
+        |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+    let stored = ring::digest::digest(&ring::digest::SHA256, &sign(b"Client Key"));
+    let verifier = format!(
+        "SCRAM-SHA-256${iterations}:c2FsdA==${}:{}",
+        encode(stored.as_ref()),
+        encode(&sign(b"Server Key"))
+    );
+    for method in ["password", "md5", "scram-sha-256"] {
+        let pooler = pooler(
+            cluster,
+            &format!(
+                "auth: {{type: {method}, scram_iterations: {iterations}, failure_delay: 0, failure_limit: 0, \
+                 users: {{plain_form: {PASSWORD}, md5_form: \"{}\", scram_form: \"{verifier}\"}}}}\n",
+                md5_secret("md5_form")
+            ),
+        );
+        let places = [
+            ("plain_form", "database"),
+            ("md5_form", "database"),
+            ("scram_form", "database"),
+            ("stranger", "database"),
+            ("stranger", "nowhere"),
+            ("scram_form", "nowhere"),
+        ];
+        let mut times = vec![Vec::new(); places.len()];
+        for round in 0..9 {
+            for (place, (user, database)) in places.iter().enumerate() {
+                let begin = std::time::Instant::now();
+                let mut client = Wire::connect(pooler.port());
+                client.startup(&[("user", user), ("database", database)]);
+                let error = client.authenticate(user, "wrong").expect_err("a refusal");
+                let text = format!("password authentication failed for user \"{user}\"");
+                assert_eq!(
+                    (error.sqlstate(), error.message()),
+                    ("28P01", text.as_str()),
+                    "{method}"
+                );
+                assert_eq!(client.read_to_end(), [], "{method}");
+                if round > 0 {
+                    times[place].push(begin.elapsed());
+                }
+            }
+        }
+        let medians: Vec<Duration> = times
+            .iter_mut()
+            .map(|times| {
+                times.sort();
+                times[times.len() / 2]
+            })
+            .collect();
+        let (least, most) = (medians.iter().min(), medians.iter().max());
+        let (least, most) = (*least.expect("some"), *most.expect("some"));
+        // A class, not a measure: the derivation that some made and others did not would be many times this.
+        assert!(
+            most < least * 3 + Duration::from_millis(3),
+            "{method}: {places:?}\n{medians:?}"
+        );
+    }
+}
+
+/// Catalogue R5b: who has not logged in does not learn what becomes of a setting.
+#[test]
+fn settings_are_only_looked_at_after_the_login() {
+    let cluster = Cluster::shared();
+    let pooler = pooler(cluster, "");
+    for (password, expected) in [("wrong", "28P01"), (PASSWORD, "42704")] {
+        let parameters = [
+            ("user", "username"),
+            ("database", "database"),
+            ("no_such_setting", "on"),
+        ];
+        let error = Wire::try_login(pooler.port(), &parameters, password)
+            .err()
+            .expect("a refusal");
+        assert_eq!(error.sqlstate(), expected, "{error:?}");
+    }
+}
+
 #[test]
 fn only_who_has_logged_in_learns_which_databases_there_are() {
     let cluster = Cluster::shared();
@@ -419,7 +517,7 @@ fn databases_are_found_by_name_and_the_rest_by_the_fallback() {
     assert_eq!(who("app").as_deref(), Ok("username@logins_other"));
 }
 
-/// Found by reading: under `"*"` a pool has the name that a client asks for, and log lines held it as it came.
+/// Catalogue R11. Found by reading: under `"*"` a pool has the name that a client asks for, and log lines held it as it came.
 #[test]
 fn a_database_name_cannot_forge_lines_of_the_log() {
     let cluster = Cluster::shared();
@@ -494,7 +592,7 @@ fn outcome(port: u16, bytes: &[u8]) -> String {
     said
 }
 
-/// Catalogue C3, C4: the same bytes to Aether and to PostgreSQL.
+/// Catalogue C3, C4, PgB 1.5.5: the same bytes to Aether and to PostgreSQL.
 #[test]
 fn odd_startup_packets_end_as_with_postgresql() {
     let cluster = Cluster::shared();
@@ -763,6 +861,104 @@ fn a_login_may_come_byte_by_byte() {
     assert_eq!(kinds(&client.read_until(b'Z')), "TDCZ");
 }
 
+/// CVE-2012-4575: under `"*"` every name goes on to the server, however long; what does not fit a packet ends its connection.
+#[test]
+fn names_of_any_length_end_a_login_and_nothing_else() {
+    let cluster = Cluster::shared();
+    let mut pooler = Pooler::start(&format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nauth: {{type: trust}}\n\
+         pool: {{backend: {{host: 127.0.0.1, port: {}, user: username, password: {PASSWORD}}}}}\n\
+         databases: {{\"*\": {{}}}}\n",
+        cluster.port()
+    ));
+    for length in [63, 64, 127, 128, 1_000, 9_000, 64_000] {
+        let long = "n".repeat(length);
+        for parameters in [
+            [
+                ("user", "me"),
+                ("database", long.as_str()),
+                ("application_name", "x"),
+            ],
+            [
+                ("user", &long),
+                ("database", &long),
+                ("application_name", "x"),
+            ],
+            [
+                ("user", "me"),
+                ("database", "nowhere"),
+                ("application_name", &long),
+            ],
+            [("user", "me"), ("database", "nowhere"), (&long, "x")],
+        ] {
+            let mut client = Wire::connect(pooler.port());
+            client.startup(&parameters);
+            let answer = client.read_to_end();
+            match first_error(&answer) {
+                Some(error) => assert_eq!(error.severity(), "FATAL", "{length}"),
+                None => assert!(answer.is_empty() && length > 10_000, "{length}: {answer:?}"),
+            }
+        }
+    }
+    assert!(try_login(pooler.port(), "me", "", "database").is_ok());
+    assert!(pooler.ended().is_none());
+    assert!(!pooler.log_contains("panicked"), "{}", pooler.log());
+    let longest = pooler.log().lines().map(str::len).max();
+    assert!(
+        longest < Some(2_000),
+        "R11: no line of the log is as long as a client likes: {longest:?}"
+    );
+}
+
+/// Catalogue PgB 1.5.5: packets in any order from the first byte on.
+#[test]
+fn packets_in_any_order_end_a_login_and_nothing_else() {
+    let cluster = Cluster::shared();
+    let mut pooler = pooler(
+        cluster,
+        "auth: {failure_delay: 0, failure_limit: 0, users: {username: password}}\n",
+    );
+    let sasl = [
+        b"SCRAM-SHA-256\0\0\0\0\x18".as_slice(),
+        b"n,,n=,r=0123456789abcdef",
+    ]
+    .concat();
+    let pieces = [
+        startup(SSL, b""),
+        startup(GSS, b""),
+        startup(CANCEL, &[1; 8]),
+        startup(V3, b"user\0username\0database\0database\0\0"),
+        startup(V3, b"\0"),
+        wire::message(b'p', b"password\0"),
+        wire::message(b'p', &sasl),
+        wire::message(b'Q', b"SELECT 1\0"),
+        wire::sync(),
+        wire::message(b'X', b""),
+        vec![0; 9],
+        b"\x16\x03\x01".to_vec(),
+    ];
+    let mut random = crate::random::Random::new(7);
+    for _ in 0..300 {
+        let count = random.below(5) + 1;
+        let bytes: Vec<u8> = (0..count)
+            .flat_map(|_| pieces[random.below(pieces.len())].clone())
+            .collect();
+        let mut client = Wire::connect(pooler.port());
+        // What is refused early may be gone before the rest is sent.
+        let _ = std::io::Write::write_all(&mut client.stream, &bytes);
+        let _ = client.stream.shutdown(Shutdown::Write);
+        let answer = rest(&mut client);
+        let is_in = answer.windows(6).any(|part| part == b"Z\0\0\0\x05I");
+        assert!(!is_in, "{bytes:?}");
+    }
+    assert!(try_login(pooler.port(), "username", PASSWORD, "database").is_ok());
+    assert!(
+        pooler.ended().is_none() && !pooler.log_contains("panicked"),
+        "{}",
+        pooler.log()
+    );
+}
+
 /// Catalogue C5, CVE-2026-6664.
 #[test]
 fn a_message_that_does_not_fit_the_phase_ends_the_connection_and_nothing_else() {
@@ -883,6 +1079,7 @@ fn a_connection_without_a_word_is_not_worth_a_warning() {
     assert!(pooler.ended().is_none());
 }
 
+/// Catalogue C2, R21.
 #[test]
 fn a_login_that_is_not_finished_in_time_is_ended() {
     let cluster = Cluster::shared();

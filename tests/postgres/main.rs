@@ -28,6 +28,7 @@ mod model;
 mod operations;
 mod relied_on;
 mod roles;
+mod secrets;
 mod session;
 mod startup;
 mod statements;

@@ -20,6 +20,19 @@ use crate::support::{Cluster, Pooler, Scene, Wire, wait_for, wait_until};
 /// Long enough for anything that should happen at once.
 const SOON: Duration = Duration::from_secs(10);
 
+/// What the console shows.
+pub const SHOWN: [&str; 9] = [
+    "CLIENTS",
+    "DATABASES",
+    "HELP",
+    "POOLS",
+    "SERVERS",
+    "STATS",
+    "TLS",
+    "USERS",
+    "VERSION",
+];
+
 const CANARY: &str = "canary-b5c0f1";
 
 fn aether(place: &Place, arguments: &[&str]) -> Output {
@@ -352,7 +365,7 @@ fn a_database_that_is_gone_from_the_file_serves_its_sessions_and_no_new_ones() {
     let text = |databases: &str| {
         format!(
             "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\npool: {{dsn: \"{}\", max_connections: 1}}\n\
-             databases: {{{databases}}}\nauth: {{type: trust}}\nadmin: {{users: [username]}}\n",
+             databases: {{{databases}}}\nauth: {{type: trust, allow_insecure: true}}\nadmin: {{users: [username]}}\n",
             tcp(cluster, &kept)
         )
     };
@@ -530,7 +543,7 @@ fn sigquit_or_a_second_signal_ends_it_at_once() {
     }
 }
 
-/// R5, R10: at the most talkative level, through failures and successes.
+/// R10: at the most talkative level, through failures and successes.
 #[test]
 fn secrets_are_never_in_the_log_nor_in_the_console() {
     let cluster = Cluster::shared();
@@ -565,7 +578,7 @@ fn secrets_are_never_in_the_log_nor_in_the_console() {
         texts.push(format!("{error:?}"));
     }
     let mut console = login(&right, "aether").unwrap_or_else(|error| panic!("{error:?}"));
-    for what in ["POOLS", "SERVERS", "CLIENTS", "STATS", "VERSION", "HELP"] {
+    for what in SHOWN {
         texts.push(format!("{:?}", console.run(&format!("SHOW {what}"))));
         let bytes = console.run(&format!("SHOW {what}"));
         let bytes = bytes.into_iter().flat_map(|message| message.body).collect();
@@ -784,6 +797,101 @@ fn the_console_is_for_those_who_are_named() {
         said(&psql),
         format!("Aether {}\n", env!("CARGO_PKG_VERSION"))
     );
+}
+
+/// G5, CVE-2026-6667, R14: whatever is not in the table is refused, and only who is named gets as far as the table. Dog#1053: also where
+/// roles are passed on to the server, the console wants the password.
+#[test]
+fn every_command_of_the_console_is_refused_to_those_without_a_right_to_it() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("operations_matrix");
+    let verbs = [
+        "PAUSE",
+        "RESUME",
+        "SUSPEND",
+        "KILL",
+        "KILL_CLIENT",
+        "RELOAD",
+        "SHUTDOWN",
+        "RECONNECT",
+        "DISABLE",
+        "ENABLE",
+        "WAIT_CLOSE",
+        "SET",
+        "SHOW EVERYTHING",
+        "SELECT 1",
+        "BEGIN",
+    ];
+    let arguments = [
+        "".to_owned(),
+        " 1".to_owned(),
+        format!(" {database}"),
+        " max_client_connections = 1".to_owned(),
+    ];
+    let with_user = tcp(cluster, &database);
+    let without = with_user.replace(&format!("username:{PASSWORD}@"), "");
+    for (dsn, method) in [
+        (&with_user, "scram-sha-256"),
+        (&without, "scram-sha-256"),
+        (&without, "md5"),
+        (&without, "password"),
+    ] {
+        let mut pooler = Pooler::start(&format!(
+            "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\npool: {{dsn: \"{dsn}\"}}\n\
+             auth: {{type: {method}, failure_delay: 0, failure_limit: 0, users: {{admin: {PASSWORD}, viewer: {PASSWORD}, username: {PASSWORD}}}}}\n\
+             admin: {{users: [admin], stats_users: [viewer]}}\n"
+        ));
+        let login = |user: &str, password: &str| {
+            Wire::try_login(
+                pooler.port(),
+                &[("user", user), ("database", "aether")],
+                password,
+            )
+        };
+        for user in ["admin", "viewer", "username", "nobody"] {
+            for wrong in ["wrong", "", "admin"] {
+                let error = login(user, wrong).err().expect("a refusal");
+                assert_eq!(error.sqlstate(), "28P01", "{method}: {user}");
+            }
+        }
+        let normal = login("username", PASSWORD).err().expect("a refusal");
+        assert_eq!(normal.sqlstate(), "42501", "{method}");
+        // Nobody yet: a command in the place of the startup packet, and in that of the password.
+        let mut nobody = Wire::connect(pooler.port());
+        nobody.send_message(b'Q', b"SHUTDOWN\0");
+        assert_eq!(nobody.read_to_end(), []);
+        let mut nobody = Wire::connect(pooler.port());
+        nobody.startup(&[("user", "admin"), ("database", "aether")]);
+        nobody.read_message();
+        nobody.send_message(b'Q', b"SHUTDOWN\0");
+        let error = first_error(&nobody.read_to_end()).expect("an error");
+        assert_eq!(error.sqlstate(), "08P01");
+        for user in ["admin", "viewer"] {
+            let mut console = login(user, PASSWORD).unwrap_or_else(|error| panic!("{error:?}"));
+            for shown in SHOWN {
+                assert_eq!(
+                    first_error(&console.query(&format!("SHOW {shown}"))),
+                    None,
+                    "{user}"
+                );
+            }
+            for verb in verbs {
+                for argument in &arguments {
+                    let error = console.error(&format!("{verb}{argument};"));
+                    let code = error.sqlstate();
+                    assert!(
+                        ["42601", "42501"].contains(&code),
+                        "{user}: {verb}{argument}: {error:?}"
+                    );
+                }
+            }
+            console.terminate();
+        }
+        // And nothing of all that was done.
+        let mut client = Wire::login(pooler.port(), "username", PASSWORD, &database);
+        assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+        assert!(pooler.ended().is_none());
+    }
 }
 
 #[test]

@@ -334,7 +334,7 @@ fn the_oldest_waiter_comes_first_whatever_its_startup_set() {
     let cluster = Cluster::shared();
     let database = cluster.database("session_oldest");
     let pooler = Pooler::start(&format!(
-        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nauth: {{type: trust}}\nadmin: {{users: [username]}}\n\
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nauth: {{type: trust, allow_insecure: true}}\nadmin: {{users: [username]}}\n\
          pool:\n  dsn: \"postgres://username:{PASSWORD}@127.0.0.1:{}/{database}\"\n  max_connections: 1\n",
         cluster.port()
     ));

@@ -19,7 +19,7 @@ use crate::support::wire::{first_error, terminated};
 use crate::support::{Cluster, Pooler, Wire, scene, wait_until};
 
 /// The certificates of `tests/certificates`, where servers may read them; keys are theirs alone.
-fn certificates() -> Place {
+pub fn certificates() -> Place {
     let place = Place::new("certificates");
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates");
     for entry in fs::read_dir(from).expect("certificates").flatten() {
@@ -59,7 +59,7 @@ fn yaml(cluster: &Cluster, tls: &str, parameters: &str, more: &str) -> String {
     )
 }
 
-fn own_certificate(files: &Place) -> String {
+pub fn own_certificate(files: &Place) -> String {
     let at = files.path().display();
     format!("cert_file: {at}/server.crt, key_file: {at}/server.key")
 }
@@ -266,7 +266,7 @@ fn ssl_request() -> Vec<u8> {
     [8_i32.to_be_bytes(), 80_877_103_i32.to_be_bytes()].concat()
 }
 
-/// CVE-2021-3935, R1, R2: whatever came in the clear behind SSLRequest would be taken for something said inside of TLS.
+/// CVE-2021-3935, CVE-2021-43766, R1, R2: whatever came in the clear behind SSLRequest would be taken for something said inside of TLS.
 #[test]
 fn what_is_sent_in_the_clear_behind_an_ssl_request_is_refused() {
     let files = certificates();
@@ -306,7 +306,7 @@ fn answering(answer: &'static [u8]) -> (u16, thread::JoinHandle<Vec<u8>>) {
     (port, told)
 }
 
-/// CVE-2021-23222: bytes behind a server's `S`. CVE-2024-10977: an error in its place, whose text anybody may have written.
+/// CVE-2021-23222, CVE-2021-43767, R1: bytes behind a server's `S`. CVE-2024-10977: an error in its place, whose text anybody may have written.
 #[test]
 fn nothing_that_a_server_says_in_the_clear_beside_its_answer_is_used_or_shown() {
     for (answer, says) in [
@@ -349,7 +349,7 @@ fn s_client(port: u16, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-/// `sslnegotiation=direct` of libpq 17, whose first byte is TLS's own; catalogue T2 for what is too old.
+/// `sslnegotiation=direct` of libpq 17, whose first byte is TLS's own; catalogue R16, and T2 for what is too old.
 #[test]
 fn openssl_gets_direct_and_negotiated_tls_of_the_right_versions() {
     let files = certificates();

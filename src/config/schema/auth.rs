@@ -96,13 +96,13 @@ impl Logins {
     }
 }
 
-/// The section, `allow_insecure`, and what databases ask that say nothing else.
+/// The section, and what databases ask that say nothing else.
 pub(super) fn read(
     section: &Section<'_>,
     logins: &Logins,
     context: Context<'_>,
     problems: &mut Problems,
-) -> (AuthConfig, bool, Asks) {
+) -> (AuthConfig, Asks) {
     let asks = Asks::default().overlaid(section, context, problems);
     let looked_up = logins.asks || asks.names_user();
     let rules = read_rules(section, context, problems);
@@ -155,8 +155,9 @@ pub(super) fn read(
         mock_secret: mock_secret.map(Secret::new),
         query: asks.clone().finished(),
         query_cache: query_cache.unwrap_or(QUERY_CACHE),
+        allow_insecure,
     };
-    (auth, allow_insecure, asks)
+    (auth, asks)
 }
 
 /// `type`, or what the files say.

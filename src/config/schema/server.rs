@@ -58,6 +58,12 @@ pub(super) fn read(
     };
     let shutdown_timeout = duration("shutdown_timeout", 30);
     let client_login_timeout = duration("client_login_timeout", 60);
+    if client_login_timeout.is_zero()
+        && let Some(field) = section.get("client_login_timeout")
+    {
+        let text = "off: connections that never log in stay for ever";
+        problems.warn(&field.place, text);
+    }
     let clients = section
         .get("max_client_connections")
         .and_then(|field| field.count(1..=CLIENTS_MAX, problems));

@@ -654,6 +654,14 @@ fn zero_switches_durations_off() {
     );
 }
 
+/// Catalogue R21: a login without an end is worth a word.
+#[test]
+fn a_login_timeout_that_is_off_is_warned_of() {
+    let off = "server: {client_login_timeout: 0}\npool: {dsn: 'postgres://u:p@h/d'}";
+    warned(off, "server.client_login_timeout: off: connections");
+    assert!(ok(&off.replace(": 0}", ": 1s}")).warnings.is_empty());
+}
+
 #[test]
 fn queries_can_be_switched_off() {
     let text = with_pool("check_query: null\nreset_query: ''");
@@ -1317,7 +1325,7 @@ fn certificates_and_keys_in_every_form_are_read_or_told_what_is_wrong() {
     }
 }
 
-/// libpq's and PgBouncer's rules for what may not stand together.
+/// libpq's and PgBouncer's rules for what may not stand together; catalogue R16.
 #[test]
 fn what_weakens_tls_or_cannot_be_had_is_refused() {
     let own = "cert_file: server.crt, key_file: server.key";
@@ -1373,7 +1381,7 @@ fn what_weakens_tls_or_cannot_be_had_is_refused() {
             "{parameters}: {said}"
         );
     }
-    // R16: with a root, keys of ours mean verify-full.
+    // With a root, keys of ours mean verify-full.
     let keys =
         "pool: {backend: {host: h, user: u, password: p, database: d, sslrootcert: root.crt}}\n";
     let config = with_certificates(keys).expect("it is right");

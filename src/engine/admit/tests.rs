@@ -229,6 +229,7 @@ fn answer(scene: &mut Scene, client: &Shared, password: &[u8]) {
     client.borrow_mut().output.clear();
     client.borrow_mut().input.extend(bytes);
     scene.ready(client);
+    scene.derive();
     scene.serve_last();
 }
 
@@ -364,6 +365,33 @@ fn unfinished_logins_hold_a_bounded_amount_of_memory() {
             .any(|code| code == b"53200")
     });
     assert!(refused.count() > 100);
+}
+
+/// Catalogue R14: no console without a password by TCP, unless that is asked for.
+#[test]
+fn the_console_lets_nobody_in_by_tcp_without_a_proof() {
+    let entered = |rules: &str, keys: &str, facts: Facts| {
+        let config = format!(
+            "pool: {{dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable'}}\nadmin: {{users: [me]}}\n\
+             auth: {{hba_file: hba{keys}}}\n"
+        );
+        let files = vec![("hba".to_owned(), rules.to_owned())];
+        let mut scene = Scene::with_files(&config, files, World::default());
+        let client = scene.client_from(facts, &[(b"user", b"me"), (b"database", b"aether")]);
+        said(&client)
+    };
+    let trust = "local all all trust\nhost all all all trust\n";
+    let refused = "28000 the console lets in nobody by TCP without a proof";
+    assert_eq!(entered(trust, "", tcp("127.0.0.1")), refused);
+    assert_eq!(entered(trust, "", certified_as(Some("you"), None)), refused);
+    assert_eq!(entered(trust, "", local(1)), TRUSTED);
+    let allowed = entered(trust, ", allow_insecure: true", tcp("127.0.0.1"));
+    assert_eq!(allowed, TRUSTED);
+    let by_name = "hostssl all all all cert\n";
+    assert_eq!(
+        entered(by_name, "", certified_as(Some("me"), None)),
+        TRUSTED
+    );
 }
 
 #[test]

@@ -1,0 +1,175 @@
+//! Where a password that a client typed may not be: in the log, the console, an error, the memory of the process.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::process::{Child, Command, Stdio};
+
+use nix::unistd::geteuid;
+
+use super::tls::{certificates, own_certificate};
+use crate::support::cluster::PASSWORD;
+use crate::support::{Cluster, Pooler, Wire};
+
+/// Typed by clients, and never told to Aether. What frees memory writes over the first bytes of it, so all of it is looked for.
+const CANARY: &str = "7d1c-the-canary-of-a-client-e995-sings";
+/// Pieces of it.
+const PIECES: [&str; 3] = ["7d1c-the-canary", "canary-of-a-client", "client-e995-sings"];
+
+/// A psql that has logged in and stays, if it can.
+struct Psql(Child);
+
+impl Psql {
+    /// `words` as libpq takes them. `Err`: what it says.
+    fn start(cluster: &Cluster, words: &str, password: &str) -> Result<Psql, String> {
+        let mut child = Command::new(cluster.program("psql"))
+            .args(["-X", "-A", "-t", "-d", words])
+            .env("PGPASSWORD", password)
+            .env("PGCONNECT_TIMEOUT", "20")
+            .env("HOME", "/nonexistent")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("psql");
+        let _ = writeln!(child.stdin.as_mut().expect("a pipe"), "\\echo it is in");
+        let mut line = String::new();
+        let mut said = BufReader::new(child.stdout.as_mut().expect("a pipe"));
+        said.read_line(&mut line).expect("it speaks");
+        if line == "it is in\n" {
+            return Ok(Psql(child));
+        }
+        let output = child.wait_with_output().expect("it ends");
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+impl Drop for Psql {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// What Aether keeps of the canary: nothing from which it could be had.
+fn stored(cluster: &Cluster, method: &str) -> String {
+    let form = if method == "md5" {
+        "md5"
+    } else {
+        "scram-sha-256"
+    };
+    let role = format!("canary_{form}").replace('-', "_");
+    let sql = format!(
+        "SET password_encryption = '{form}'; DROP ROLE IF EXISTS {role}; CREATE ROLE {role} LOGIN PASSWORD '{CANARY}'; \
+         SELECT rolpassword FROM pg_authid WHERE rolname = '{role}'"
+    );
+    let said = cluster.sql("postgres", &sql);
+    let secret = said.lines().last().expect("a secret").trim().to_owned();
+    // An MD5 secret is that of one name.
+    format!("{role}: \"{secret}\"")
+}
+
+/// Issue 4, proof 3; R10: by every method, with and without TLS, right and wrong, for a database and for the console. Where the
+/// memory cannot be read, that is the kernel keeping it from us, as it should.
+#[test]
+fn a_password_that_a_client_typed_is_nowhere_once_the_login_is_over() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("secrets_canary");
+    let files = certificates();
+    for method in ["password", "md5", "scram-sha-256"] {
+        let secret = stored(cluster, method);
+        let user = secret.split(':').next().expect("a name").to_owned();
+        let pooler = Pooler::start(&format!(
+            "server: {{listen_addr: \"127.0.0.1:{{port}}\", log_level: trace, tls: {{mode: prefer, {}}}}}\n\
+             pool: {{dsn: \"postgres://username:{PASSWORD}@127.0.0.1:{}/{database}\"}}\n\
+             auth: {{type: {method}, failure_limit: 0, failure_delay: 0, users: {{{secret}}}}}\nadmin: {{users: [{user}]}}\n",
+            own_certificate(&files),
+            cluster.port()
+        ));
+        let (mut sessions, mut texts) = (Vec::new(), Vec::new());
+        for mode in ["disable", "require"] {
+            let words = |user: &str, database: &str| {
+                let port = pooler.port();
+                format!("host=127.0.0.1 port={port} sslmode={mode} user={user} dbname={database}")
+            };
+            for name in [database.as_str(), "aether"] {
+                let right = words(&user, name);
+                let session = Psql::start(cluster, &right, CANARY);
+                sessions.push(session.unwrap_or_else(|error| panic!("{method}, {mode}: {error}")));
+            }
+            for (who, password, name) in [
+                (user.as_str(), format!("no-{CANARY}"), database.as_str()),
+                ("nobody", CANARY.to_owned(), &database),
+                (&user, CANARY.to_owned(), "nowhere"),
+                (&user, CANARY.repeat(40), &database),
+            ] {
+                let refused = Psql::start(cluster, &words(who, name), &password);
+                texts.push(refused.err().expect("a refusal"));
+            }
+        }
+        let parameters = [("user", user.as_str()), ("database", "aether")];
+        let mut console = Wire::try_login(pooler.port(), &parameters, CANARY).expect("a session");
+        for what in super::operations::SHOWN {
+            texts.push(format!("{:?}", console.run(&format!("SHOW {what}"))));
+            let bytes = console.run(&format!("SHOW {what}"));
+            let bytes: Vec<u8> = bytes.into_iter().flat_map(|message| message.body).collect();
+            texts.push(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        is_nowhere(&pooler, &format!("{method}, in the sessions"));
+        drop(sessions);
+        console.terminate();
+        is_nowhere(&pooler, &format!("{method}, behind the sessions"));
+        texts.push(pooler.log());
+        for text in texts {
+            assert!(!PIECES.iter().any(|piece| text.contains(piece)), "{text}");
+        }
+    }
+}
+
+/// Looks for the canary in the memory of the process.
+#[track_caller]
+fn is_nowhere(pooler: &Pooler, when: &str) {
+    let Some(memory) = memory(pooler.pid()) else {
+        return assert!(!geteuid().is_root(), "root can read it");
+    };
+    assert!(
+        found(&memory, "secrets_canary").is_some(),
+        "the memory was read"
+    );
+    for piece in PIECES {
+        if let Some(around) = found(&memory, piece) {
+            panic!("{when}: still there: {around:?}");
+        }
+    }
+}
+
+/// What surrounds a text in memory, if it is there.
+fn found(memory: &[Vec<u8>], text: &str) -> Option<String> {
+    memory.iter().find_map(|part| {
+        let mut windows = part.windows(text.len());
+        let at = windows.position(|window| window == text.as_bytes())?;
+        let around = part.get(at.saturating_sub(40)..part.len().min(at + 80))?;
+        Some(around.escape_ascii().to_string())
+    })
+}
+
+/// All that a process can write to; `None`: it may not be read.
+fn memory(pid: u32) -> Option<Vec<Vec<u8>>> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let file = fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    let mut parts = Vec::new();
+    for line in maps.lines() {
+        let (range, rest) = line.split_once(' ')?;
+        let (from, to) = range.split_once('-')?;
+        let parse = |text| u64::from_str_radix(text, 16).ok();
+        let (from, to) = (parse(from)?, parse(to)?);
+        if !rest.starts_with("rw") {
+            continue;
+        }
+        let mut part = vec![0; usize::try_from(to - from).ok()?];
+        if file.read_exact_at(&mut part, from).is_ok() {
+            parts.push(part);
+        }
+    }
+    (!parts.is_empty()).then_some(parts)
+}
