@@ -234,6 +234,7 @@ impl Engine {
             }
             input => input,
         };
+        let mut asks = false;
         match input {
             // Part of a record.
             Input::Nothing if client.link.is_readable() && client.link.is_flushed() => {
@@ -241,7 +242,7 @@ impl Engine {
             }
             Input::Nothing => {}
             Input::Bytes(count) => {
-                self.idle_bytes(key, buffer.get(..count).unwrap_or_default(), host)
+                asks = self.idle_bytes(key, buffer.get(..count).unwrap_or_default(), host)
             }
             Input::Closed(Why::Eof) => {
                 self.close_client(key, "client closed the connection without Terminate", host)
@@ -249,14 +250,27 @@ impl Engine {
             Input::Closed(why) => self.close_client(key, &format!("client lost: {why}"), host),
         }
         self.buffer = buffer;
-        if let Some(ClientState::Paired(server)) = self.clients.get(key).map(|c| &c.state) {
+        if asks {
+            self.serve_at_once(key, host);
+        }
+    }
+
+    /// A client asks for a server: it gets one and is run with it, or waits.
+    fn serve_at_once(&mut self, key: ClientKey, host: &mut dyn Host) {
+        let Some(pool) = self.clients.get(key).and_then(super::Client::pool) else {
+            return;
+        };
+        self.wait_for_server(key, pool, host);
+        let client = self.clients.get(key);
+        if let Some(ClientState::Paired(server)) = client.map(super::Client::state) {
             self.run_pair(key, *server, host);
         }
     }
 
-    fn idle_bytes(&mut self, key: ClientKey, bytes: &[u8], host: &mut dyn Host) {
+    /// Whether they ask for a server.
+    fn idle_bytes(&mut self, key: ClientKey, bytes: &[u8], host: &mut dyn Host) -> bool {
         let Some(client) = self.clients.get_mut(key) else {
-            return;
+            return false;
         };
         client.since = self.now;
         let skip = client
@@ -280,7 +294,7 @@ impl Engine {
         let told = self.answer_idle(key, bytes);
         let bytes = bytes.get(told..).unwrap_or_default();
         let Some(client) = self.clients.get_mut(key) else {
-            return;
+            return false;
         };
         let header = Header::read(bytes);
         client.link.keep_start(bytes);
@@ -298,11 +312,10 @@ impl Engine {
             // Nonsense is refused by the relay, without costing anybody more than a turn.
             _ => {
                 client.link.reconsider();
-                if let Some(pool) = client.pool() {
-                    self.wait_for_server(key, pool, host);
-                }
+                return true;
             }
         }
+        false
     }
 
     /// Tells a client what it need not have a server for; how many of the bytes that answers.

@@ -391,7 +391,9 @@ impl Pools {
         let Some(pool) = self.arena.get_mut(pool_key) else {
             return;
         };
-        let state = pool.state(kind);
+        let Some(state) = pool.kinds.get_mut(kind) else {
+            return;
+        };
         let Some(place) = state.idle.iter().rposition(|(idle, _)| *idle == server) else {
             return;
         };
@@ -400,7 +402,7 @@ impl Pools {
         pool.idle_kinds -= usize::from(last);
         self.in_shares(pool_key, kind, |share| share.take_idle(stamp));
         self.refront(pool_key, kind);
-        if let Some(pool) = self.arena.get_mut(pool_key) {
+        if last && let Some(pool) = self.arena.get_mut(pool_key) {
             pool.drop_kind_if_unused(kind);
         }
     }
@@ -636,7 +638,9 @@ impl Pools {
         let Some(pool) = self.arena.get_mut(pool_key) else {
             return;
         };
-        let state = pool.state(kind);
+        let Some(state) = pool.kinds.get_mut(kind) else {
+            return;
+        };
         let (front, before) = (state.front(), state.stand);
         let stays = before.is_some_and(|(ticket, stand)| {
             front == Some(ticket) && (state.idle.is_empty() || stand == Stand::Ready)
@@ -706,6 +710,11 @@ impl Pools {
     /// Asserts what holds once everybody has been looked at.
     pub fn check_settled(&self, now: Tick) {
         assert!(self.ready.is_empty(), "somebody was not looked at");
+        let pools = self.arena.iter().map(|(_, pool)| pool);
+        let of_pools = pools.flat_map(|pool| pool.roles.values().chain([&pool.share]));
+        let of_users = self.users.values().map(|user| &user.servers);
+        let parked: usize = of_pools.chain(of_users).map(Share::parked).sum();
+        assert_eq!(self.parked, parked, "lanes that wait for room");
         for (_, pool) in self.arena.iter() {
             pool.check_settled(now);
         }

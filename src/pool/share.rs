@@ -118,6 +118,11 @@ impl Share {
         self.waiting.remove(&ticket);
     }
 
+    /// Lanes that wait here.
+    pub(super) fn parked(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The next that can be served here, if any can.
     pub(super) fn wake(&mut self) -> Option<(u64, Lane)> {
         self.can_serve().then(|| self.waiting.pop_first()).flatten()

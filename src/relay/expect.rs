@@ -130,12 +130,28 @@ pub struct Expect {
 
 impl Expect {
     /// For the next client. The queue keeps its room.
-    pub fn anew(mut self) -> Expect {
-        self.queue.clear();
-        Expect {
-            queue: self.queue,
-            ..Expect::default()
-        }
+    pub fn renew(&mut self) {
+        let Expect {
+            queue,
+            skipping,
+            copy,
+            swallowed,
+            unsure,
+            probing,
+            batch,
+            doubt,
+            readies,
+            tried_readies,
+            open_names,
+            undone,
+            broken,
+        } = self;
+        queue.clear();
+        undone.clear();
+        (*copy, *open_names) = (Copy::None, (0, 0));
+        (*readies, *tried_readies) = (0, 0);
+        (*skipping, *swallowed, *unsure, *probing) = (false, false, false, false);
+        (*batch, *doubt, *broken) = (false, false, false);
     }
 
     /// Notes a message that goes to the server. False: it will be ignored there, and nothing is owed for it.

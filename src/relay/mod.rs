@@ -163,11 +163,43 @@ impl Default for Relay {
 impl Relay {
     /// For the next client of the same server. Buffers stay.
     pub fn renew(&mut self) {
-        *self = Relay {
-            expect: std::mem::take(&mut self.expect).anew(),
-            recover: std::mem::take(&mut self.recover).anew(),
-            ..Relay::default()
-        };
+        // All of them, so that none is forgotten; one by one, since this is done for every transaction.
+        let Relay {
+            expect,
+            up,
+            down,
+            swallowed,
+            status,
+            words,
+            seen,
+            ran,
+            touched,
+            ended,
+            surplus,
+            stalled,
+            unnamed_is_sure,
+            deallocates,
+            discarding,
+            flushed,
+            recover,
+            barrier,
+            one_statement,
+            executed,
+            parameters,
+            last_answer,
+            last_error,
+            tally,
+        } = self;
+        expect.renew();
+        recover.begin_anew();
+        (*up, *down, *swallowed) = (Body::default(), Body::default(), false);
+        *status = TransactionStatus::Idle;
+        (*words, *seen, *ran) = (Words::default(), Seen::default(), Ran::default());
+        (*touched, *ended, *surplus, *stalled) = (false, false, false, false);
+        (*unnamed_is_sure, *deallocates, *discarding) = (false, None, false);
+        (*flushed, *barrier, *one_statement, *executed) = (false, false, false, false);
+        (*last_answer, *last_error, *tally) = (0, None, Tally::default());
+        parameters.clear();
     }
 
     /// Begins with a client. `one_statement`: it has its server for one statement, or one batch up to its Sync, and no
@@ -999,6 +1031,36 @@ mod tests {
         }
         assert_eq!(Relay::default().down(&status, &mut vars).pass, status.len());
         assert_eq!(vars.get(b"timezone"), Some(&b"UTC"[..]));
+    }
+
+    /// Rows are skimmed; one that nobody waits for is noticed all the same.
+    #[test]
+    fn rows_pass_in_pieces_of_any_size_but_only_to_who_waits_for_them() {
+        let rows = [answer(b'D', b"x").repeat(3), answer(b'D', &[0; 300])].concat();
+        let end = [answer(b'C', b"SELECT 4\0"), answer(b'Z', b"I")].concat();
+        let whole = [answer(b'T', b"\0\0"), rows.clone(), end].concat();
+        let mut query = Vec::new();
+        frontend::query(&mut query, b"select");
+        for size in 1..=whole.len() {
+            let mut relay = Relay::default();
+            relay.up(&query);
+            let (mut kept, mut passed) = (Vec::new(), Vec::new());
+            for piece in whole.chunks(size) {
+                kept.extend_from_slice(piece);
+                let passage = down(&mut relay, &kept);
+                assert_eq!(passage.then, Then::More);
+                passed.extend(kept.drain(..passage.pass));
+            }
+            assert_eq!((passed, kept.len()), (whole.clone(), 0));
+            assert!(relay.is_quiet() && !relay.is_in_doubt());
+        }
+        let mut relay = Relay::default();
+        down(&mut relay, &rows);
+        assert!(relay.is_in_doubt());
+        relay = Relay::default();
+        relay.up(&query);
+        down(&mut relay, &answer(b'd', b"of no copy"));
+        assert!(relay.is_in_doubt());
     }
 
     #[test]

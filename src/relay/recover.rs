@@ -89,12 +89,21 @@ pub(super) struct Passed {
 
 impl Recover {
     /// For the next client. The buffer stays.
-    pub(super) fn anew(mut self) -> Recover {
-        self.kept.clear();
-        Recover {
-            kept: self.kept,
-            ..Recover::default()
-        }
+    pub(super) fn begin_anew(&mut self) {
+        let Recover {
+            stage,
+            kept,
+            from,
+            parsed,
+            bound,
+            tries,
+            held,
+            failure,
+        } = self;
+        kept.clear();
+        (*stage, *from, *tries) = (Stage::Start, 0, 0);
+        (*parsed, *bound, *failure) = (None, None, None);
+        held.clear();
     }
 
     /// Whether a batch may begin now.

@@ -50,6 +50,9 @@ pub const DEALLOCATE_ALL: &str = "DEALLOCATE ALL";
 
 /// The SQL that undoes what may be left, in order; nothing as a rule. `all`: everything, or only who the session is.
 pub fn undoing(seen: Seen, ran: Ran, all: bool) -> Vec<&'static str> {
+    if seen == Seen::default() && !ran.has(Ran::LISTEN) && !ran.has(Ran::PREPARE) {
+        return Vec::new(); // as a rule
+    }
     let by_set = (ran.has(Ran::SET) || ran.has(Ran::DO)) && seen.contains(Seen::SET_SESSION);
     let set = by_set || seen.contains(Seen::SET_CONFIG);
     let prepared = ran.has(Ran::PREPARE) || ran.has(Ran::DO) && seen.contains(Seen::PREPARED);

@@ -94,8 +94,14 @@ impl Book {
         let kind = self.kind(pool, user, set);
         self.next += 1;
         let client = ClientKey::from_parts(self.next, 0);
+        let at_hand = self.pools.at_hand(pool, &kind);
+        let at_hand = at_hand.filter(|_| wants == Wants::Server);
         self.pools.enqueue(pool, client, &kind, wants, NOW);
         self.settle();
+        if let Some(server) = at_hand {
+            let got = self.busy.get(&client).map(|(server, _)| *server);
+            assert_eq!(got, Some(server), "it was at hand");
+        }
         client
     }
 
