@@ -323,14 +323,18 @@ fn failed_logins_take_as_long_whatever_was_wrong() {
                 md5_secret("md5_form")
             ),
         );
-        let places = [
+        // With md5, a verifier is asked for by SCRAM: another exchange, as with PostgreSQL.
+        let places: Vec<_> = [
             ("plain_form", "database"),
             ("md5_form", "database"),
             ("scram_form", "database"),
             ("stranger", "database"),
             ("stranger", "nowhere"),
             ("scram_form", "nowhere"),
-        ];
+        ]
+        .into_iter()
+        .filter(|(user, _)| method != "md5" || *user != "scram_form")
+        .collect();
         let mut times = vec![Vec::new(); places.len()];
         for round in 0..9 {
             for (place, (user, database)) in places.iter().enumerate() {
@@ -892,11 +896,18 @@ fn names_of_any_length_end_a_login_and_nothing_else() {
             [("user", "me"), ("database", "nowhere"), (&long, "x")],
         ] {
             let mut client = Wire::connect(pooler.port());
-            client.startup(&parameters);
+            let pairs = parameters.iter().flat_map(|(name, value)| [name, value]);
+            let body: Vec<u8> = pairs.flat_map(|text| wire::terminated(text)).collect();
+            // One that does not fit may be gone before it was sent.
+            let packet = startup(V3, &[body, vec![0]].concat());
+            let _ = std::io::Write::write_all(&mut client.stream, &packet);
             let answer = client.read_to_end();
             match first_error(&answer) {
                 Some(error) => assert_eq!(error.severity(), "FATAL", "{length}"),
-                None => assert!(answer.is_empty() && length > 10_000, "{length}: {answer:?}"),
+                None => assert!(
+                    answer.is_empty() && packet.len() > 10_004,
+                    "{length}: {answer:?}"
+                ),
             }
         }
     }

@@ -651,7 +651,7 @@ fn the_console_shows_what_there_is() {
     let scene = Scene::new(
         cluster,
         "operations_console",
-        "  max_connections: 2\nauth: {type: trust}\n",
+        "  max_connections: 2\nauth: {type: trust, allow_insecure: true}\n",
     );
     for _ in 0..3 {
         let mut client = scene.login();

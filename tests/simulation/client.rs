@@ -1,6 +1,7 @@
 //! A client: logs in, follows its plan, and holds everything that it receives against its reference session.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use aether::auth::{Channel, Credentials, KeyRing, Progress, Prove, Terms};
 use aether::config::{Demands, Secret, Stored};
@@ -12,6 +13,7 @@ use aether::wire::refusal::{Blame, Refusal};
 use crate::network::Shared;
 use crate::plan::{Leave, Step};
 use crate::random::Random;
+use crate::sealed::Sides;
 use crate::session::{Effect, STUBBORN, Session};
 
 /// How a session ended for its client.
@@ -25,6 +27,17 @@ pub enum End {
     Lost,
     /// It got something that no server of its own would have sent. Only excused where servers lie.
     Deceived(String),
+}
+
+/// What a client does about TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ssl {
+    /// Nothing.
+    Unwanted,
+    /// Asks, and takes what it is answered.
+    Asked,
+    /// Begins with it.
+    Direct,
 }
 
 enum Phase {
@@ -42,6 +55,8 @@ enum Phase {
 pub struct Client {
     pub id: usize,
     pub connection: Shared,
+    /// There, if the pooler has TLS for it.
+    sides: Option<Rc<Sides>>,
     user: String,
     parameters: Vec<(String, String)>,
     /// It goes from server to server.
@@ -100,7 +115,9 @@ pub struct Login {
     pub parameters: Vec<(String, String)>,
     /// It goes from server to server.
     pub shares: bool,
-    pub ssl: bool,
+    pub ssl: Ssl,
+    /// There, if the pooler has TLS for it.
+    pub sides: Option<Rc<Sides>>,
 }
 
 impl Client {
@@ -112,7 +129,7 @@ impl Client {
         random: &mut Random,
     ) -> Client {
         let mut output = Vec::new();
-        if login.ssl {
+        if login.ssl == Ssl::Asked {
             frame::packet(&mut output, |b| {
                 b.extend_from_slice(&80_877_103u32.to_be_bytes())
             });
@@ -120,6 +137,7 @@ impl Client {
         let mut client = Client {
             id,
             connection,
+            sides: login.sides.clone(),
             user: login.user.clone(),
             parameters: login.parameters.clone(),
             shares: login.shares,
@@ -139,7 +157,12 @@ impl Client {
             rolled_back: Vec::new(),
             tally: Tally::default(),
         };
-        if !login.ssl {
+        if login.ssl == Ssl::Direct {
+            let sides = login.sides.as_ref().expect("there is TLS");
+            let layer = sides.of_client(true);
+            client.connection.borrow_mut().far_secure(layer, Vec::new());
+        }
+        if login.ssl != Ssl::Asked {
             client.start(&login.database, &login.password);
         } else {
             client.asked.push_back((
@@ -350,8 +373,22 @@ impl Client {
             let Some(&answer) = self.input.first() else {
                 return false;
             };
-            assert_eq!(answer, b'N', "client {}: the answer to SSLRequest", self.id);
+            if answer == b'E' {
+                // It is too early for anything else to be one.
+                self.phase = Phase::Welcomed {
+                    reported: Vec::new(),
+                    cancel: None,
+                };
+                return true;
+            }
+            let due = if self.sides.is_some() { b'S' } else { b'N' };
+            assert_eq!(answer, due, "client {}: the answer to SSLRequest", self.id);
             self.input.drain(..1);
+            if let Some(sides) = &self.sides {
+                assert!(self.input.is_empty(), "nothing stands behind the answer");
+                let layer = sides.of_client(false);
+                self.connection.borrow_mut().far_secure(layer, Vec::new());
+            }
             let (_, what) = self.asked.pop_front().expect("put there");
             let text = String::from_utf8(what).expect("text");
             let (database, password) = text.split_once('\0').expect("both");

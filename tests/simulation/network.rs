@@ -10,6 +10,7 @@ use std::rc::Rc;
 use aether::engine::{Facts, Given, Ready, Stream, Taken, Why};
 
 use crate::random::Random;
+use crate::sealed::Layer;
 
 pub type Shared = Rc<RefCell<Connection>>;
 
@@ -82,6 +83,8 @@ pub struct Connection {
     reset: bool,
     near_closed: bool,
     far_closed: bool,
+    /// What lies over the far end.
+    layer: Option<Layer>,
     random: Random,
 }
 
@@ -114,6 +117,7 @@ impl Connection {
             reset: false,
             near_closed: false,
             far_closed: false,
+            layer: None,
             random: Random::new(random.next()),
         }))
     }
@@ -181,11 +185,39 @@ impl Connection {
 
     // ---- the far end ----
 
+    /// From here on the far end speaks TLS. `received`: what it has read already; the plaintext of that.
+    pub fn far_secure(&mut self, mut layer: Layer, received: Vec<u8>) -> Vec<u8> {
+        assert!(self.layer.is_none(), "once is enough");
+        let plain = layer.open(received, false);
+        self.layer = Some(layer);
+        self.send_sealed();
+        plain
+    }
+
+    pub fn is_secured(&self) -> bool {
+        self.layer.is_some()
+    }
+
+    /// The room is for what the model says; what TLS adds to that goes along.
+    fn send_sealed(&mut self) {
+        if let Some(layer) = &mut self.layer {
+            self.into.flight.extend(layer.sealed());
+        }
+    }
+
     pub fn far_write(&mut self, bytes: &[u8]) -> usize {
         if self.far_closed || self.near_closed || self.reset {
             return bytes.len(); // into the void
         }
-        self.into.write(bytes)
+        let Some(layer) = &mut self.layer else {
+            return self.into.write(bytes);
+        };
+        if !self.into.has_room() {
+            return 0;
+        }
+        let count = layer.seal(bytes);
+        self.send_sealed();
+        count
     }
 
     pub fn far_read(&mut self) -> Vec<u8> {
@@ -194,7 +226,12 @@ impl Connection {
             self.out.starved = false;
             self.edge = true;
         }
-        bytes
+        let Some(layer) = &mut self.layer else {
+            return bytes;
+        };
+        let plain = layer.open(bytes, self.out.ended);
+        self.send_sealed();
+        plain
     }
 
     /// Whether a read would bring something: bytes, or the end.
@@ -208,16 +245,21 @@ impl Connection {
 
     /// The engine has closed, and everything it sent has arrived.
     pub fn far_ended(&self) -> bool {
-        self.out.ended && self.out.here.is_empty()
+        let over = self.layer.as_ref().is_some_and(Layer::is_over);
+        over || self.out.ended && self.out.here.is_empty()
     }
 
     /// Half-close.
     pub fn far_shutdown(&mut self) {
+        if let Some(layer) = self.layer.as_mut().filter(|_| !self.into.closed) {
+            layer.shutdown();
+        }
+        self.send_sealed();
         self.into.closed = true;
     }
 
     pub fn far_close(&mut self) {
-        self.into.closed = true;
+        self.far_shutdown();
         self.far_closed = true;
         if !self.out.here.is_empty() {
             self.far_reset(); // unread bytes: the kernel resets instead

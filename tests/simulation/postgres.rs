@@ -13,10 +13,25 @@ use aether::wire::startup::{self, First};
 
 use crate::network::{Connection, Shared};
 use crate::random::Random;
+use crate::sealed::Sides;
 use crate::session::{Effect, Session};
 
 /// The password of every role.
 pub const PASSWORD: &str = "secret of roles";
+
+/// Whom a server lets in with TLS and without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerTls {
+    /// It has none.
+    Never,
+    Offered,
+    /// `hostssl`
+    Demanded,
+    /// `hostnossl`
+    Shunned,
+    /// Now and then its answer makes no sense.
+    Confused,
+}
 
 /// What all connections share.
 pub struct Postgres {
@@ -24,6 +39,11 @@ pub struct Postgres {
     /// Rows that were committed.
     pub rows: BTreeSet<String>,
     pub method: AuthMethod,
+    /// What TLS there is, where anybody may ask for it.
+    pub tls: ServerTls,
+    pub sides: Option<Rc<Sides>>,
+    /// The password of every role, as it is now.
+    pub password: &'static str,
     /// Why nobody is let in, for now.
     pub refuses: Option<Refusal>,
     /// `max_connections`
@@ -31,6 +51,26 @@ pub struct Postgres {
     ring: KeyRing,
     next_pid: u32,
     schema: Rc<Cell<u64>>,
+}
+
+/// How connections are let in at the moment.
+struct Door<'a> {
+    method: AuthMethod,
+    tls: ServerTls,
+    sides: Option<&'a Sides>,
+    password: &'static str,
+    refuses: Option<Refusal>,
+}
+
+impl Door<'_> {
+    /// What `pg_hba.conf` says to this way of coming.
+    fn bars(&self, secured: bool) -> bool {
+        match self.tls {
+            ServerTls::Demanded => !secured,
+            ServerTls::Shunned => secured,
+            _ => false,
+        }
+    }
 }
 
 /// One connection.
@@ -79,6 +119,9 @@ impl Postgres {
             backends: Vec::new(),
             rows: BTreeSet::new(),
             method,
+            tls: ServerTls::Never,
+            sides: None,
+            password: PASSWORD,
             refuses: None,
             most: usize::MAX,
             ring,
@@ -143,7 +186,14 @@ impl Postgres {
         let Some(backend) = self.backends.get_mut(at) else {
             return;
         };
-        let cancel = backend.run(now, self.method, refuses, &mut self.ring, random);
+        let door = Door {
+            method: self.method,
+            tls: self.tls,
+            sides: self.sides.as_deref(),
+            password: self.password,
+            refuses,
+        };
+        let cancel = backend.run(now, door, &mut self.ring, random);
         if let Phase::Running(session, _) = &mut backend.phase {
             for row in session.committed.drain(..) {
                 // A prepared INSERT, marked by its x, may well be executed twice.
@@ -241,8 +291,7 @@ impl Backend {
     fn run(
         &mut self,
         now: u64,
-        method: AuthMethod,
-        refuses: Option<Refusal>,
+        door: Door<'_>,
         ring: &mut KeyRing,
         random: &mut Random,
     ) -> Option<(u32, Vec<u8>)> {
@@ -267,6 +316,13 @@ impl Backend {
         let mut cancel = None;
         loop {
             let taken = match &self.phase {
+                Phase::Startup if self.begins_with_tls() => {
+                    let sides = door.sides.expect("nobody else would begin with TLS");
+                    let received = std::mem::take(&mut self.input);
+                    let mut connection = self.connection.borrow_mut();
+                    self.input = connection.far_secure(sides.of_server(true), received);
+                    0
+                }
                 Phase::Startup => match startup::read(&self.input) {
                     Ok(Some((First::Cancel { pid, key }, _))) => {
                         cancel = Some((pid, key));
@@ -274,8 +330,14 @@ impl Backend {
                         break;
                     }
                     Ok(Some((First::Startup(startup), taken))) => {
-                        self.begin(&startup, method, refuses.clone(), ring, random);
+                        self.begin(&startup, &door, ring, random);
                         taken
+                    }
+                    Ok(Some((First::Ssl, taken))) => {
+                        assert_eq!(taken, self.input.len(), "nothing stands behind the request");
+                        self.input.clear();
+                        self.answer_ssl(&door, random);
+                        break;
                     }
                     Ok(None) => break,
                     other => {
@@ -318,17 +380,54 @@ impl Backend {
         cancel
     }
 
+    fn begins_with_tls(&self) -> bool {
+        self.input.first() == Some(&0x16) && !self.connection.borrow().is_secured()
+    }
+
+    fn answer_ssl(&mut self, door: &Door<'_>, random: &mut Random) {
+        let answer: &[u8] = match door.tls {
+            ServerTls::Confused if random.chance(40) => random.pick(&[
+                &b"?"[..],
+                b"E\0\0\0\x18SFATAL\0C28P01\0Mno\0\0",
+                b"SR\0\0\0\x08\0\0\0\0",
+                b"NR\0\0\0\x08\0\0\0\0",
+            ]),
+            ServerTls::Never => b"N",
+            _ => b"S",
+        };
+        if answer.len() > 1 || answer == b"?" {
+            // Nothing that comes now can mean anything.
+            self.held.extend(answer);
+            self.phase = Phase::Ended;
+            return;
+        }
+        let mut connection = self.connection.borrow_mut();
+        assert_eq!(
+            connection.far_write(answer),
+            1,
+            "there is room for one byte"
+        );
+        if answer == b"S" {
+            let sides = door.sides.expect("it has TLS");
+            connection.far_secure(sides.of_server(false), Vec::new());
+        }
+    }
+
     fn begin(
         &mut self,
         startup: &startup::Startup,
-        method: AuthMethod,
-        refuses: Option<Refusal>,
+        door: &Door<'_>,
         ring: &mut KeyRing,
         random: &mut Random,
     ) {
-        if let Some(refusal) = refuses {
-            return self.refuse(&refusal);
+        if let Some(refusal) = &door.refuses {
+            return self.refuse(refusal);
         }
+        if door.bars(self.connection.borrow().is_secured()) {
+            let text = "no pg_hba.conf entry for host \"pooler\"";
+            return self.refuse(&Refusal::fatal(b"28000", text, Blame::Operator));
+        }
+        let method = door.method;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let parameters = startup
             .parameters
@@ -341,7 +440,7 @@ impl Backend {
             return self.welcome(parameters);
         }
         let user = text(startup.parameter(b"user").unwrap_or_default());
-        let stored = Stored::Plain(Secret::new(PASSWORD));
+        let stored = Stored::Plain(Secret::new(door.password));
         let progress = Verify::begin(
             Demand {
                 method,

@@ -1,35 +1,35 @@
-//! A connection of the simulated network under two layers of TLS, back to back: what the engine writes is sealed by the stream
-//! that it has in production, opened by its counterpart, and goes on in the clear to the model; and the same way back. So the
-//! models need not know TLS, and the engine meets its stream's habits: bytes held back, records in pieces, ends of its own.
+//! TLS at the far end of a connection of the simulated network, once it was agreed upon: the models say and hear plaintext, what is
+//! under way is ciphertext, and the engine meets it as it does in production, from the request on.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use aether::engine::{Facts, Given, Handover, Protection, Stream, Taken, TlsSide, Why};
+use aether::engine::{Facts, Given, Handover, Stream, Taken, TlsSide, Why};
 use aether::net::tls::{self, Scratch};
 use aether::tls::{Acceptor, Authorities, Choice, Connector, Identity, Manner, Mode, pem};
 
-use crate::random::Random;
+/// Ed25519: its signatures have one length, so a seed's world is the same every time.
+pub const CERTIFICATE: &[u8] = include_bytes!("../certificates/ed25519.crt");
+pub const KEY: &[u8] = include_bytes!("../certificates/ed25519.key");
 
-/// Ciphertext between the two layers, one way.
+/// Ciphertext between a layer and the network, one way.
 #[derive(Default)]
 struct Way {
     bytes: VecDeque<u8>,
     closed: bool,
 }
 
-/// The end of a layer: bytes come in pieces, and there is not room for many.
+/// What the layer stands on: the network takes from it, and puts into it.
 struct End {
     from: Rc<RefCell<Way>>,
     to: Rc<RefCell<Way>>,
-    piece: usize,
 }
 
 impl Stream for End {
     fn read(&mut self, into: &mut [u8]) -> Taken {
         let way = &mut *self.from.borrow_mut();
-        let count = way.bytes.len().min(into.len()).min(self.piece);
+        let count = way.bytes.len().min(into.len());
         for (to, byte) in into.iter_mut().zip(way.bytes.drain(..count)) {
             *to = byte;
         }
@@ -44,13 +44,8 @@ impl Stream for End {
     }
 
     fn write(&mut self, from: &[u8]) -> Given {
-        let way = &mut *self.to.borrow_mut();
-        let space = ROOM.saturating_sub(way.bytes.len()).min(from.len());
-        way.bytes.extend(&from[..space]);
-        match space {
-            0 => Given::Blocked,
-            count => Given::Bytes(count),
-        }
+        self.to.borrow_mut().bytes.extend(from);
+        Given::Bytes(from.len())
     }
 
     fn shutdown(&mut self) {
@@ -62,261 +57,133 @@ impl Stream for End {
     }
 }
 
-/// Ciphertext that may be between the layers: some records.
-const ROOM: usize = 20_000;
+/// The layer itself.
+pub struct Layer {
+    tls: Box<dyn Stream>,
+    from: Rc<RefCell<Way>>,
+    to: Rc<RefCell<Way>>,
+    over: bool,
+}
 
-/// What both sides show and trust. Ed25519: its signatures have one length, so a seed's world is the same every time.
+impl std::fmt::Debug for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TLS, over: {}", self.over)
+    }
+}
+
+impl Layer {
+    fn new(side: TlsSide, scratch: &Scratch) -> Layer {
+        let (from, to) = (Rc::<RefCell<Way>>::default(), Rc::<RefCell<Way>>::default());
+        let end = Box::new(End {
+            from: from.clone(),
+            to: to.clone(),
+        });
+        let tls = tls::secure(end, side, Handover::default(), scratch).expect("TLS");
+        Layer {
+            tls,
+            from,
+            to,
+            over: false,
+        }
+    }
+
+    /// Opens what has come from the network; `ended`: nothing more will.
+    pub fn open(&mut self, bytes: Vec<u8>, ended: bool) -> Vec<u8> {
+        {
+            let from = &mut *self.from.borrow_mut();
+            from.bytes.extend(bytes);
+            from.closed |= ended;
+        }
+        let (mut plain, mut buffer) = (Vec::new(), [0; 5_000]);
+        while !self.over {
+            match self.tls.read(&mut buffer) {
+                Taken::Bytes { count, .. } => plain.extend(&buffer[..count]),
+                Taken::Nothing => {}
+                Taken::Blocked => break,
+                Taken::Closed(_) => self.over = true,
+            }
+        }
+        plain
+    }
+
+    /// How much of this was sealed.
+    pub fn seal(&mut self, bytes: &[u8]) -> usize {
+        match self.tls.write(bytes) {
+            Given::Bytes(count) => count,
+            Given::Blocked => 0,
+            Given::Closed(_) => bytes.len(),
+        }
+    }
+
+    pub fn shutdown(&mut self) {
+        self.tls.shutdown();
+    }
+
+    /// Ciphertext for the network.
+    pub fn sealed(&mut self) -> Vec<u8> {
+        self.to.borrow_mut().bytes.drain(..).collect()
+    }
+
+    /// Whether the engine has ended its side of TLS.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
+/// What the models show and trust.
 pub struct Sides {
     acceptor: Rc<Acceptor>,
-    connector: Rc<Connector>,
+    asking: Rc<Connector>,
+    direct: Rc<Connector>,
     scratch: Scratch,
 }
 
 impl Sides {
     pub fn new() -> Sides {
-        let chain = pem::certificates(include_bytes!("../certificates/ed25519.crt"));
-        let chain = chain.expect("a certificate");
-        let key = pem::key(include_bytes!("../certificates/ed25519.key")).expect("a key");
-        let authorities = Authorities {
-            roots: chain.clone(),
-            ..Authorities::default()
-        };
-        let manner = Manner {
-            mode: Mode::VerifyFull,
-            direct: true,
-            sni: true,
-            needs_certificate: false,
-        };
+        let chain = pem::certificates(CERTIFICATE).expect("a certificate");
         let choice = Choice::default();
-        let identity = Identity { chain, key };
-        let acceptor = Acceptor::new(Mode::Require, identity, Authorities::default(), &choice);
-        let connector = Connector::new(manner, None, authorities, &choice);
+        let identity = Identity {
+            chain: chain.clone(),
+            key: pem::key(KEY).expect("a key"),
+        };
+        let acceptor = Acceptor::new(Mode::Prefer, identity, Authorities::default(), &choice);
+        let connector = |direct| {
+            let manner = Manner {
+                mode: Mode::VerifyFull,
+                direct,
+                sni: true,
+                needs_certificate: false,
+            };
+            let authorities = Authorities {
+                roots: chain.clone(),
+                ..Authorities::default()
+            };
+            Rc::new(Connector::new(manner, None, authorities, &choice).expect("a connector"))
+        };
         Sides {
             acceptor: Rc::new(acceptor.expect("an acceptor")),
-            connector: Rc::new(connector.expect("a connector")),
+            asking: connector(false),
+            direct: connector(true),
             scratch: Scratch::default(),
         }
     }
 
-    fn end(&self, is_server: bool) -> TlsSide {
-        if is_server {
-            TlsSide::Client {
-                acceptor: self.acceptor.clone(),
-                direct: true,
-            }
-        } else {
-            TlsSide::Server {
-                connector: self.connector.clone(),
-                host: "localhost".to_owned(),
-            }
-        }
-    }
-
-    /// Lays both layers over a connection. `accepted`: the engine is TLS's server.
-    pub fn seal(
-        &self,
-        plain: Box<dyn Stream>,
-        accepted: bool,
-        random: &mut Random,
-    ) -> Box<dyn Stream> {
-        let (out, back) = (Rc::<RefCell<Way>>::default(), Rc::<RefCell<Way>>::default());
-        let piece = random.pick(&[1, 30, 1_500, 70_000]);
-        let secure = |from: &Rc<RefCell<Way>>, to: &Rc<RefCell<Way>>, is_server| {
-            let end = Box::new(End {
-                from: from.clone(),
-                to: to.clone(),
-                piece,
-            });
-            tls::secure(end, self.end(is_server), Handover::default(), &self.scratch).expect("TLS")
+    /// For a client; `direct`: without having asked.
+    pub fn of_client(&self, direct: bool) -> Layer {
+        let connector = if direct { &self.direct } else { &self.asking };
+        let side = TlsSide::Server {
+            connector: connector.clone(),
+            host: "localhost".to_owned(),
         };
-        let mut sealed = Sealed {
-            near: secure(&back, &out, accepted),
-            far: secure(&out, &back, !accepted),
-            plain,
-            back,
-            outward: Vec::new(),
-            inward: Vec::new(),
-            out_ended: false,
-            out_broken: None,
-            in_ended: None,
-            told_end: false,
-            shut: false,
+        Layer::new(side, &self.scratch)
+    }
+
+    /// For a server; `direct`: it was not asked.
+    pub fn of_server(&self, direct: bool) -> Layer {
+        let side = TlsSide::Client {
+            acceptor: self.acceptor.clone(),
+            direct,
         };
-        let mut nothing = [0; 8];
-        while sealed.near.protection() != Protection::Tls
-            || sealed.far.protection() != Protection::Tls
-        {
-            for layer in [&mut sealed.near, &mut sealed.far] {
-                assert!(!matches!(
-                    layer.read(&mut nothing),
-                    Taken::Closed(_) | Taken::Bytes { .. }
-                ));
-            }
-        }
-        Box::new(sealed)
-    }
-}
-
-/// Both layers and the connection below.
-struct Sealed {
-    near: Box<dyn Stream>,
-    far: Box<dyn Stream>,
-    plain: Box<dyn Stream>,
-    /// Ciphertext for the near layer.
-    back: Rc<RefCell<Way>>,
-    /// Opened, and not taken by the connection below.
-    outward: Vec<u8>,
-    /// From below, and not taken by the far layer.
-    inward: Vec<u8>,
-    /// The engine's side of TLS has ended, and that has been passed on.
-    out_ended: bool,
-    /// How writing below ended, out of order.
-    out_broken: Option<Why>,
-    /// How reading from below ended.
-    in_ended: Option<Why>,
-    /// The far layer has told the near one of that.
-    told_end: bool,
-    shut: bool,
-}
-
-/// Plaintext between a layer and the connection below.
-const BETWEEN: usize = 5_000;
-
-impl Sealed {
-    /// Moves what can be moved, until nothing does. Inward only with a read: whoever is not about to read has been told that
-    /// there is nothing, and would never learn of it.
-    fn settle(&mut self, reads: bool) {
-        loop {
-            let moved = self.outward() | (reads && self.inward());
-            let held = (self.near.holds(), self.far.holds());
-            let _ = (self.near.flush(), self.far.flush());
-            if !moved && held == (self.near.holds(), self.far.holds()) {
-                return;
-            }
-        }
-    }
-
-    fn outward(&mut self) -> bool {
-        let mut moved = false;
-        let mut buffer = [0; BETWEEN];
-        while self.outward.is_empty() && !self.out_ended {
-            match self.far.read(&mut buffer) {
-                Taken::Bytes { count, .. } => self.outward.extend(&buffer[..count]),
-                Taken::Nothing => {}
-                Taken::Blocked => break,
-                Taken::Closed(_) => self.out_ended = true,
-            }
-            moved = true;
-        }
-        if !self.outward.is_empty() {
-            match self.plain.write(&self.outward) {
-                Given::Bytes(count) => {
-                    self.outward.drain(..count);
-                    moved = true;
-                }
-                Given::Blocked => {}
-                Given::Closed(why) => {
-                    self.out_broken = Some(why);
-                    self.outward.clear();
-                    moved = true;
-                }
-            }
-        }
-        if self.out_ended && self.outward.is_empty() && !std::mem::replace(&mut self.shut, true) {
-            self.plain.shutdown();
-        }
-        moved
-    }
-
-    fn inward(&mut self) -> bool {
-        let mut moved = false;
-        let mut buffer = [0; BETWEEN];
-        if self.inward.is_empty() && self.in_ended.is_none() {
-            match self.plain.read(&mut buffer) {
-                Taken::Bytes { count, .. } => {
-                    self.inward.extend(&buffer[..count]);
-                    moved = true;
-                }
-                Taken::Nothing | Taken::Blocked => {}
-                Taken::Closed(why) => {
-                    self.in_ended = Some(why);
-                    moved = true;
-                }
-            }
-        }
-        if !self.inward.is_empty()
-            && let Given::Bytes(count) = self.far.write(&self.inward)
-        {
-            self.inward.drain(..count);
-            moved = true;
-        }
-        if self.in_ended.is_some()
-            && self.inward.is_empty()
-            && !std::mem::replace(&mut self.told_end, true)
-        {
-            self.far.shutdown();
-            moved = true;
-        }
-        moved
-    }
-}
-
-impl Stream for Sealed {
-    fn read(&mut self, into: &mut [u8]) -> Taken {
-        self.settle(true);
-        let taken = self.near.read(into);
-        self.settle(true);
-        match taken {
-            Taken::Bytes { count, .. } => Taken::Bytes { count, more: true },
-            // It was an error below, and it is one above.
-            Taken::Closed(Why::Eof) => Taken::Closed(self.in_ended.clone().unwrap_or(Why::Eof)),
-            Taken::Blocked if self.is_stirring() => Taken::Nothing,
-            other => other,
-        }
-    }
-
-    fn write(&mut self, from: &[u8]) -> Given {
-        self.settle(false);
-        if let Some(why) = &self.out_broken {
-            return Given::Closed(why.clone());
-        }
-        let given = self.near.write(from);
-        self.settle(false);
-        self.out_broken.clone().map_or(given, Given::Closed)
-    }
-
-    fn flush(&mut self) -> Given {
-        self.settle(false);
-        match &self.out_broken {
-            Some(why) => Given::Closed(why.clone()),
-            None if self.holds() => Given::Blocked,
-            None => Given::Bytes(0),
-        }
-    }
-
-    fn holds(&self) -> bool {
-        self.out_broken.is_none() && (self.near.holds() || !self.outward.is_empty())
-    }
-
-    fn shutdown(&mut self) {
-        self.settle(false);
-        self.near.shutdown();
-        self.settle(false);
-    }
-
-    fn protection(&self) -> Protection {
-        self.near.protection()
-    }
-
-    fn facts(&self) -> Facts {
-        self.plain.facts()
-    }
-}
-
-impl Sealed {
-    /// Whether the next read may find something without an event.
-    fn is_stirring(&self) -> bool {
-        let back = self.back.borrow();
-        !back.bytes.is_empty() || back.closed || !self.inward.is_empty()
+        Layer::new(side, &self.scratch)
     }
 }

@@ -18,12 +18,12 @@ use aether::wire::frame::packet;
 use aether::wire::frontend;
 use aether::wire::refusal::{Blame, Refusal};
 
-use crate::client::{Client, End, Login, Tally};
+use crate::client::{Client, End, Login, Ssl, Tally};
 use crate::network::{Connection, NearEnd, Phase, Shared};
 use crate::plan::{Leave, Planner, Scope, Step};
-use crate::postgres::{Backend, Lie, PASSWORD, Postgres};
+use crate::postgres::{Backend, Lie, PASSWORD, Postgres, ServerTls};
 use crate::random::Random;
-use crate::sealed::Sides;
+use crate::sealed::{self, Sides};
 
 /// More steps than any world needs.
 const STEPS_MAX: u64 = 3_000_000;
@@ -69,8 +69,10 @@ struct Shape {
     idle_time: &'static str,
     /// Sessions may leave behind what costs a connection.
     leftovers: bool,
-    /// Connections run through TLS.
-    sealed: bool,
+    /// `server.tls.mode`; `None`: no TLS for clients.
+    client_tls: Option<&'static str>,
+    /// What the DSN says of TLS, and what the server makes of that.
+    server_tls: (&'static str, ServerTls),
 }
 
 impl Shape {
@@ -112,8 +114,36 @@ impl Shape {
             lifetime: random.pick(&["0", "0", "3s", "1h"]),
             idle_time: random.pick(&["0", "2s", "10m"]),
             leftovers: random.chance(30),
-            sealed: false,
+            client_tls: None,
+            server_tls: ("sslmode=disable", ServerTls::Never),
         }
+    }
+
+    /// A world with TLS: every way in which both legs can come to it, or not.
+    fn draw_tls(&mut self, random: &mut Random) {
+        use ServerTls::{Confused, Demanded, Never, Offered, Shunned};
+        self.client_tls = random.pick(&[
+            None,
+            Some("allow"),
+            Some("prefer"),
+            Some("require"),
+            Some("require"),
+        ]);
+        self.server_tls = random.pick(&[
+            ("sslmode=disable", Shunned),
+            ("sslmode=allow", Never),
+            ("sslmode=allow", Offered),
+            ("sslmode=allow", Demanded),
+            ("sslmode=prefer", Never),
+            ("sslmode=prefer", Offered),
+            ("sslmode=prefer", Demanded),
+            ("sslmode=prefer", Shunned),
+            ("sslmode=prefer", Confused),
+            ("sslmode=require", Offered),
+            ("sslmode=require", Demanded),
+            ("sslmode=verify-ca&sslrootcert=ed25519.crt", Offered),
+            ("sslmode=require&sslnegotiation=direct", Demanded),
+        ]);
     }
 
     /// Whether nothing in it is a reason to close a server connection.
@@ -153,14 +183,20 @@ impl Shape {
             .collect();
         let assignment = if self.frugal { "first_query" } else { "login" };
         let idle = self.idle_time;
+        let tls = self.client_tls.map_or(String::new(), |mode| {
+            format!(
+                "server: {{tls: {{mode: {mode}, cert_file: ed25519.crt, key_file: ed25519.key}}}}\n"
+            )
+        });
         format!(
-            "pool:\n  dsn: 'postgres://{user}{}/base?sslmode=disable'\n  max_connections: {}\n  max_connections_per_user: {}\n  min_idle_connections: {}\n  \
+            "pool:\n  dsn: 'postgres://{user}{}/base?{}'\n  max_connections: {}\n  max_connections_per_user: {}\n  min_idle_connections: {}\n  \
              server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
              acquire_timeout: {}\n  abandoned_query_timeout: {}\n\
              auth: {{type: {}, scram_iterations: 2, allow_insecure: true, users: {{alice: {PASSWORD:?}, bob: {PASSWORD:?}, \
              role: {PASSWORD:?}}}}}\n\
-             admin: {{users: [alice]}}\n{databases}users:\n{users}",
+             admin: {{users: [alice]}}\n{tls}{databases}users:\n{users}",
             self.hosts,
+            self.server_tls.0,
             self.max_connections,
             self.max_per_user,
             self.min_idle,
@@ -175,19 +211,24 @@ impl Shape {
     }
 }
 
-struct NoFiles;
+/// The certificate and its key.
+struct Files;
 
-impl Outside for NoFiles {
+impl Outside for Files {
     fn variable(&self, _: &str) -> Option<String> {
         None
     }
-    fn file(&self, _: &Path) -> Result<Vec<u8>, String> {
-        Err("there are no files here".to_owned())
+    fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
+        match path.to_string_lossy().as_ref() {
+            "ed25519.crt" => Ok(sealed::CERTIFICATE.to_vec()),
+            "ed25519.key" => Ok(sealed::KEY.to_vec()),
+            _ => Err("there is no such file here".to_owned()),
+        }
     }
 }
 
 fn configuration(yaml: &str) -> Rc<Config> {
-    match schema::read(yaml, Path::new("aether.yaml"), &NoFiles) {
+    match schema::read(yaml, Path::new("aether.yaml"), &Files) {
         Ok(config) => Rc::new(config),
         Err(errors) => panic!("{errors:?}\n{yaml}"),
     }
@@ -206,19 +247,6 @@ struct Kernel {
     exhausted: u32,
     tiny: bool,
     scratch: tls::Scratch,
-    /// Connections run through TLS.
-    sealed: Option<Sides>,
-}
-
-impl Kernel {
-    /// A share of the worlds runs through TLS.
-    fn stream(&mut self, connection: Shared, accepted: bool) -> Box<dyn Stream> {
-        let plain = Box::new(NearEnd(connection));
-        match &self.sealed {
-            Some(sides) => sides.seal(plain, accepted, &mut self.random),
-            None => plain,
-        }
-    }
 }
 
 impl Host for Kernel {
@@ -234,7 +262,7 @@ impl Host for Kernel {
         connection.borrow_mut().spurious(); // bytes may be there already: registering tells
         self.connections
             .push((Who::Client(key), connection.clone()));
-        Accepted::Stream(self.stream(connection, true))
+        Accepted::Stream(Box::new(NearEnd(connection)))
     }
 
     fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
@@ -245,7 +273,7 @@ impl Host for Kernel {
         self.connections
             .push((Who::Server(key), connection.clone()));
         self.dialed.push((to.clone(), connection.clone()));
-        Ok(self.stream(connection, false))
+        Ok(Box::new(NearEnd(connection)))
     }
 
     fn secure(
@@ -315,6 +343,10 @@ pub struct World {
     postgres: Postgres,
     people: Vec<Person>,
     cancellers: Vec<Canceller>,
+    /// Those who will not get in, and what they are to be told.
+    strangers: Vec<(Client, String)>,
+    /// What those show and trust who come to TLS.
+    sides: Option<Rc<Sides>>,
     console: Option<(Shared, Vec<u8>)>,
     yaml: String,
     /// Engine's own wish to be called again.
@@ -343,6 +375,8 @@ enum Trouble {
     Refused,
     Silent,
     Starting,
+    /// The roles have another password than the pooler knows.
+    Rotated,
 }
 
 enum Action {
@@ -351,20 +385,28 @@ enum Action {
     Person(usize),
     Canceller(usize),
     Console,
+    Stranger(usize),
     Backend(usize),
     Dial(usize),
     Resolve(usize),
     Derive(usize),
 }
 
-/// So many worlds in a row have one in which all connections run through TLS.
+/// So many worlds in a row have one with TLS.
 const SEALED_EVERY: u64 = 10;
+const TOO_LATE: &str = "57014 canceling authentication due to timeout";
+/// Nobody's password.
+const WRONG: &str = "a wrong password";
 
 impl World {
     pub fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
         let mut shape = Shape::draw(&mut random);
-        shape.sealed = seed % SEALED_EVERY == 1;
+        let sealed = seed % SEALED_EVERY == 1;
+        if sealed {
+            shape.draw_tls(&mut random);
+        }
+        let sides = sealed.then(|| Rc::new(Sides::new()));
         let yaml = shape.yaml();
         let mut kernel = Kernel {
             random: Random::new(random.next()),
@@ -377,9 +419,10 @@ impl World {
             exhausted: 0,
             tiny: shape.tiny,
             scratch: tls::Scratch::default(),
-            sealed: shape.sealed.then(Sides::new),
         };
         let mut postgres = Postgres::new(shape.server_method, &mut random);
+        postgres.tls = shape.server_tls.1;
+        postgres.sides = sides.clone();
         // With two pools the one that came first would keep all there is: neither knows that they share a server.
         let limited = shape.faults && !shape.two_databases && random.chance(20);
         if limited {
@@ -395,6 +438,8 @@ impl World {
             postgres,
             people: Vec::new(),
             cancellers: Vec::new(),
+            strangers: Vec::new(),
+            sides,
             console: None,
             yaml,
             wake: Some(0),
@@ -528,7 +573,8 @@ impl World {
             password: PASSWORD.to_owned(),
             parameters,
             shares,
-            ssl: self.random.chance(50),
+            ssl: self.ssl(),
+            sides: self.client_sides(),
         };
         let scope = Scope {
             session: modes == ["session"],
@@ -555,6 +601,86 @@ impl World {
             });
         }
         Client::new(id, connection, &login, steps, &mut self.random)
+    }
+
+    fn client_sides(&self) -> Option<Rc<Sides>> {
+        self.sides
+            .clone()
+            .filter(|_| self.shape.client_tls.is_some())
+    }
+
+    /// What a client who wants to get in does about TLS.
+    fn ssl(&mut self) -> Ssl {
+        match self.shape.client_tls {
+            None => self.random.pick(&[Ssl::Unwanted, Ssl::Asked]),
+            Some("require") => self.random.pick(&[Ssl::Asked, Ssl::Direct]),
+            Some(_) => self.random.pick(&[Ssl::Unwanted, Ssl::Asked, Ssl::Direct]),
+        }
+    }
+
+    /// Somebody comes who lacks what it takes: the password, a name that is known, a database that is there, TLS.
+    fn send_stranger(&mut self) {
+        let id = 1_000 + self.strangers.len();
+        let (mut user, mut database, mut password) =
+            (self.random.pick(&["alice", "bob"]), "base", PASSWORD);
+        let mut ssl = self.ssl();
+        let failed =
+            |user: &str| format!("28P01 password authentication failed for user \"{user}\"");
+        let proves = self.shape.client_method != AuthMethod::Trust;
+        let told = match self.random.below(5) {
+            0 if proves => {
+                password = WRONG;
+                failed(user)
+            }
+            1 if proves => {
+                (password, database) = (WRONG, "nowhere");
+                failed(user)
+            }
+            2 => {
+                user = "mallory";
+                failed(user)
+            }
+            3 if self.shape.client_tls == Some("require") => {
+                ssl = Ssl::Unwanted;
+                format!(
+                    "28000 no pg_hba.conf entry for host \"simulated\", user \"{user}\", database \"base\", no encryption"
+                )
+            }
+            _ => {
+                database = "nowhere";
+                "3D000 database \"nowhere\" does not exist".to_owned()
+            }
+        };
+        let login = Login {
+            user: user.to_owned(),
+            database: database.to_owned(),
+            password: password.to_owned(),
+            parameters: Vec::new(),
+            shares: false,
+            ssl,
+            sides: self.client_sides(),
+        };
+        let connection = self.connect();
+        let client = Client::new(id, connection, &login, VecDeque::new(), &mut self.random);
+        self.strangers.push((client, told));
+    }
+
+    fn run_stranger(&mut self, at: usize) {
+        let (client, told) = &mut self.strangers[at];
+        client.run(self.now, &mut self.random);
+        let Some(end) = client.end() else {
+            return;
+        };
+        let told = End::Told(told.clone());
+        // An hour that passes at once is more than a login may take, and than a last word waits for its reader.
+        let too_late = *end == End::Lost || *end == End::Told(TOO_LATE.to_owned());
+        let excused = self.excused && too_late;
+        assert!(
+            *end == told || excused,
+            "stranger {at}: {end:?} and not {told:?}; faults {}",
+            self.faults
+        );
+        self.strangers.remove(at);
     }
 
     fn run_person(&mut self, at: usize) {
@@ -653,7 +779,9 @@ impl World {
     }
 
     fn open_console(&mut self) {
-        if self.console.is_some() || self.shape.client_method != AuthMethod::Trust {
+        let by_itself = self.shape.client_method == AuthMethod::Trust
+            && self.shape.client_tls != Some("require");
+        if self.console.is_some() || !by_itself {
             return;
         }
         let connection = self.connect();
@@ -688,6 +816,9 @@ impl World {
             self.describe()
         );
         self.now += self.random.between(0, 40);
+        if self.trouble != Trouble::None && self.now >= self.trouble_until {
+            self.heal();
+        }
         if self.random.chance(1) {
             self.disturb();
         }
@@ -702,6 +833,7 @@ impl World {
             Action::Person(at) => self.run_person(at),
             Action::Canceller(at) => self.run_canceller(at),
             Action::Console => self.run_console(),
+            Action::Stranger(at) => self.run_stranger(at),
             Action::Backend(at) => self.postgres.run(at, self.now, &mut self.random),
             Action::Dial(at) => self.finish_dial(at),
             Action::Resolve(at) => self.finish_resolve(at),
@@ -754,6 +886,12 @@ impl World {
         {
             actions.push(Action::Console);
         }
+        let strangers = self.strangers.iter().enumerate();
+        actions.extend(
+            strangers
+                .filter(|(_, (client, _))| client.can_run(self.now))
+                .map(|(at, _)| Action::Stranger(at)),
+        );
         let backends = 0..self.postgres.backends.len();
         actions.extend(
             backends
@@ -782,9 +920,6 @@ impl World {
         match next {
             Some(at) => self.now = at,
             None => panic!("nothing can happen any more: {}", self.describe()),
-        }
-        if self.trouble != Trouble::None && self.now >= self.trouble_until {
-            self.heal();
         }
     }
 
@@ -871,7 +1006,7 @@ impl World {
             return;
         }
         self.disturbances_left -= 1;
-        match self.random.below(7) {
+        match self.random.below(9) {
             0 => self.now += self.random.pick(&[3_000, 200_000]),
             1 => self.reload(),
             2 => self.open_console(),
@@ -883,6 +1018,7 @@ impl World {
                 }
             }
             5 => self.send_nonsense(),
+            6 | 7 => self.send_stranger(),
             _ => self.kernel.exhausted = self.random.below(3) as u32,
         }
     }
@@ -973,13 +1109,21 @@ impl World {
             }
             6 => {
                 // A restart: everybody is thrown out, and nobody let in for a while.
-                self.trouble =
-                    self.random
-                        .pick(&[Trouble::Refused, Trouble::Silent, Trouble::Starting]);
+                self.trouble = self.random.pick(&[
+                    Trouble::Refused,
+                    Trouble::Silent,
+                    Trouble::Starting,
+                    Trouble::Rotated,
+                ]);
                 self.trouble_until = self.now + trouble_us;
                 if self.trouble == Trouble::Starting {
                     let text = "the database system is starting up";
                     self.postgres.refuses = Some(Refusal::fatal(b"57P03", text, Blame::Server));
+                }
+                if self.trouble == Trouble::Rotated {
+                    self.postgres.password = WRONG;
+                    // Whoever is told so comes again at once.
+                    self.trouble_until = self.now + 50_000;
                 }
                 let kill = self.random.chance(50);
                 self.postgres
@@ -1030,6 +1174,7 @@ impl World {
     fn heal(&mut self) {
         self.trouble = Trouble::None;
         self.postgres.refuses = None;
+        self.postgres.password = PASSWORD;
     }
 
     // ---- the end ----
@@ -1047,8 +1192,10 @@ impl World {
     }
 
     fn is_at_rest(&self) -> bool {
-        let clients =
-            self.engine.client_count() == 0 && self.cancellers.is_empty() && self.console.is_none();
+        let clients = self.engine.client_count() == 0
+            && self.cancellers.is_empty()
+            && self.strangers.is_empty()
+            && self.console.is_none();
         let servers = self.engine.servers().iter().all(|(_, server)| {
             // The late end of a refused copy may still have to be written.
             let written = server.link().is_none_or(|link| link.held() == (0, 0));
