@@ -99,13 +99,21 @@ fn heading(field: &Field) -> String {
         load.join(" "),
         first_line(Command::new("date").args(["-u", "+%F %H:%M UTC"])),
         env!("CARGO_PKG_VERSION"),
-        first_line(Command::new("git").args(["describe", "--always", "--dirty"])),
+        measured(),
         field.cluster.sql("postgres", "SHOW server_version"),
         first_line(Command::new("pgbouncer").arg("--version")),
         first_line(Command::new("/usr/sbin/haproxy").arg("-v")),
         settings.rounds,
         settings.seconds.as_secs_f64(),
     )
+}
+
+/// Which Aether.
+fn measured() -> String {
+    match std::env::var("AETHER_BENCH_BINARY") {
+        Ok(given) => given,
+        Err(_) => first_line(Command::new("git").args(["describe", "--always", "--dirty"])),
+    }
 }
 
 fn first_line(command: &mut Command) -> String {

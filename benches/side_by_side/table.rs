@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::contender::Contender;
-use crate::cost::median;
+use crate::cost::{median, quantile};
 
 /// What was measured of one workload, a sample per round and contender.
 #[derive(Clone)]
@@ -44,16 +44,30 @@ impl Row {
         &self.samples[contender as usize]
     }
 
-    /// Median of the ratios of paired rounds.
-    fn paired(&self, contender: Contender) -> Option<f64> {
+    /// The ratios of paired rounds.
+    fn ratios(&self, contender: Contender) -> Vec<f64> {
         let base = self.of(Contender::PgBouncer);
-        let ratios: Vec<f64> = self
-            .of(contender)
-            .iter()
-            .zip(base)
-            .map(|(one, base)| one / base)
-            .collect();
+        let pairs = self.of(contender).iter().zip(base);
+        pairs.map(|(one, base)| one / base).collect()
+    }
+
+    /// Their median.
+    fn paired(&self, contender: Contender) -> Option<f64> {
+        let ratios = self.ratios(contender);
         (!ratios.is_empty()).then(|| median(&ratios))
+    }
+
+    /// How far they differ: least and largest.
+    fn spread(&self, contender: Contender) -> String {
+        let ratios = self.ratios(contender);
+        match ratios.len() {
+            0 | 1 => String::new(),
+            _ => format!(
+                " ({:.2}–{:.2})",
+                quantile(&ratios, 0.0),
+                quantile(&ratios, 1.0)
+            ),
+        }
     }
 
     /// Ratio of the least sample to the least.
@@ -66,7 +80,7 @@ impl Row {
 /// A table of one unit. `digits`: those behind the point.
 pub fn render(title: &str, note: &str, digits: usize, rows: &[Row]) -> String {
     let mut text = format!(
-        "\n## {title}\n\n{note}\n\n| Workload | PgBouncer | Aether | HAProxy | Aether / PgBouncer: paired | best | HAProxy / PgBouncer | target | |\n\
+        "\n## {title}\n\n{note}\n\n| Workload | PgBouncer | Aether | HAProxy | Aether / PgBouncer: paired (range) | best | HAProxy / PgBouncer | target | |\n\
          |---|---|---|---|---|---|---|---|---|\n"
     );
     for row in rows {
@@ -82,12 +96,13 @@ pub fn render(title: &str, note: &str, digits: usize, rows: &[Row]) -> String {
         };
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {verdict} |",
+            "| {} | {} | {} | {} | {}{} | {} | {} | {} | {verdict} |",
             row.workload,
             number(absolute(Contender::PgBouncer), digits),
             number(absolute(Contender::Aether), digits),
             number(absolute(Contender::Haproxy), digits),
             number(paired, 2),
+            row.spread(Contender::Aether),
             number(row.best(Contender::Aether), 2),
             number(row.paired(Contender::Haproxy), 2),
             number(row.target, 2),
