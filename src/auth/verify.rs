@@ -50,8 +50,18 @@ enum State {
 #[derive(Debug)]
 struct Verifier {
     scram: ScramVerifier,
-    /// Invented: no proof is good enough.
-    invented: bool,
+    origin: Origin,
+}
+
+/// Where a verifier comes from.
+#[derive(Debug)]
+enum Origin {
+    /// It is what is stored: the proven keys are known to nobody else and are remembered.
+    Stored,
+    /// It was made of the password.
+    Derived,
+    /// It goes with no password: no proof is good enough.
+    Invented,
 }
 
 impl Verify {
@@ -107,14 +117,14 @@ impl Verify {
         let verifier = match stored {
             Some(Stored::Scram(verifier)) => Verifier {
                 scram: verifier.clone(),
-                invented: false,
+                origin: Origin::Stored,
             },
             Some(Stored::Plain(password)) => {
                 let job = derivation(password, ring.salt(user), iterations);
                 match ring.find(&job) {
                     Some(keys) => Verifier {
                         scram: verifier(&job, keys),
-                        invented: false,
+                        origin: Origin::Derived,
                     },
                     None => {
                         let state = State::Preparing {
@@ -133,7 +143,7 @@ impl Verify {
             }
             None | Some(Stored::Md5(_)) => Verifier {
                 scram: invented(ring.salt(user), iterations, random),
-                invented: true,
+                origin: Origin::Invented,
             },
         };
         request_scram(out);
@@ -203,13 +213,16 @@ impl Verify {
             State::ScramLast {
                 verifier,
                 challenge,
-            } => match challenge.verify(body, &verifier.scram) {
-                Ok(signature) if !verifier.invented => {
+            } => match (challenge.verify(body, &verifier.scram), verifier.origin) {
+                (Err(true), _) => Err(broken("malformed SCRAM message")),
+                (Err(false), _) | (Ok(_), Origin::Invented) => Err(failed(&user)),
+                (Ok((signature, client_key)), origin) => {
+                    if matches!(origin, Origin::Stored) {
+                        ring.proven.note(&user, &verifier.scram, &client_key);
+                    }
                     backend::write_authentication(out, 12, signature.as_bytes());
                     Ok(Progress::Done)
                 }
-                Err(true) => Err(broken("malformed SCRAM message")),
-                Ok(_) | Err(false) => Err(failed(&user)),
             },
             State::Comparing { .. } | State::Preparing { .. } => {
                 Err(broken("unexpected password message"))
@@ -221,7 +234,7 @@ impl Verify {
         user: String,
         stored: Option<Stored>,
         body: &[u8],
-        ring: &KeyRing,
+        ring: &mut KeyRing,
     ) -> Result<Progress<Verify>, Refusal> {
         let given = one_string(body)?;
         let right = match stored {
@@ -240,8 +253,8 @@ impl Verify {
                     verifier.salt.clone(),
                     verifier.iterations,
                 );
-                match ring.find(&job) {
-                    Some(keys) => same(&keys.stored_key, &verifier.stored_key),
+                match ring.find(&job).cloned() {
+                    Some(keys) => return compare(user, &verifier, &keys, ring),
                     None => {
                         return Ok(Progress::Derive(
                             Verify {
@@ -279,15 +292,15 @@ impl Verify {
         let Verify { user, state } = self;
         let keys = Keys::new(salted);
         match state {
-            State::Comparing { verifier, job } if same(&keys.stored_key, &verifier.stored_key) => {
-                ring.remember(&job, keys);
-                Ok(Progress::Done)
+            State::Comparing { verifier, job } => {
+                let progress = compare(user, &verifier, &keys, ring)?;
+                ring.remember(&job, keys); // not those of guesses, which would push the others out
+                Ok(progress)
             }
-            State::Comparing { .. } => Err(failed(&user)), // not remembered: guesses would push the others out
             State::Preparing { job, nonce } => {
                 let verifier = Verifier {
                     scram: verifier(&job, &keys),
-                    invented: false,
+                    origin: Origin::Derived,
                 };
                 ring.remember(&job, keys);
                 request_scram(out);
@@ -299,6 +312,20 @@ impl Verify {
             state => Ok(Progress::Next(Verify { user, state })),
         }
     }
+}
+
+/// Whether a password's keys are those of the verifier. If so, they are as good as proven by SCRAM.
+fn compare(
+    user: String,
+    verifier: &ScramVerifier,
+    keys: &Keys,
+    ring: &mut KeyRing,
+) -> Result<Progress<Verify>, Refusal> {
+    if !same(&keys.stored_key, &verifier.stored_key) {
+        return Err(failed(&user));
+    }
+    ring.proven.note(&user, verifier, &keys.client_key);
+    Ok(Progress::Done)
 }
 
 fn md5_answer(user: &str, stored: &Stored, salt: [u8; 4]) -> Option<Zeroizing<Vec<u8>>> {

@@ -598,7 +598,7 @@ fn undoing(relay: &Relay, server: &Server, config: &PoolConfig) -> Vec<&'static 
 }
 
 /// As whom we log in.
-fn credentials(
+pub(super) fn credentials(
     backend: &Backend,
     kind: &Kind,
     users: &std::collections::BTreeMap<String, Stored>,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::close::{Departure, closed_while_idle};
+use super::dial::credentials;
 use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, PoolKey, ServerKey, ServerState, Tick,
     Timer, Who, ms,
@@ -345,15 +346,22 @@ impl Engine {
         }
     }
 
-    /// Makes idle servers until the configured number is there.
+    /// Makes idle servers until the configured number is there; not as somebody whose keys only a client can bring.
     fn refill(&mut self, pool_key: PoolKey, host: &mut dyn Host) {
         while let Some(kind) = self
             .pools
             .refill(pool_key, self.now)
-            .filter(|_| self.stop.is_none())
+            .filter(|kind| self.stop.is_none() && self.may_log_in_unasked(pool_key, kind))
         {
             self.dial(pool_key, kind, host);
         }
+    }
+
+    fn may_log_in_unasked(&self, pool_key: PoolKey, kind: &Rc<Kind>) -> bool {
+        self.pools.get(pool_key).is_some_and(|pool| {
+            let credentials = credentials(&pool.config.backend, kind, &self.config.auth.users);
+            pool.lets_in(kind) || !credentials.are_unproven(&self.ring)
+        })
     }
 
     /// Sees to it that the pool is looked at when a pause is over.

@@ -488,6 +488,12 @@ impl Pool {
             .or(refused)
     }
 
+    /// Whether a server has let this kind in, and the last one did not refuse it.
+    pub fn lets_in(&self, kind: &Rc<Kind>) -> bool {
+        let refused = self.refused.as_ref().is_some_and(|last| last.kind == *kind);
+        self.welcome(kind).is_some() && !refused
+    }
+
     /// The idle server that was not used for the longest time.
     pub fn oldest_idle(&self) -> Option<ServerKey> {
         self.share.oldest_idle()
