@@ -10,6 +10,7 @@ mod keyring;
 mod md5;
 mod prove;
 mod proven;
+mod saslprep;
 mod scram;
 mod verify;
 

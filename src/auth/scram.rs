@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
+use super::saslprep::prepared;
 use super::{KeyDerivation, SaltedPassword};
 use crate::config::Secret;
 use crate::config::secret::ScramVerifier;
@@ -71,17 +72,6 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
 
 fn xor(a: &[u8; 32], b: &[u8; 32]) -> [u8; 32] {
     std::array::from_fn(|at| a.get(at).copied().unwrap_or(0) ^ b.get(at).copied().unwrap_or(0))
-}
-
-/// The password as SCRAM uses it: SASLprep, or the raw bytes where that is not possible, as PostgreSQL does.
-pub(super) fn prepared(password: &[u8]) -> Secret {
-    match std::str::from_utf8(password)
-        .ok()
-        .and_then(|text| stringprep::saslprep(text).ok())
-    {
-        Some(text) => Secret::new(text.into_owned()),
-        None => Secret::new(password),
-    }
 }
 
 /// The job that makes a password's keys.

@@ -389,7 +389,10 @@ impl Pool {
 
     /// Puts a client into its lane.
     fn line_up(&mut self, kind: &Rc<Kind>, waiter: Waiter) {
+        self.asked += 1;
+        let asked = self.asked;
         let state = self.state(kind);
+        state.asked = asked;
         let place = state.place_of(waiter.ticket).unwrap_or_else(|place| place);
         state.waiters.insert(place, waiter);
         self.needed += 1;
@@ -499,13 +502,15 @@ impl Pool {
         self.share.oldest_idle()
     }
 
-    /// An idle server of a kind too many: kinds that are kept idle are limited.
+    /// An idle server of a kind too many that nobody waits for: kinds that are kept idle are limited.
     pub fn surplus_kind(&self) -> Option<ServerKey> {
         if self.idle_kinds <= limits::IDLE_KINDS_MAX {
             return None;
         }
         let others = self.kinds.iter().filter(|(kind, state)| {
-            !state.idle.is_empty() && self.last_asked.as_ref() != Some(*kind)
+            !state.idle.is_empty()
+                && state.waiters.is_empty()
+                && self.last_asked.as_ref() != Some(*kind)
         });
         let (_, state) = others.min_by_key(|(_, state)| state.asked)?;
         state.idle.first().map(|(server, _)| *server)

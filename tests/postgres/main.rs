@@ -22,6 +22,7 @@ mod life_cycle;
 mod limits;
 mod load;
 mod logins;
+mod matrix;
 mod memory;
 mod model;
 mod operations;

@@ -17,7 +17,7 @@ use crate::support::wire::{first_error, terminated};
 use crate::support::{Cluster, Pooler, Wire, scene, wait_until};
 
 /// The certificates of `tests/certificates`, where servers may read them; keys are theirs alone.
-fn certificates() -> Place {
+pub fn certificates() -> Place {
     let place = Place::new("certificates");
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates");
     for entry in fs::read_dir(from).expect("certificates").flatten() {
