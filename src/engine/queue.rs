@@ -601,7 +601,9 @@ mod tests {
         scene.world.greeting.clear();
         let client = scene.client();
         assert!(!is_closed(&client), "it is let in");
-        assert!(dialled(&mut scene, 2) >= 2, "the stock is filled");
+        dialled(&mut scene, 2);
+        let (_, pool) = scene.engine.pools().iter().next().expect("a pool");
+        assert_eq!(pool.idle(), 2, "the stock is filled");
 
         // Other servers may ask.
         backend::write_authentication(&mut scene.world.greeting, 10, b"SCRAM-SHA-256\0\0");
