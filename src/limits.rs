@@ -17,6 +17,8 @@ pub const LARGE_MESSAGE_MAX: u32 = 0x3FFF_FFFE;
 pub const SERVER_MESSAGE_MAX: u32 = 0x4000_0000;
 /// Largest message of a server while it logs in; ParameterStatus and errors are far smaller.
 pub const LOGIN_MESSAGE_MAX: usize = 30_000;
+/// Messages of a server while it logs in: PostgreSQL sends some twenty, and what triggers for logins have to say.
+pub const LOGIN_MESSAGES_MAX: u32 = 4_096;
 /// Notices kept from a server's login, to be shown to the clients that get this server.
 pub const LOGIN_NOTICES_MAX: usize = 8 * 1024;
 /// Largest ParameterStatus that is looked at; a larger one passes, and its server is not used again.
@@ -33,8 +35,10 @@ pub const CARRY_MAX: usize = STATEMENT_MAX + 16 * 1024;
 pub const OUTBOX_MAX: usize = 256 * 1024;
 /// Answers that a server may owe before the client is no longer read (catalogue C10).
 pub const OWED_MAX: usize = 8_192;
-/// Iterations that a server may ask for in SCRAM (catalogue R6).
+/// Iterations that a server may ask for in SCRAM where nothing else is configured (catalogue R6), and those of our own verifiers.
 pub const SCRAM_ITERATIONS_MAX: u32 = 100_000;
+/// Most that can be configured: some seconds of one core for each login with new keys.
+pub const SCRAM_ITERATIONS_CEILING: u32 = 10_000_000;
 /// Longest batch that is kept to be tried again after DDL. As much may stay with each server connection.
 pub const BATCH_KEPT_MAX: usize = 16 * 1024;
 /// How often a batch is tried again after DDL.

@@ -3,7 +3,7 @@
 //! A cold, pure machine over whole messages; the proof of who we are is [`crate::auth::Prove`]'s. The other direction, a client
 //! that logs in to us, is [`crate::wire::startup`] for the packets and [`crate::auth::Verify`] for the proof.
 
-use crate::auth::{Credentials, KeyDerivation, KeyRing, Progress, Prove, SaltedPassword};
+use crate::auth::{Credentials, KeyDerivation, KeyRing, Progress, Prove, SaltedPassword, Terms};
 use crate::limits;
 use crate::relay::Vars;
 use crate::wire::backend;
@@ -15,6 +15,8 @@ use crate::wire::refusal::{Blame, Refusal};
 pub struct Login {
     proof: Proof,
     welcome: Welcome,
+    /// Messages that have come.
+    messages: u32,
 }
 
 #[derive(Debug)]
@@ -50,10 +52,11 @@ pub enum Step {
 
 impl Login {
     /// Begins behind a startup packet that has been sent.
-    pub fn begin(credentials: Credentials) -> Login {
+    pub fn begin(credentials: Credentials, terms: Terms) -> Login {
         Login {
-            proof: Proof::Wanted(Prove::begin(credentials)),
+            proof: Proof::Wanted(Prove::begin(credentials, terms)),
             welcome: Welcome::default(),
+            messages: 0,
         }
     }
 
@@ -66,7 +69,15 @@ impl Login {
         random: &mut dyn FnMut(&mut [u8]),
         out: &mut Vec<u8>,
     ) -> Result<Step, Refusal> {
-        let Login { proof, mut welcome } = self;
+        let Login {
+            proof,
+            mut welcome,
+            messages,
+        } = self;
+        if messages >= limits::LOGIN_MESSAGES_MAX {
+            return Err(endless());
+        }
+        let messages = messages + 1;
         let proof = match (tag, proof) {
             (b'E', proof) => {
                 let refusal = Refusal::read(body, Blame::Server);
@@ -77,7 +88,7 @@ impl Login {
             }
             (b'R', Proof::Wanted(prove)) => {
                 let progress = prove.step(body, ring, random, out)?;
-                return Ok(Login::proceed(progress, welcome));
+                return Ok(Login::proceed(progress, welcome, messages));
             }
             (b'N', proof) => {
                 if welcome.notices.len() + body.len() < limits::LOGIN_NOTICES_MAX {
@@ -96,7 +107,11 @@ impl Login {
             (b'Z', Proof::Given) if body == b"I" => return Ok(Step::Ready(welcome)),
             _ => return Err(unexpected(tag)),
         };
-        Ok(Step::More(Login { proof, welcome }))
+        Ok(Step::More(Login {
+            proof,
+            welcome,
+            messages,
+        }))
     }
 
     /// The key derivation that was asked for is done.
@@ -110,6 +125,7 @@ impl Login {
             Proof::Deriving(prove) => Ok(Login::proceed(
                 prove.derived(salted, ring, out)?,
                 self.welcome,
+                self.messages,
             )),
             _ => Ok(Step::More(self)),
         }
@@ -120,36 +136,37 @@ impl Login {
         matches!(self.proof, Proof::Deriving(_))
     }
 
-    fn proceed(progress: Progress<Prove>, welcome: Welcome) -> Step {
+    fn proceed(progress: Progress<Prove>, welcome: Welcome, messages: u32) -> Step {
+        let login = |proof| Login {
+            proof,
+            welcome,
+            messages,
+        };
         match progress {
-            Progress::Next(prove) => Step::More(Login {
-                proof: Proof::Wanted(prove),
-                welcome,
-            }),
-            Progress::Derive(prove, job) => Step::Derive(
-                Login {
-                    proof: Proof::Deriving(prove),
-                    welcome,
-                },
-                job,
-            ),
-            Progress::Done => Step::More(Login {
-                proof: Proof::Given,
-                welcome,
-            }),
+            Progress::Next(prove) => Step::More(login(Proof::Wanted(prove))),
+            Progress::Derive(prove, job) => Step::Derive(login(Proof::Deriving(prove)), job),
+            Progress::Done => Step::More(login(Proof::Given)),
         }
     }
 }
 
+fn nonsense() -> Refusal {
+    let text = "the server's answer to the login makes no sense";
+    Refusal::fatal(b"08P01", text, Blame::Server)
+}
+
+fn endless() -> Refusal {
+    let max = limits::LOGIN_MESSAGES_MAX;
+    nonsense().detail(format!(
+        "More than {max} messages came, and it was not ready."
+    ))
+}
+
 fn unexpected(tag: u8) -> Refusal {
     let tag = printable(&[tag]);
-    Refusal::fatal(
-        b"08P01",
-        "the server's answer to the login makes no sense",
-        Blame::Server,
-    )
-    .detail(format!(
-        "A message of type \"{tag}\" came where none is expected."
-    ))
-    .hint("Is there really a PostgreSQL server at the pool's address?")
+    nonsense()
+        .detail(format!(
+            "A message of type \"{tag}\" came where none is expected."
+        ))
+        .hint("Is there really a PostgreSQL server at the pool's address?")
 }

@@ -35,6 +35,7 @@ pub fn holds(data: &[u8]) {
         mode: Mode::VerifyFull,
         direct: false,
         sni: true,
+        needs_certificate: false,
     };
     let choice = Choice::default();
     let _ = Connector::new(manner, None, authorities, &choice);

@@ -27,6 +27,7 @@ fn complete(dsn: &Dsn) {
         hosts,
         tls,
         tls_words,
+        demands: _,
         database,
         user,
         password,
@@ -37,7 +38,7 @@ fn complete(dsn: &Dsn) {
     for host in hosts {
         match host {
             HostPort::Tcp(name, port) => assert!(!name.is_empty() && *port > 0),
-            HostPort::Unix(path) => assert!(path.is_absolute()),
+            HostPort::Unix(path) => assert!(path.to_string_lossy().starts_with(['/', '@'])),
         }
     }
     let texts = [database, user]
@@ -128,6 +129,7 @@ fn as_uri(backend: &Backend) -> String {
                 .iter()
                 .map(|(name, value)| format!("{name}={}", percent(value))),
         )
+        .chain(demands(backend).map(|(name, value)| format!("{name}={}", percent(&value))))
         .collect();
     format!(
         "postgres://{}:{}@{}/{}?{}",
@@ -137,6 +139,15 @@ fn as_uri(backend: &Backend) -> String {
         percent(backend.database.as_deref().unwrap_or_default()),
         parameters.join("&")
     )
+}
+
+fn demands(backend: &Backend) -> impl Iterator<Item = (&'static str, String)> {
+    let demands = &backend.demands;
+    let require_auth = demands.require_auth.as_ref();
+    let channel_binding = demands.channel_binding.as_str().to_owned();
+    [("channel_binding", channel_binding)]
+        .into_iter()
+        .chain(require_auth.map(|list| ("require_auth", list.as_str().to_owned())))
 }
 
 fn percent(text: &str) -> String {
@@ -184,6 +195,9 @@ fn as_pairs(backend: &Backend) -> String {
     }
     for (name, value) in &backend.tls_words {
         pair(name, value);
+    }
+    for (name, value) in demands(backend) {
+        pair(name, &value);
     }
     out
 }

@@ -1,7 +1,7 @@
 //! Logging in to a server that says anything at all: ready only after it has let us in, with what it reported and no more.
 
-use aether::auth::{Credentials, KeyRing};
-use aether::config::{Secret, Stored};
+use aether::auth::{Channel, Credentials, KeyRing, Terms};
+use aether::config::{ChannelBinding, Demands, RequireAuth, Secret, Stored};
 use aether::limits;
 use aether::relay::Vars;
 use aether::startup::{Login, Step, Welcome};
@@ -10,6 +10,14 @@ use arbitrary::{Result, Unstructured};
 
 /// Types of messages, most of them right somewhere in a login.
 const TAGS: &[u8] = b"RRRRSSSKKNNEZZZvDX\0";
+/// `require_auth`, and the codes of the first requests that it lets through.
+const REQUIRED: [(&str, &[u8]); 5] = [
+    ("", &[0, 3, 5, 10]),
+    ("scram-sha-256", &[10]),
+    ("md5,none", &[0, 5]),
+    ("!password", &[0, 5, 10]),
+    ("gss", &[]),
+];
 /// Derivations that cost more are not run; the login ends there.
 const ITERATIONS_MAX: u32 = 64;
 
@@ -36,10 +44,14 @@ fn login(u: &mut Unstructured<'_>) -> Result<()> {
     let has_secret = secret.is_some();
     let mut random = fixed_random();
     let mut ring = KeyRing::new(&mut random, None);
-    let mut login = Login::begin(Credentials {
+    let credentials = Credentials {
         user: "me".to_owned(),
         secret,
-    });
+    };
+    let (terms, required) = terms(u)?;
+    let bound = terms.demands.channel_binding == ChannelBinding::Require;
+    let mut login = Login::begin(credentials, terms);
+    let mut first = None;
     let mut said = Said::default();
     while !u.is_empty() {
         let tag = *u.choose(TAGS)?;
@@ -47,6 +59,12 @@ fn login(u: &mut Unstructured<'_>) -> Result<()> {
         let mut out = Vec::new();
         let step = login.step(tag, &body, &mut ring, &mut random, &mut out);
         check_answer(&out, has_secret);
+        if tag == b'R' && step.is_ok() && first.is_none() {
+            let code = body.get(3).copied().unwrap_or_default();
+            assert!(required.contains(&code), "{code} was not allowed");
+            assert!(!bound || out.windows(18).any(|text| text == b"SCRAM-SHA-256-PLUS"));
+            first = Some(code);
+        }
         login = match step {
             Err(refusal) => {
                 assert!(!refusal.message.is_empty());
@@ -81,6 +99,31 @@ fn login(u: &mut Unstructured<'_>) -> Result<()> {
         note(&mut said, tag, &body);
     }
     Ok(())
+}
+
+fn terms(u: &mut Unstructured<'_>) -> Result<(Terms, &'static [u8])> {
+    let (text, codes) = *u.choose(&REQUIRED)?;
+    let require_auth = (!text.is_empty()).then(|| RequireAuth::parse(text).expect("a list"));
+    let channel_binding = *u.choose(&[
+        ChannelBinding::Disable,
+        ChannelBinding::Prefer,
+        ChannelBinding::Require,
+    ])?;
+    let channel = match u.int_in_range(0..=2)? {
+        0 => Channel::Plain,
+        1 => Channel::Unbindable,
+        _ => Channel::Bindable(b"endpoint".to_vec()),
+    };
+    let terms = Terms {
+        demands: Demands {
+            require_auth,
+            channel_binding,
+        },
+        iterations_max: limits::SCRAM_ITERATIONS_MAX,
+        channel,
+        own_certificate: None,
+    };
+    Ok((terms, codes))
 }
 
 fn note(said: &mut Said, tag: u8, body: &[u8]) {
@@ -144,12 +187,13 @@ fn body(tag: u8, u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         return raw(u);
     }
     Ok(match tag {
-        b'R' => match u.int_in_range(0..=5)? {
+        b'R' => match u.int_in_range(0..=6)? {
             0 => vec![0; 4],
             1 => b"\0\0\0\x03".to_vec(),
             2 => b"\0\0\0\x05salt".to_vec(),
             3 => b"\0\0\0\x0aSCRAM-SHA-256\0\0".to_vec(),
-            4 => [
+            4 => b"\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0".to_vec(),
+            5 => [
                 &b"\0\0\0\x0br="[..],
                 our_nonce().as_bytes(),
                 &raw(u)?,
@@ -191,7 +235,13 @@ fn our_nonce() -> String {
         secret: Some(Stored::Plain(Secret::new("secret"))),
     };
     let mut out = Vec::new();
-    let _ = Login::begin(credentials).step(
+    let terms = Terms {
+        demands: Demands::default(),
+        iterations_max: limits::SCRAM_ITERATIONS_MAX,
+        channel: Channel::Plain,
+        own_certificate: None,
+    };
+    let _ = Login::begin(credentials, terms).step(
         b'R',
         b"\0\0\0\x0aSCRAM-SHA-256\0\0",
         &mut ring,

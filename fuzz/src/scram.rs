@@ -5,8 +5,8 @@
 
 use std::num::NonZeroU32;
 
-use aether::auth::{Credentials, KeyRing, Progress, Prove, Verify};
-use aether::config::{AuthMethod, ScramVerifier, Secret, Stored};
+use aether::auth::{Channel, Credentials, Demand, KeyRing, Progress, Prove, Terms, Verify};
+use aether::config::{AuthMethod, ChannelBinding, Demands, ScramVerifier, Secret, Stored};
 use aether::wire::{backend, frame};
 use arbitrary::{Result, Unstructured};
 use md5::{Digest, Md5};
@@ -69,6 +69,10 @@ impl Line<'_, '_> {
                     b"y,,",
                     b"m=x,",
                     b"p=tls-unique,,",
+                    b"p=tls-server-end-point,,",
+                    b"n,,",
+                    b"SCRAM-SHA-256\0",
+                    b"-PLUS",
                 ])?;
                 body.splice(at..at, text.iter().copied());
             }
@@ -87,8 +91,25 @@ struct Setting {
     /// What the server knows of the user; `None`: nothing.
     stored: Option<Stored>,
     typed: Secret,
+    /// The channel bindings of TLS on both sides: they differ where somebody stands in between with a certificate of his own.
+    endpoints: (Option<&'static [u8]>, Channel),
+    binding: ChannelBinding,
     /// Whether an undisturbed login must succeed.
     works: bool,
+}
+
+impl Setting {
+    fn is_scram(&self) -> bool {
+        matches!(
+            self.method,
+            AuthMethod::ScramSha256 | AuthMethod::ScramSha256Plus
+        )
+    }
+
+    /// Whether somebody with a certificate of his own stands in between.
+    fn is_split(&self) -> bool {
+        matches!(&self.endpoints, (Some(ours), Channel::Bindable(theirs)) if ours != theirs)
+    }
 }
 
 fn setting(u: &mut Unstructured<'_>) -> Result<Setting> {
@@ -97,7 +118,23 @@ fn setting(u: &mut Unstructured<'_>) -> Result<Setting> {
         AuthMethod::Md5,
         AuthMethod::ScramSha256,
         AuthMethod::ScramSha256,
+        AuthMethod::ScramSha256Plus,
     ])?;
+    let endpoints = match u.int_in_range(0..=3)? {
+        _ if method == AuthMethod::ScramSha256Plus => {
+            let seen: &[u8] = if u.ratio(1, 4)? { b"his" } else { b"ours" };
+            (Some(&b"ours"[..]), Channel::Bindable(seen.to_vec()))
+        }
+        0 => (None, Channel::Plain),
+        1 => (None, Channel::Unbindable),
+        2 => (Some(&b"ours"[..]), Channel::Bindable(b"ours".to_vec())),
+        _ => (Some(&b"ours"[..]), Channel::Bindable(b"his".to_vec())),
+    };
+    let binding = match u.int_in_range(0..=2)? {
+        0 => ChannelBinding::Disable,
+        1 => ChannelBinding::Prefer,
+        _ => ChannelBinding::Require,
+    };
     let length = u.int_in_range(1..=12usize)?.min(u.len().max(1));
     let password: Vec<u8> = u.bytes(length)?.iter().map(|&byte| byte.max(1)).collect();
     let wrong = u.ratio(1, 4)?;
@@ -110,17 +147,27 @@ fn setting(u: &mut Unstructured<'_>) -> Result<Setting> {
         0 => (None, false),
         1 => (
             Some(md5_secret(&password)),
-            method != AuthMethod::ScramSha256,
+            matches!(method, AuthMethod::Password | AuthMethod::Md5),
         ),
         2 => (Some(scram_secret(&password)), true),
         _ => (Some(Stored::Plain(Secret::new(password))), true),
     };
-    Ok(Setting {
+    let mut setting = Setting {
         method,
-        works: usable && !wrong && stored.is_some(),
-        stored,
+        endpoints,
+        binding,
+        works: false,
         typed: Secret::new(typed),
-    })
+        stored,
+    };
+    let bindable = setting.is_scram() && setting.endpoints.0.is_some();
+    let fits = match binding {
+        ChannelBinding::Disable => method != AuthMethod::ScramSha256Plus,
+        ChannelBinding::Prefer => !setting.is_scram() || !setting.is_split(),
+        ChannelBinding::Require => bindable && !setting.is_split(),
+    };
+    setting.works = usable && fits && !wrong && setting.stored.is_some();
+    Ok(setting)
 }
 
 fn exchange(u: &mut Unstructured<'_>) -> Result<()> {
@@ -138,8 +185,9 @@ fn exchange(u: &mut Unstructured<'_>) -> Result<()> {
     if server {
         assert!(setting.works, "a login without the right password");
     }
-    // Who asks for no SCRAM at all can make any client believe him; that is for TLS to prevent.
-    if client && setting.method == AuthMethod::ScramSha256 && !line.first_changed {
+    // Who asks for no SCRAM at all can make any client believe him; that is for TLS to prevent, or for channel_binding=require.
+    let guarded = setting.binding == ChannelBinding::Require;
+    if client && (guarded || setting.is_scram() && !line.first_changed) {
         assert!(
             server && !line.changed,
             "the client was taken in by somebody who does not know its password"
@@ -164,19 +212,32 @@ fn run(setting: &Setting, line: &mut Line<'_, '_>) -> (bool, bool) {
     );
     let mut down = Vec::new();
     let mut server = Verify::begin(
-        setting.method,
+        Demand {
+            method: setting.method,
+            iterations: ITERATIONS,
+            endpoint: setting.endpoints.0,
+        },
         USER,
         setting.stored.as_ref(),
-        ITERATIONS,
         &mut rings.0,
         &mut random,
         &mut down,
     );
     let secret = Some(Stored::Plain(setting.typed.clone()));
-    let mut client = Prove::begin(Credentials {
+    let credentials = Credentials {
         user: USER.to_owned(),
         secret,
-    });
+    };
+    let terms = Terms {
+        demands: Demands {
+            channel_binding: setting.binding,
+            require_auth: None,
+        },
+        iterations_max: 100_000,
+        channel: setting.endpoints.1.clone(),
+        own_certificate: None,
+    };
+    let mut client = Prove::begin(credentials, terms);
     let mut first = true;
     loop {
         let mut let_in = false;

@@ -310,7 +310,7 @@ fn pools(engine: &Engine) -> Vec<Row> {
             ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => 4,
             ServerState::Resolving
             | ServerState::AskingTls
-            | ServerState::Dialing(_)
+            | ServerState::Dialing
             | ServerState::LoggingIn(_) => 5,
         };
         if let Some(count) = tally.servers.get_mut(place) {

@@ -12,13 +12,15 @@ mod prove;
 mod proven;
 mod saslprep;
 mod scram;
+mod terms;
 mod verify;
 
 pub use failures::{Attempt, Failures, Source};
 pub use keyring::{KeyDerivation, KeyRing, SaltedPassword};
 pub use prove::{Credentials, Prove};
 pub use proven::Proven;
-pub use verify::Verify;
+pub use terms::{Channel, Terms};
+pub use verify::{Demand, Verify};
 
 /// What a step of a proof leads to.
 #[derive(Debug)]

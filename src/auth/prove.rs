@@ -1,7 +1,7 @@
 //! We prove ourselves to a server, and have it prove itself where it can (catalogue R6, R22).
 
-use super::scram::{Exchange, Keys, MECHANISM, ServerFirst, derivation, is_signed};
-use super::{KeyDerivation, KeyRing, Progress, SaltedPassword, md5, scram};
+use super::scram::{Exchange, Keys, ServerFirst, derivation, is_signed};
+use super::{KeyDerivation, KeyRing, Progress, SaltedPassword, Terms, md5, scram};
 use crate::config::secret::ScramVerifier;
 use crate::config::{Secret, Stored};
 use crate::wire::backend::{self, Authentication};
@@ -35,7 +35,7 @@ pub struct Prove {
 #[derive(Debug)]
 enum State {
     /// The server has not said yet what it wants.
-    Begin,
+    Begin(Terms),
     /// AuthenticationOk is to come.
     Answered,
     /// The server's first SCRAM message is to come.
@@ -51,10 +51,10 @@ enum State {
 
 impl Prove {
     /// Begins before the server has said anything.
-    pub fn begin(credentials: Credentials) -> Prove {
+    pub fn begin(credentials: Credentials, terms: Terms) -> Prove {
         Prove {
             credentials,
-            state: State::Begin,
+            state: State::Begin(terms),
         }
     }
 
@@ -74,17 +74,20 @@ impl Prove {
         let Prove { credentials, state } = self;
         let request = backend::authentication(body)
             .ok_or_else(|| nonsense("a broken Authentication message"))?;
+        if let State::Begin(terms) = &state {
+            terms.permit(&request)?;
+        }
         let state = match (state, request) {
-            (State::Begin | State::Answered, Authentication::Ok) => return Ok(Progress::Done),
-            (State::Begin, Authentication::CleartextPassword) => {
+            (State::Begin(_) | State::Answered, Authentication::Ok) => return Ok(Progress::Done),
+            (State::Begin(_), Authentication::CleartextPassword) => {
                 frontend::password(out, plain(&credentials)?.expose());
                 State::Answered
             }
-            (State::Begin, Authentication::Md5Password(salt)) => {
+            (State::Begin(_), Authentication::Md5Password(salt)) => {
                 frontend::password(out, &md5_answer(&credentials, salt)?);
                 State::Answered
             }
-            (State::Begin, Authentication::Sasl(mechanisms)) => {
+            (State::Begin(terms), Authentication::Sasl(mechanisms)) => {
                 match &credentials.secret {
                     Some(Stored::Scram(_)) if credentials.are_unproven(ring) => {
                         return Err(unproven(&credentials));
@@ -92,15 +95,11 @@ impl Prove {
                     Some(Stored::Scram(_)) => {}
                     _ => _ = plain(&credentials)?,
                 }
-                if !mechanisms
-                    .split(|&byte| byte == 0)
-                    .any(|mechanism| mechanism == MECHANISM)
-                {
-                    let text = "none of the server's SASL authentication mechanisms are supported";
-                    return Err(Refusal::fatal(b"28000", text, Blame::Server));
-                }
-                let (exchange, first) = Exchange::begin(scram::nonce(random));
-                frontend::sasl_initial(out, MECHANISM, first.as_bytes());
+                let binding = terms.choose(mechanisms)?;
+                let mechanism = binding.mechanism();
+                let (exchange, first) =
+                    Exchange::begin(scram::nonce(random), binding, terms.iterations_max);
+                frontend::sasl_initial(out, mechanism, first.as_bytes());
                 State::ScramFirst(exchange)
             }
             (State::ScramFirst(exchange), Authentication::SaslContinue(message)) => {
@@ -130,7 +129,7 @@ impl Prove {
                 }
                 State::Answered
             }
-            (State::Begin, Authentication::Other(code)) => {
+            (State::Begin(_), Authentication::Other(code)) => {
                 let text = format!(
                     "the server asks for an authentication method that is not supported (code {code})"
                 );
@@ -253,7 +252,7 @@ fn wrong_form(credentials: &Credentials) -> Refusal {
         .hint("An md5 secret can only answer md5, a SCRAM verifier only scram-sha-256: configure the password itself, or the server's own rolpassword.")
 }
 
-fn nonsense(what: &str) -> Refusal {
+fn nonsense(what: impl std::fmt::Display) -> Refusal {
     Refusal::fatal(
         b"08P01",
         "the server's authentication makes no sense",

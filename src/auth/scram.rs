@@ -10,9 +10,12 @@ use super::{KeyDerivation, SaltedPassword};
 use crate::config::Secret;
 use crate::config::secret::ScramVerifier;
 use crate::limits;
+use crate::wire::refusal::{Blame, Refusal};
 
 /// The only mechanism without TLS.
 pub(super) const MECHANISM: &[u8] = b"SCRAM-SHA-256";
+/// The same, bound to the TLS connection.
+pub(super) const MECHANISM_PLUS: &[u8] = b"SCRAM-SHA-256-PLUS";
 /// Longest salt that a server may send, decoded.
 const SALT_MAX: usize = 1_024;
 /// Bytes of randomness in a nonce, before base64.
@@ -112,39 +115,140 @@ fn auth_message<'a>(
     ]
 }
 
+/// How an exchange is bound to its TLS connection (RFC 5802, section 6; RFC 5929, section 4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Binding {
+    header: &'static str,
+    data: Vec<u8>,
+}
+
+impl Binding {
+    /// The client does not, or does not want to.
+    pub(super) const NONE: Binding = Binding::without_data("n,,");
+    /// The client would, and believes that the server does not.
+    pub(super) const UNOFFERED: Binding = Binding::without_data("y,,");
+
+    const fn without_data(header: &'static str) -> Binding {
+        Binding {
+            header,
+            data: Vec::new(),
+        }
+    }
+
+    /// By the hash of the server's certificate.
+    pub(super) fn endpoint(hash: &[u8]) -> Binding {
+        Binding {
+            header: "p=tls-server-end-point,,",
+            data: hash.to_vec(),
+        }
+    }
+
+    /// The mechanism that goes with it.
+    pub(super) fn mechanism(&self) -> &'static [u8] {
+        if self.data.is_empty() {
+            MECHANISM
+        } else {
+            MECHANISM_PLUS
+        }
+    }
+
+    /// What the client's last message says of it, behind `c=`.
+    fn attribute(&self) -> String {
+        STANDARD.encode([self.header.as_bytes(), &self.data].concat())
+    }
+
+    /// What a client's first message says of it, and the rest of that message. `bound`: the mechanism is the one with channel
+    /// binding; `endpoint`: what that was offered for. The words are PostgreSQL's.
+    fn read<'a>(
+        text: &'a str,
+        bound: bool,
+        endpoint: Option<&[u8]>,
+    ) -> Result<(Binding, &'a str), Refusal> {
+        let (flag, rest) = text.split_once(',').unwrap_or((text, ""));
+        let binding = match (flag.strip_prefix("p="), endpoint) {
+            (None, _) if !matches!(flag, "n" | "y") => {
+                return Err(malformed("Unexpected channel-binding flag."));
+            }
+            (None, _) if bound => {
+                return Err(malformed(
+                    "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.",
+                ));
+            }
+            (None, Some(_)) if flag == "y" => {
+                let text = "SCRAM channel binding negotiation error";
+                return Err(Refusal::fatal(b"28000", text, Blame::Client).detail(
+                    "The client supports SCRAM channel binding but thinks the server does not.  However, this server does support channel binding.",
+                ));
+            }
+            (None, _) if flag == "y" => Binding::UNOFFERED,
+            (None, _) => Binding::NONE,
+            (Some("tls-server-end-point"), Some(endpoint)) if bound => Binding::endpoint(endpoint),
+            (Some(_), _) if bound => {
+                return Err(Refusal::protocol("unsupported SCRAM channel-binding type"));
+            }
+            (Some(_), _) => {
+                return Err(malformed(
+                    "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.",
+                ));
+            }
+        };
+        match rest.strip_prefix(',') {
+            Some(bare) => Ok((binding, bare)),
+            None if rest.starts_with('a') => {
+                let text = "client uses authorization identity, but it is not supported";
+                Err(Refusal::fatal(b"0A000", text, Blame::Client))
+            }
+            None => Err(malformed("Unexpected attribute in client-first-message.")),
+        }
+    }
+}
+
+fn malformed(detail: &str) -> Refusal {
+    Refusal::protocol("malformed SCRAM message").detail(detail)
+}
+
 /// A client's first message: `n,,n=,r=...`
 #[derive(Debug)]
 pub(super) struct ClientFirst {
-    /// `biws` or `eSws`: what the last message must repeat.
-    binding: &'static str,
+    /// What the last message must repeat.
+    binding: Binding,
     bare: String,
     nonce: String,
 }
 
 impl ClientFirst {
-    /// Reads it. `None`: it is broken, or asks for what there is not (channel binding, another authorization identity, an
-    /// extension).
-    pub(super) fn read(message: &[u8]) -> Option<ClientFirst> {
+    /// Reads it. `bound` and `endpoint` as in [`Binding::read`].
+    ///
+    /// # Errors
+    /// It is broken, or asks for what there is not (another authorization identity, an extension).
+    pub(super) fn read(
+        message: &[u8],
+        bound: bool,
+        endpoint: Option<&[u8]>,
+    ) -> Result<ClientFirst, Refusal> {
         let text = std::str::from_utf8(message)
             .ok()
-            .filter(|text| text.len() <= limits::SASL_MESSAGE_MAX)?;
-        let (binding, bare) = match (text.strip_prefix("n,,"), text.strip_prefix("y,,")) {
-            (Some(bare), _) => ("biws", bare),
-            (_, Some(bare)) => ("eSws", bare),
-            _ => return None,
-        };
-        // The name is that of the startup packet, as with PostgreSQL; this one is ignored.
-        let (_name, rest) = bare.strip_prefix("n=")?.split_once(',')?;
-        let nonce = rest
-            .strip_prefix("r=")?
-            .split(',')
-            .next()
-            .filter(|nonce| is_nonce(nonce))?;
-        Some(ClientFirst {
+            .filter(|text| text.len() <= limits::SASL_MESSAGE_MAX)
+            .ok_or_else(|| malformed("It is no text, or too long."))?;
+        let (binding, bare) = Binding::read(text, bound, endpoint)?;
+        if bare.starts_with("m=") {
+            let text = "client requires an unsupported SCRAM extension";
+            return Err(Refusal::fatal(b"0A000", text, Blame::Client));
+        }
+        let nonce = ClientFirst::nonce(bare)
+            .ok_or_else(|| malformed("A name and a nonce are expected."))?;
+        Ok(ClientFirst {
             binding,
             bare: bare.to_owned(),
             nonce: nonce.to_owned(),
         })
+    }
+
+    fn nonce(bare: &str) -> Option<&str> {
+        // The name is that of the startup packet, as with PostgreSQL; this one is ignored.
+        let (_name, rest) = bare.strip_prefix("n=")?.split_once(',')?;
+        let nonce = rest.strip_prefix("r=")?.split(',').next();
+        nonce.filter(|nonce| is_nonce(nonce))
     }
 }
 
@@ -178,6 +282,27 @@ impl Challenge {
         &self.server_first
     }
 
+    /// Looks at what the client's last message says of the channel: it must be what the first one said.
+    ///
+    /// # Errors
+    /// In PostgreSQL's words: 28000 when it was made for another connection, 08P01 when it says something else.
+    pub(super) fn check_binding(&self, message: &[u8]) -> Result<(), Refusal> {
+        let given = message.split(|&byte| byte == b',').next();
+        let given = given
+            .and_then(|first| first.strip_prefix(b"c="))
+            .ok_or_else(|| malformed("Its last message does not begin with c=."))?;
+        let binding = &self.client.binding;
+        if super::same(given, binding.attribute().as_bytes()) {
+            return Ok(());
+        }
+        Err(if binding.mechanism() == MECHANISM_PLUS {
+            let text = "SCRAM channel binding check failed";
+            Refusal::fatal(b"28000", text, Blame::Client)
+        } else {
+            Refusal::protocol("unexpected SCRAM channel-binding attribute in client-final-message")
+        })
+    }
+
     /// Looks at the client's last message: what to send it, and the key that it has proven, if its proof is right. `Err(true)`:
     /// the message is broken; `Err(false)`: the proof is wrong.
     pub(super) fn verify(
@@ -202,7 +327,7 @@ impl Challenge {
         let (without_proof, proof) = text.rsplit_once(",p=")?;
         let rest = without_proof
             .strip_prefix("c=")?
-            .strip_prefix(self.client.binding)?;
+            .strip_prefix(&self.client.binding.attribute())?;
         let nonce = rest.strip_prefix(",r=")?.split(',').next()?;
         let proof = STANDARD.decode(proof).ok()?.try_into().ok()?;
         (nonce == self.nonce).then_some((without_proof, proof))
@@ -212,6 +337,8 @@ impl Challenge {
 /// Our exchange with a server, after our first message.
 #[derive(Debug)]
 pub(super) struct Exchange {
+    binding: Binding,
+    iterations_max: u32,
     bare: String,
     nonce: String,
 }
@@ -230,30 +357,40 @@ pub(super) struct ServerFirst {
 
 impl Exchange {
     /// Begins: the exchange, and our first message.
-    pub(super) fn begin(nonce: String) -> (Exchange, String) {
+    pub(super) fn begin(
+        nonce: String,
+        binding: Binding,
+        iterations_max: u32,
+    ) -> (Exchange, String) {
         let bare = format!("n=,r={nonce}");
-        let first = format!("n,,{bare}");
-        (Exchange { bare, nonce }, first)
+        let first = format!("{}{bare}", binding.header);
+        let exchange = Exchange {
+            binding,
+            iterations_max,
+            bare,
+            nonce,
+        };
+        (exchange, first)
     }
 
     /// Reads the server's first message; why it is not one.
-    pub(super) fn read(self, message: &[u8]) -> Result<ServerFirst, &'static str> {
+    pub(super) fn read(self, message: &[u8]) -> Result<ServerFirst, String> {
         let text = std::str::from_utf8(message).map_err(|_| "it is not text")?;
         if text.len() > 2 * SALT_MAX + limits::SASL_MESSAGE_MAX {
-            return Err("it is too long");
+            return Err("it is too long".to_owned());
         }
         let mut parts = text.split(',');
         let mut part = |name| parts.next().and_then(|part: &str| part.strip_prefix(name));
         let (nonce, salt, iterations) = (part("r="), part("s="), part("i="));
         let (Some(nonce), Some(salt), Some(iterations)) = (nonce, salt, iterations) else {
-            return Err("it lacks a nonce, a salt or an iteration count");
+            return Err("it lacks a nonce, a salt or an iteration count".to_owned());
         };
         if !nonce.starts_with(&self.nonce)
             || nonce.len() == self.nonce.len()
             || !is_nonce(nonce)
             || nonce.len() > limits::SASL_MESSAGE_MAX
         {
-            return Err("its nonce is not ours and something more");
+            return Err("its nonce is not ours and something more".to_owned());
         }
         let salt = STANDARD
             .decode(salt)
@@ -263,11 +400,14 @@ impl Exchange {
         let iterations = iterations
             .parse()
             .ok()
-            .filter(|count| (1..=limits::SCRAM_ITERATIONS_MAX).contains(count));
-        let iterations = iterations.ok_or("its iteration count is not between 1 and 100000")?;
+            .filter(|count| (1..=self.iterations_max).contains(count));
+        let iterations = iterations.ok_or_else(|| {
+            let max = self.iterations_max;
+            format!("its iteration count is not between 1 and {max} (max_scram_iterations)")
+        })?;
         Ok(ServerFirst {
             text: text.to_owned(),
-            without_proof: format!("c=biws,r={nonce}"),
+            without_proof: format!("c={},r={nonce}", self.binding.attribute()),
             bare: self.bare,
             salt,
             iterations,
@@ -303,8 +443,8 @@ mod tests {
     /// RFC 7677, section 3; the name is not empty there, which makes no difference but in the signed text.
     #[test]
     fn the_test_vector_of_rfc_7677() {
-        let client =
-            ClientFirst::read(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO").expect("a first message");
+        let client = ClientFirst::read(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", false, None)
+            .expect("a first message");
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").expect("base64");
         let challenge = Challenge::new(client, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0", &salt, 4096);
         assert_eq!(
@@ -341,18 +481,21 @@ mod tests {
             b"n,,r=abc,n=",
             b"\xff\xfe",
         ] {
-            assert!(ClientFirst::read(broken).is_none(), "{broken:?}");
+            assert!(
+                ClientFirst::read(broken, false, None).is_err(),
+                "{broken:?}"
+            );
         }
         let mut long = b"n,,n=,r=".to_vec();
         long.resize(5_000, b'a');
-        assert!(ClientFirst::read(&long).is_none());
+        assert!(ClientFirst::read(&long, false, None).is_err());
     }
 
     /// CVE-2026-6665 (nonce, salt), CVE-2026-42198 (iterations).
     #[test]
     fn hostile_server_messages_are_refused() {
         let read = |text: &str| {
-            Exchange::begin("abc".to_owned())
+            Exchange::begin("abc".to_owned(), Binding::NONE, 100_000)
                 .0
                 .read(text.as_bytes())
                 .map(|_| ())

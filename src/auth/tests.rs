@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::secret::ScramVerifier;
-use crate::config::{AuthMethod, Secret, Stored};
+use crate::config::{AuthMethod, ChannelBinding, Demands, RequireAuth, Secret, Stored};
 use crate::wire::frame;
 use crate::wire::refusal::Refusal;
 
@@ -16,6 +16,30 @@ fn random() -> impl FnMut(&mut [u8]) {
             *byte = (state >> 56) as u8;
         }
     }
+}
+
+/// A demand without TLS.
+fn demand(method: AuthMethod, iterations: u32) -> Demand<'static> {
+    Demand {
+        method,
+        iterations,
+        endpoint: None,
+    }
+}
+
+/// Nothing is demanded, over this.
+fn terms(channel: Channel) -> Terms {
+    Terms {
+        demands: Demands::default(),
+        iterations_max: 100_000,
+        channel,
+        own_certificate: None,
+    }
+}
+
+/// A login that begins, with nothing demanded.
+fn begin(credentials: Credentials) -> Prove {
+    Prove::begin(credentials, terms(Channel::Plain))
 }
 
 fn ring() -> KeyRing {
@@ -58,22 +82,35 @@ fn login(
     typed: &Stored,
     rings: &mut (KeyRing, KeyRing),
 ) -> Login {
+    let terms = terms(Channel::Plain);
+    login_over(demand(method, 4096), terms, user, stored, typed, rings)
+}
+
+/// The same, over what may be TLS.
+fn login_over(
+    demand: Demand<'_>,
+    terms: Terms,
+    user: &str,
+    stored: Option<&Stored>,
+    typed: &Stored,
+    rings: &mut (KeyRing, KeyRing),
+) -> Login {
     let mut random = random();
     let (mut down, mut up, mut shape, mut derivations) =
         (Vec::new(), Vec::new(), Vec::new(), (0, 0));
     let mut server = Ok(Verify::begin(
-        method,
+        demand,
         user,
         stored,
-        4096,
         &mut rings.0,
         &mut random,
         &mut down,
     ));
-    let mut client = Prove::begin(Credentials {
+    let credentials = Credentials {
         user: user.to_owned(),
         secret: Some(typed.clone()),
-    });
+    };
+    let mut client = Prove::begin(credentials, terms);
     loop {
         server = match server {
             Ok(Progress::Derive(verify, job)) => {
@@ -236,10 +273,9 @@ fn a_password_is_turned_into_keys_once() {
 fn trust_lets_known_users_in_and_nobody_else() {
     let begin = |stored: Option<&Stored>| {
         Verify::begin(
-            AuthMethod::Trust,
+            demand(AuthMethod::Trust, 4096),
             "me",
             stored,
-            4096,
             &mut ring(),
             &mut random(),
             &mut Vec::new(),
@@ -253,10 +289,9 @@ fn trust_lets_known_users_in_and_nobody_else() {
 fn an_empty_password_is_refused() {
     for stored in [None, Some(plain("")), Some(plain("x"))] {
         let Progress::Next(verify) = Verify::begin(
-            AuthMethod::Password,
+            demand(AuthMethod::Password, 4096),
             "me",
             stored.as_ref(),
-            4096,
             &mut ring(),
             &mut random(),
             &mut Vec::new(),
@@ -283,10 +318,9 @@ fn broken_client_messages_are_no_proof() {
     ] {
         let stored = scram_secret("secret");
         let begin = || match Verify::begin(
-            method,
+            demand(method, 4096),
             "me",
             Some(&stored),
-            4096,
             &mut ring(),
             &mut random(),
             &mut Vec::new(),
@@ -321,7 +355,7 @@ fn broken_client_messages_are_no_proof() {
 #[test]
 fn a_server_that_skips_its_proof_is_refused() {
     let begin = || {
-        Prove::begin(Credentials {
+        self::begin(Credentials {
             user: "me".to_owned(),
             secret: Some(plain("secret")),
         })
@@ -351,7 +385,7 @@ fn a_server_that_skips_its_proof_is_refused() {
 fn a_server_that_cannot_sign_is_refused() {
     let mut random = random();
     let (mut ring, mut out) = (ring(), Vec::new());
-    let prove = Prove::begin(Credentials {
+    let prove = begin(Credentials {
         user: "me".to_owned(),
         secret: Some(plain("secret")),
     });
@@ -391,7 +425,7 @@ fn a_secret_in_the_wrong_form_says_what_to_configure() {
         (Some(md5_secret("me", "x")), b"\0\0\0\x0aSCRAM-SHA-256\0\0"),
         (Some(md5_secret("me", "x")), b"\0\0\0\x03"),
     ] {
-        let prove = Prove::begin(Credentials {
+        let prove = begin(Credentials {
             user: "me".to_owned(),
             secret,
         });
@@ -518,10 +552,9 @@ fn keys_go_when_a_server_refuses_them_or_the_secret_changes() {
         let mut ring = proven();
         let (mut out, mut random) = (Vec::new(), random());
         let mut verify = match Verify::begin(
-            AuthMethod::ScramSha256,
+            demand(AuthMethod::ScramSha256, 4096),
             "me",
             Some(&rotated),
-            4096,
             &mut self::ring(),
             &mut random,
             &mut out,
@@ -529,7 +562,7 @@ fn keys_go_when_a_server_refuses_them_or_the_secret_changes() {
             Progress::Next(verify) => verify,
             other => panic!("{other:?}"),
         };
-        let mut prove = Prove::begin(credentials());
+        let mut prove = begin(credentials());
         for _ in 0..2 {
             let mut answer = Vec::new();
             let (_, body, _) = frame::whole(&out, 10_000).expect("ours").expect("whole");
@@ -598,10 +631,9 @@ fn a_clear_password_is_derived_once_and_a_wrong_one_is_not_remembered() {
     let mut login = |password: &[u8]| {
         let method = AuthMethod::Password;
         let begun = Verify::begin(
-            method,
+            demand(method, 1),
             "me",
             Some(&stored),
-            1,
             &mut ring,
             &mut random,
             &mut out,
@@ -621,4 +653,360 @@ fn a_clear_password_is_derived_once_and_a_wrong_one_is_not_remembered() {
     assert_eq!(login(b"wrong\0"), (true, false));
     assert_eq!(login(b"secret\0"), (true, true));
     assert_eq!(login(b"secret\0"), (false, true));
+}
+
+const ENDPOINT: &[u8] = b"hash of the certificate";
+
+fn bindable() -> Terms {
+    terms(Channel::Bindable(ENDPOINT.to_vec()))
+}
+
+fn with(terms: Terms, channel_binding: ChannelBinding) -> Terms {
+    let demands = Demands {
+        channel_binding,
+        ..terms.demands
+    };
+    Terms { demands, ..terms }
+}
+
+/// Issue 4: scram-sha-256-plus. Who stands in between with a certificate of his own gets neither side to believe him.
+#[test]
+fn scram_is_bound_to_the_certificate_that_both_sides_see() {
+    use AuthMethod::{ScramSha256, ScramSha256Plus};
+    use ChannelBinding::{Disable, Prefer, Require};
+    let his = || terms(Channel::Bindable(b"another certificate".to_vec()));
+    let none = || terms(Channel::Unbindable);
+    let mismatch = "SCRAM channel binding check failed";
+    let not_offered = "channel binding is required, but server did not offer an authentication method that supports channel binding";
+    for (method, endpoint, terms, binding, says) in [
+        (ScramSha256, Some(ENDPOINT), bindable(), Prefer, ""),
+        (ScramSha256, Some(ENDPOINT), bindable(), Require, ""),
+        (ScramSha256, Some(ENDPOINT), bindable(), Disable, ""),
+        (ScramSha256Plus, Some(ENDPOINT), bindable(), Prefer, ""),
+        (
+            ScramSha256Plus,
+            Some(ENDPOINT),
+            bindable(),
+            Disable,
+            "none of the server's SASL authentication mechanisms are supported",
+        ),
+        (ScramSha256, Some(ENDPOINT), his(), Prefer, mismatch),
+        (ScramSha256, Some(ENDPOINT), his(), Require, mismatch),
+        (ScramSha256, None, bindable(), Prefer, ""),
+        (ScramSha256, None, bindable(), Require, not_offered),
+        (ScramSha256, Some(ENDPOINT), none(), Prefer, ""),
+        (
+            ScramSha256,
+            Some(ENDPOINT),
+            none(),
+            Require,
+            "channel binding is required, but none is defined for the signature algorithm of the server's certificate",
+        ),
+        (
+            ScramSha256,
+            Some(ENDPOINT),
+            self::terms(Channel::Plain),
+            Prefer,
+            "server offered SCRAM-SHA-256-PLUS authentication over a non-SSL connection",
+        ),
+        (
+            ScramSha256,
+            None,
+            self::terms(Channel::Plain),
+            Require,
+            "channel binding required, but SSL not in use",
+        ),
+    ] {
+        let case = format!("{method:?} {endpoint:?} {terms:?} {binding:?}");
+        let demand = Demand {
+            endpoint,
+            ..demand(method, 4096)
+        };
+        for stored in [Some(plain("secret")), None] {
+            let says = match says {
+                "" if stored.is_none() => "password authentication failed for user \"me\"",
+                says => says,
+            };
+            let terms = with(terms.clone(), binding);
+            let (typed, mut rings) = (plain("secret"), (ring(), ring()));
+            let login = login_over(demand, terms, "me", stored.as_ref(), &typed, &mut rings);
+            let text = login
+                .result
+                .map_or_else(|why| why.text(), |()| String::new());
+            assert_eq!(text, says, "{case} {stored:?}");
+        }
+    }
+}
+
+/// RFC 5802, section 6, in PostgreSQL's words, for those who are known and those who are not.
+#[test]
+fn what_a_client_says_of_the_channel_must_fit_what_was_offered() {
+    let plus = &b"SCRAM-SHA-256-PLUS"[..];
+    let simple = &b"SCRAM-SHA-256"[..];
+    let malformed = ("08P01", "malformed SCRAM message");
+    let no_data = "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.";
+    let data = "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.";
+    let downgraded = "The client supports SCRAM channel binding but thinks the server does not.  However, this server does support channel binding.";
+    let mechanism = (
+        "08P01",
+        "client selected an invalid SASL authentication mechanism",
+    );
+    for (endpoint, mechanism, header, (code, text), detail) in [
+        (
+            Some(ENDPOINT),
+            simple,
+            "y,,",
+            ("28000", "SCRAM channel binding negotiation error"),
+            downgraded,
+        ),
+        (None, simple, "y,,", ("", ""), ""),
+        (Some(ENDPOINT), simple, "n,,", ("", ""), ""),
+        (Some(ENDPOINT), plus, "n,,", malformed, no_data),
+        (Some(ENDPOINT), plus, "y,,", malformed, no_data),
+        (
+            Some(ENDPOINT),
+            simple,
+            "p=tls-server-end-point,,",
+            malformed,
+            data,
+        ),
+        (
+            Some(ENDPOINT),
+            plus,
+            "p=tls-unique,,",
+            ("08P01", "unsupported SCRAM channel-binding type"),
+            "",
+        ),
+        (
+            Some(ENDPOINT),
+            plus,
+            "p=tls-server-end-point,,",
+            ("", ""),
+            "",
+        ),
+        (
+            Some(ENDPOINT),
+            plus,
+            "x,,",
+            malformed,
+            "Unexpected channel-binding flag.",
+        ),
+        (None, plus, "p=tls-server-end-point,,", mechanism, ""),
+        (
+            Some(ENDPOINT),
+            simple,
+            "n,a=other,",
+            (
+                "0A000",
+                "client uses authorization identity, but it is not supported",
+            ),
+            "",
+        ),
+        (
+            None,
+            simple,
+            "n,,m=x,",
+            ("0A000", "client requires an unsupported SCRAM extension"),
+            "",
+        ),
+    ] {
+        let stored = scram_secret("secret");
+        for stored in [Some(&stored), None] {
+            let demand = Demand {
+                endpoint,
+                ..demand(AuthMethod::ScramSha256, 4096)
+            };
+            let (mut ring, mut random, mut out) = (ring(), random(), Vec::new());
+            let begun = Verify::begin(demand, "me", stored, &mut ring, &mut random, &mut out);
+            let Progress::Next(verify) = begun else {
+                panic!("it asks")
+            };
+            let first = format!("{header}n=,r=abcdefgh");
+            let length = u32::try_from(first.len()).expect("short").to_be_bytes();
+            let body = [mechanism, b"\0", &length, first.as_bytes()].concat();
+            let case = format!("{endpoint:?} {header} {stored:?}");
+            match verify.step(&body, &mut ring, &mut out) {
+                Ok(_) => assert_eq!(code, "", "{case}"),
+                Err(refusal) => {
+                    let said = refusal.detail.clone().unwrap_or_default();
+                    assert_eq!(
+                        (refusal.code(), refusal.text().as_str()),
+                        (code, text),
+                        "{case}"
+                    );
+                    assert_eq!(String::from_utf8_lossy(&said), detail, "{case}");
+                }
+            }
+        }
+    }
+}
+
+/// The last message repeats what the first said; it is signed, so nobody in between can change one of them alone.
+#[test]
+fn the_last_message_of_a_client_must_repeat_its_channel_binding() {
+    use base64::Engine as _;
+    let encoded = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let bound = [&b"p=tls-server-end-point,,"[..], ENDPOINT].concat();
+    for (mechanism, header, given, says) in [
+        (
+            "SCRAM-SHA-256",
+            "n,,",
+            encoded(b"y,,"),
+            "unexpected SCRAM channel-binding attribute in client-final-message",
+        ),
+        (
+            "SCRAM-SHA-256",
+            "n,,",
+            encoded(b"n,,"),
+            "password authentication failed for user \"me\"",
+        ),
+        (
+            "SCRAM-SHA-256-PLUS",
+            "p=tls-server-end-point,,",
+            encoded(b"p=tls-server-end-point,,other"),
+            "SCRAM channel binding check failed",
+        ),
+        (
+            "SCRAM-SHA-256-PLUS",
+            "p=tls-server-end-point,,",
+            encoded(b"n,,"),
+            "SCRAM channel binding check failed",
+        ),
+        (
+            "SCRAM-SHA-256-PLUS",
+            "p=tls-server-end-point,,",
+            encoded(&bound),
+            "password authentication failed for user \"me\"",
+        ),
+        (
+            "SCRAM-SHA-256-PLUS",
+            "p=tls-server-end-point,,",
+            String::new(),
+            "SCRAM channel binding check failed",
+        ),
+    ] {
+        let demand = Demand {
+            endpoint: Some(ENDPOINT),
+            ..demand(AuthMethod::ScramSha256, 4096)
+        };
+        let stored = scram_secret("secret");
+        let (mut ring, mut random, mut out) = (ring(), random(), Vec::new());
+        let begun = Verify::begin(
+            demand,
+            "me",
+            Some(&stored),
+            &mut ring,
+            &mut random,
+            &mut out,
+        );
+        let Progress::Next(verify) = begun else {
+            panic!("it asks")
+        };
+        out.clear();
+        let first = format!("{header}n=,r=abcdefgh");
+        let length = u32::try_from(first.len()).expect("short").to_be_bytes();
+        let body = [mechanism.as_bytes(), b"\0", &length, first.as_bytes()].concat();
+        let Ok(Progress::Next(verify)) = verify.step(&body, &mut ring, &mut out) else {
+            panic!("it answers")
+        };
+        let challenge = String::from_utf8_lossy(&out).into_owned();
+        let nonce = challenge
+            .split("r=")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next());
+        let last = format!(
+            "c={given},r={},p={}",
+            nonce.expect("a nonce"),
+            encoded(&[0; 32])
+        );
+        let refusal = verify
+            .step(last.as_bytes(), &mut ring, &mut out)
+            .expect_err("no proof");
+        assert_eq!(refusal.text(), says, "{mechanism} {given}");
+    }
+}
+
+/// libpq's `require_auth` and `channel_binding`, R6: what is not allowed gets nothing, and the error names the method and the key.
+#[test]
+fn a_server_that_asks_for_what_it_may_not_gets_nothing() {
+    let requests: [(&str, &[u8]); 7] = [
+        ("none", b"\0\0\0\0"),
+        ("password", b"\0\0\0\x03"),
+        ("md5", b"\0\0\0\x05salt"),
+        ("scram-sha-256", b"\0\0\0\x0aSCRAM-SHA-256\0\0"),
+        ("unknown", b"\0\0\0\x07"),
+        ("unknown", b"\0\0\0\x09"),
+        ("unknown", b"\0\0\0\x0bx"),
+    ];
+    for (list, allowed) in [
+        ("scram-sha-256", &["scram-sha-256"][..]),
+        ("md5,none", &["md5", "none"]),
+        ("!password", &["md5", "scram-sha-256", "none"]),
+        ("!none", &["password", "md5", "scram-sha-256"]),
+        ("gss", &[]),
+    ] {
+        for (method, request) in requests {
+            let mut terms = terms(Channel::Plain);
+            terms.demands.require_auth = Some(RequireAuth::parse(list).expect("a list"));
+            let credentials = Credentials {
+                user: "me".to_owned(),
+                secret: Some(plain("secret")),
+            };
+            let (mut out, case) = (Vec::new(), format!("{list} {method}"));
+            match Prove::begin(credentials, terms).step(
+                request,
+                &mut ring(),
+                &mut random(),
+                &mut out,
+            ) {
+                Ok(_) => assert!(allowed.contains(&method), "{case}"),
+                Err(refusal) => {
+                    assert!(!allowed.contains(&method), "{case}: {refusal:?}");
+                    assert!(out.is_empty(), "{case}: {out:?}");
+                    let hint = String::from_utf8_lossy(&refusal.hint.clone().unwrap_or_default())
+                        .into_owned();
+                    assert!(
+                        refusal
+                            .text()
+                            .contains(&format!("requirement \"{list}\" failed")),
+                        "{case}"
+                    );
+                    assert!(
+                        refusal.text().contains(method),
+                        "{case}: {}",
+                        refusal.text()
+                    );
+                    assert!(hint.contains("require_auth"), "{case}: {hint}");
+                }
+            }
+        }
+    }
+    for (request, says) in [
+        (
+            &b"\0\0\0\0"[..],
+            "server authenticated client without channel binding",
+        ),
+        (
+            b"\0\0\0\x03",
+            "not supported by server's authentication request",
+        ),
+        (
+            b"\0\0\0\x05salt",
+            "not supported by server's authentication request",
+        ),
+        (b"\0\0\0\x0aSCRAM-SHA-256\0\0", "server did not offer"),
+    ] {
+        let credentials = Credentials {
+            user: "me".to_owned(),
+            secret: Some(plain("secret")),
+        };
+        let (terms, mut out) = (with(bindable(), ChannelBinding::Require), Vec::new());
+        let step =
+            Prove::begin(credentials, terms).step(request, &mut ring(), &mut random(), &mut out);
+        let refusal = step.expect_err("it may not");
+        assert!(
+            refusal.text().contains(says) && out.is_empty(),
+            "{refusal:?}"
+        );
+    }
 }

@@ -5,7 +5,7 @@
 
 use zeroize::Zeroizing;
 
-use super::scram::{Challenge, ClientFirst, Keys, MECHANISM, derivation};
+use super::scram::{Challenge, ClientFirst, Keys, MECHANISM, MECHANISM_PLUS, derivation};
 use super::{KeyDerivation, KeyRing, Progress, SaltedPassword, md5, same, scram};
 use crate::config::secret::ScramVerifier;
 use crate::config::{AuthMethod, Secret, Stored};
@@ -36,14 +36,60 @@ enum State {
         expected: Option<Zeroizing<Vec<u8>>>,
     },
     /// The user's keys are being made.
-    Preparing { job: KeyDerivation, nonce: String },
+    Preparing { job: KeyDerivation, offer: Offer },
     /// The client's first message is to come.
-    ScramFirst { verifier: Verifier, nonce: String },
+    ScramFirst { verifier: Verifier, offer: Offer },
     /// The client's last message is to come.
     ScramLast {
         verifier: Verifier,
         challenge: Challenge,
     },
+}
+
+/// What is asked of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Demand<'a> {
+    /// How it has to prove itself.
+    pub method: AuthMethod,
+    /// Of verifiers made here.
+    pub iterations: u32,
+    /// The channel binding `tls-server-end-point` of its connection. `None`: there is no TLS, or our certificate has none.
+    pub endpoint: Option<&'a [u8]>,
+}
+
+/// What SCRAM is offered with.
+#[derive(Debug)]
+struct Offer {
+    nonce: String,
+    /// The mechanism with channel binding is offered, for this.
+    endpoint: Option<Vec<u8>>,
+    /// And no other.
+    only_bound: bool,
+}
+
+impl Offer {
+    fn request(&self, out: &mut Vec<u8>) {
+        let bound = self.endpoint.as_ref().map(|_| MECHANISM_PLUS);
+        let unbound = Some(MECHANISM).filter(|_| !self.only_bound);
+        let list = bound.into_iter().chain(unbound).chain([&b""[..]]);
+        let list: Vec<u8> = list.flat_map(|name| [name, b"\0"].concat()).collect();
+        backend::write_authentication(out, 10, &list);
+    }
+
+    /// Takes the client's choice of a mechanism and its first message.
+    fn taken(&self, body: &[u8]) -> Result<ClientFirst, Refusal> {
+        let (mechanism, data) = frontend::read_sasl_initial(body)
+            .ok_or_else(|| broken("malformed SASLInitialResponse"))?;
+        let bound = mechanism == MECHANISM_PLUS && self.endpoint.is_some();
+        if !bound && (mechanism != MECHANISM || self.only_bound) {
+            return Err(broken(
+                "client selected an invalid SASL authentication mechanism",
+            ));
+        }
+        // Without initial data the client is asked for it with an empty challenge; no driver does that.
+        let data = data.ok_or_else(|| broken("malformed SCRAM message"))?;
+        ClientFirst::read(data, bound, self.endpoint.as_deref())
+    }
 }
 
 /// What a proof is held against.
@@ -65,13 +111,11 @@ enum Origin {
 }
 
 impl Verify {
-    /// Picks the exchange and appends its first request to `out`. `stored`: `None` for an unknown user. `iterations`: of
-    /// verifiers made here.
+    /// Picks the exchange and appends its first request to `out`. `stored`: `None` for an unknown user.
     pub fn begin(
-        method: AuthMethod,
+        demand: Demand<'_>,
         user: &str,
         stored: Option<&Stored>,
-        iterations: u32,
         ring: &mut KeyRing,
         random: &mut dyn FnMut(&mut [u8]),
         out: &mut Vec<u8>,
@@ -85,7 +129,7 @@ impl Verify {
                 state,
             })
         };
-        match (method, stored) {
+        match (demand.method, stored) {
             (AuthMethod::Trust, Some(_)) => Progress::Done,
             (AuthMethod::Password, _) => {
                 backend::write_authentication(out, 3, b"");
@@ -101,19 +145,24 @@ impl Verify {
                     expected: stored.and_then(|stored| md5_answer(user, stored, salt)),
                 })
             }
-            _ => Verify::begin_scram(user, stored, iterations, ring, random, out),
+            _ => Verify::begin_scram(demand, user, stored, ring, random, out),
         }
     }
 
     fn begin_scram(
+        demand: Demand<'_>,
         user: &str,
         stored: Option<&Stored>,
-        iterations: u32,
         ring: &KeyRing,
         random: &mut dyn FnMut(&mut [u8]),
         out: &mut Vec<u8>,
     ) -> Progress<Verify> {
-        let nonce = scram::nonce(random);
+        let iterations = demand.iterations;
+        let offer = Offer {
+            nonce: scram::nonce(random),
+            endpoint: demand.endpoint.map(<[u8]>::to_vec),
+            only_bound: demand.method == AuthMethod::ScramSha256Plus,
+        };
         let verifier = match stored {
             Some(Stored::Scram(verifier)) => Verifier {
                 scram: verifier.clone(),
@@ -129,7 +178,7 @@ impl Verify {
                     None => {
                         let state = State::Preparing {
                             job: job.clone(),
-                            nonce,
+                            offer,
                         };
                         return Progress::Derive(
                             Verify {
@@ -146,10 +195,10 @@ impl Verify {
                 origin: Origin::Invented,
             },
         };
-        request_scram(out);
+        offer.request(out);
         Progress::Next(Verify {
             user: user.to_owned(),
-            state: State::ScramFirst { verifier, nonce },
+            state: State::ScramFirst { verifier, offer },
         })
     }
 
@@ -174,6 +223,9 @@ impl Verify {
         out: &mut Vec<u8>,
     ) -> Result<Progress<Verify>, Refusal> {
         let Verify { user, state } = self;
+        if let State::ScramLast { challenge, .. } = &state {
+            challenge.check_binding(body)?;
+        }
         match state {
             State::Password { stored } => Verify::password(user, stored, body, ring),
             State::Md5 { expected } => {
@@ -183,21 +235,10 @@ impl Verify {
                     _ => Err(failed(&user)),
                 }
             }
-            State::ScramFirst { verifier, nonce } => {
-                let (mechanism, data) = frontend::read_sasl_initial(body)
-                    .ok_or_else(|| broken("malformed SASLInitialResponse"))?;
-                if mechanism != MECHANISM {
-                    return Err(broken(
-                        "client selected an invalid SASL authentication mechanism",
-                    ));
-                }
-                // Without initial data the client is asked for it with an empty challenge; no driver does that.
-                let first = data
-                    .and_then(ClientFirst::read)
-                    .ok_or_else(|| broken("malformed SCRAM message"))?;
+            State::ScramFirst { verifier, offer } => {
                 let challenge = Challenge::new(
-                    first,
-                    &nonce,
+                    offer.taken(body)?,
+                    &offer.nonce,
                     &verifier.scram.salt,
                     verifier.scram.iterations,
                 );
@@ -297,16 +338,16 @@ impl Verify {
                 ring.remember(&job, keys); // not those of guesses, which would push the others out
                 Ok(progress)
             }
-            State::Preparing { job, nonce } => {
+            State::Preparing { job, offer } => {
                 let verifier = Verifier {
                     scram: verifier(&job, &keys),
                     origin: Origin::Derived,
                 };
                 ring.remember(&job, keys);
-                request_scram(out);
+                offer.request(out);
                 Ok(Progress::Next(Verify {
                     user,
-                    state: State::ScramFirst { verifier, nonce },
+                    state: State::ScramFirst { verifier, offer },
                 }))
             }
             state => Ok(Progress::Next(Verify { user, state })),
@@ -334,10 +375,6 @@ fn md5_answer(user: &str, stored: &Stored, salt: [u8; 4]) -> Option<Zeroizing<Ve
         Stored::Md5(digest) => md5::answer(digest.expose(), salt),
         Stored::Scram(_) => None,
     }
-}
-
-fn request_scram(out: &mut Vec<u8>) {
-    backend::write_authentication(out, 10, &[MECHANISM, b"\0\0"].concat());
 }
 
 fn verifier(job: &KeyDerivation, keys: &Keys) -> ScramVerifier {

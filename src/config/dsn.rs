@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Backend, HostPort, Secret, TlsWords, nearest};
+use super::{Backend, ChannelBinding, Demands, HostPort, RequireAuth, Secret, TlsWords, nearest};
 
 /// Where libpq of Debian and most others looks for a server's Unix socket.
 pub const SOCKET_DIRECTORY: &str = "/var/run/postgresql";
@@ -62,7 +62,7 @@ fn has_scheme(text: &str) -> bool {
 /// The hosts of libpq's `host` and `port` lists: a name, an address, a socket directory; empty is the default one.
 ///
 /// # Errors
-/// A list of ports that fits neither one nor all hosts, a port that is none, an abstract socket, a host that cannot be one.
+/// A list of ports that fits neither one nor all hosts, a port that is none, a host that cannot be one.
 pub fn hosts(hosts: &str, ports: &str) -> Result<Vec<HostPort>, String> {
     let hosts: Vec<&str> = hosts.split(',').collect();
     let ports: Vec<&str> = ports.split(',').collect();
@@ -81,23 +81,20 @@ pub fn hosts(hosts: &str, ports: &str) -> Result<Vec<HostPort>, String> {
         .collect()
 }
 
-/// One host of a backend: the path of a socket directory or of a socket itself, a name, or an address.
+/// One host of a backend: the path of a socket directory or of a socket itself, an abstract one behind `@`, a name, or an address.
 ///
 /// # Errors
-/// An abstract socket (`@name`), or characters that no host has. The text itself is not repeated.
+/// Characters that no host has. The text itself is not repeated.
 pub fn host_port(host: &str, port: u16) -> Result<HostPort, String> {
     let host = if host.is_empty() {
         SOCKET_DIRECTORY
     } else {
         host
     };
-    if host.starts_with('@') {
-        return Err("sockets in the abstract namespace (@name) are not supported".to_owned());
-    }
     if host.contains('\0') {
         return Err("a zero byte in a host".to_owned());
     }
-    if host.starts_with('/') {
+    if host.starts_with(['/', '@']) {
         return Ok(HostPort::Unix(socket_file(host, port)));
     }
     let strange = |c: char| c.is_whitespace() || c.is_control() || "@/?#[],${}".contains(c);
@@ -209,7 +206,6 @@ enum Fate {
 const KEEPALIVE: &str = "Aether sets TCP keepalive itself";
 const NO_GSS: &str = "GSSAPI is not available";
 const NO_FILE: &str = "only password and password_file are read";
-const HOLD: &str = "Aether cannot hold this promise";
 
 /// All keywords of libpq 18.
 #[rustfmt::skip]
@@ -219,15 +215,14 @@ const KEYS: [(&str, Fate); 56] = [
     ("client_encoding", Fate::Used), ("options", Fate::Used), ("application_name", Fate::Used),
     ("fallback_application_name", Fate::Used),
     ("sslmode", Fate::Used), ("sslnegotiation", Fate::Used), ("sslrootcert", Fate::Used), ("sslcrl", Fate::Used),
-    ("sslcert", Fate::Used), ("sslkey", Fate::Used), ("sslsni", Fate::Used),
+    ("sslcert", Fate::Used), ("sslkey", Fate::Used), ("sslcertmode", Fate::Used), ("sslsni", Fate::Used),
     ("ssl_min_protocol_version", Fate::Used), ("ssl_max_protocol_version", Fate::Used),
     ("requiressl", Fate::Only(&["0"], "write sslmode=require")),
-    ("sslcertmode", Fate::Only(&["allow"], "a certificate that is named is shown when the server asks for one")),
     ("sslpassword", Fate::Refused("decrypt the key: openssl pkey -in OLD -out NEW")),
     ("sslcrldir", Fate::Refused("put the lists into one file, sslcrl")),
     ("sslcompression", Fate::Ignored("TLS does not compress")),
     ("sslkeylogfile", Fate::Ignored("keys are not written anywhere")),
-    ("channel_binding", Fate::Only(&["disable", "prefer"], HOLD)),
+    ("channel_binding", Fate::Used), ("require_auth", Fate::Used),
     ("gssencmode", Fate::Only(&["disable", "prefer"], NO_GSS)),
     ("target_session_attrs", Fate::Only(&["any"], "Aether takes the first host that answers")),
     ("load_balance_hosts", Fate::Only(&["disable"], "Aether tries the hosts in order")),
@@ -240,7 +235,7 @@ const KEYS: [(&str, Fate); 56] = [
     ("krbsrvname", Fate::Ignored(NO_GSS)), ("gsslib", Fate::Ignored(NO_GSS)), ("gssdelegation", Fate::Ignored(NO_GSS)),
     ("authtype", Fate::Ignored("libpq ignores it as well")), ("tty", Fate::Ignored("libpq ignores it as well")),
     ("passfile", Fate::Refused(NO_FILE)), ("service", Fate::Refused(NO_FILE)), ("servicefile", Fate::Refused(NO_FILE)),
-    ("require_auth", Fate::Refused(HOLD)), ("requirepeer", Fate::Refused(HOLD)),
+    ("requirepeer", Fate::Refused("Aether cannot hold this promise")),
     ("scram_client_key", Fate::Refused("give the password")), ("scram_server_key", Fate::Refused("give the password")),
     ("oauth_issuer", Fate::Refused("OAuth is not available")), ("oauth_client_id", Fate::Refused("OAuth is not available")),
     ("oauth_client_secret", Fate::Refused("OAuth is not available")), ("oauth_scope", Fate::Refused("OAuth is not available")),
@@ -428,6 +423,7 @@ fn lower(parameters: Parameters) -> Result<Dsn, String> {
         hosts: all_hosts(&parameters)?,
         tls: None,
         tls_words: tls_words(&parameters),
+        demands: demands(&parameters)?,
         database: parameters.get("dbname").map(str::to_owned),
         user: parameters.get("user").map(str::to_owned),
         password: parameters.get("password").map(Secret::new),
@@ -437,6 +433,15 @@ fn lower(parameters: Parameters) -> Result<Dsn, String> {
         backend,
         connect_timeout,
         warnings,
+    })
+}
+
+fn demands(parameters: &Parameters) -> Result<Demands, String> {
+    let require_auth = parameters.get("require_auth").map(RequireAuth::parse);
+    let channel_binding = parameters.get("channel_binding").map(ChannelBinding::parse);
+    Ok(Demands {
+        require_auth: require_auth.transpose()?,
+        channel_binding: channel_binding.transpose()?.unwrap_or_default(),
     })
 }
 
@@ -636,7 +641,11 @@ mod tests {
             hosts_of("postgres:///db?host=/tmp/.s.PGSQL.7"),
             ["/tmp/.s.PGSQL.7"]
         );
-        assert!(error("postgres:///db?host=@abstract").contains("abstract"));
+        assert_eq!(
+            hosts_of("postgres:///db?host=@abstract&port=7"),
+            ["@abstract/.s.PGSQL.7"]
+        );
+        assert_eq!(hosts_of("host=@a,h"), ["@a/.s.PGSQL.5432", "h:5432"]);
     }
 
     #[test]
@@ -768,9 +777,8 @@ mod tests {
         assert_eq!(dsn.warnings.len(), 3, "{:?}", dsn.warnings);
         for refused in [
             "target_session_attrs=primary",
-            "channel_binding=require",
             "gssencmode=require",
-            "require_auth=scram-sha-256",
+            "requirepeer=postgres",
             "load_balance_hosts=random",
             "service=x",
             "passfile=y",
@@ -781,6 +789,19 @@ mod tests {
                 "{refused}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_server_has_to_show_is_libpqs_to_say() {
+        let demands =
+            |parameters: &str| ok(&format!("postgres://h/d?{parameters}")).backend.demands;
+        assert_eq!(demands(""), Demands::default());
+        let both = demands("require_auth=scram-sha-256,none&channel_binding=require");
+        assert_eq!(both.channel_binding, ChannelBinding::Require);
+        let list = both.require_auth.expect("a list");
+        assert_eq!(list.as_str(), "scram-sha-256,none");
+        assert!(error("postgres://h/d?require_auth=md5,md5").contains("more than once"));
+        assert!(error("postgres://h/d?channel_binding=on").contains("disable, prefer, require"));
     }
 
     #[test]
@@ -827,7 +848,9 @@ mod tests {
             "postgres://hunter2%zz@h/d",
             "postgres://u:hunter2%zz@h/d",
             "postgres://u:hunter2@h:port/d",
-            "postgres://u:hunter2@h/d?channel_binding=require",
+            "postgres://u:hunter2@h/d?channel_binding=hunter2",
+            "postgres://u:hunter2@h/d?require_auth=hunter2",
+            "postgres://u:hunter2@h/d?require_auth=md5,hunter2",
             "postgres://u:hunter2@h/d?nonsense=1",
             "postgres://h/d?password=a&hunter2",
             "postgres://h/d?password=a&hunter2=b",

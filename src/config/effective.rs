@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use super::hba::Method;
 use super::units::show_duration;
 use super::{
-    AdminConfig, AuthConfig, Backend, Config, PoolConfig, ServerConfig, TlsWords, UserConfig,
+    AdminConfig, AuthConfig, Backend, Config, PoolConfig, RequireAuth, ServerConfig, TlsWords,
+    UserConfig,
 };
 
 /// Stands for every secret.
@@ -140,6 +141,11 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
         "min_idle_connections",
         &pool.min_idle_connections.to_string(),
     );
+    page.line(
+        2,
+        "max_scram_iterations",
+        &pool.max_scram_iterations.to_string(),
+    );
     page.line(2, "max_idle_time", &show_duration(pool.max_idle_time));
     page.line(2, "max_lifetime", &show_duration(pool.max_lifetime));
     page.line(2, "acquire_timeout", &show_duration(pool.acquire_timeout));
@@ -179,6 +185,10 @@ fn write_backend(backend: &Backend, page: &mut Page) {
         page.line(3, name, &quoted(value));
     }
     write_words(3, &backend.tls_words, page);
+    let demands = &backend.demands;
+    page.line(3, "channel_binding", demands.channel_binding.as_str());
+    let require_auth = demands.require_auth.as_ref().map(RequireAuth::as_str);
+    page.line(3, "require_auth", &optional(require_auth));
 }
 
 fn write_words(depth: usize, words: &TlsWords, page: &mut Page) {

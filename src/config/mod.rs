@@ -3,6 +3,7 @@
 //! Everything that can be wrong is found here, before anything runs: what comes out needs no second look. Knows no sockets,
 //! and the file system and the environment only through the one door [`files`].
 
+mod demands;
 pub mod dsn;
 mod effective;
 pub mod files;
@@ -23,6 +24,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::tls::{Acceptor, Connector, Mode};
+pub use demands::{ChannelBinding, Demands, RequireAuth};
 pub use effective::effective;
 pub use files::load;
 pub(crate) use nearest::nearest;
@@ -172,6 +174,8 @@ pub struct PoolConfig {
     pub min_idle_connections: usize,
     /// An idle server connection is closed after this.
     pub max_idle_time: Duration,
+    /// Iterations of SCRAM that a server may ask for.
+    pub max_scram_iterations: u32,
     /// A server connection is not used again after this age.
     pub max_lifetime: Duration,
     /// A client waits at most this long for a server.
@@ -220,6 +224,8 @@ pub struct Backend {
     pub user: Option<String>,
     /// The password of `user`.
     pub password: Option<Secret>,
+    /// What the servers have to show before they get anything.
+    pub demands: Demands,
     /// Startup parameters for every server (`application_name`, `options`, ...), lower-case names, sorted; a client's own win,
     /// and its `options` come after these.
     pub parameters: Vec<(String, String)>,
@@ -253,8 +259,10 @@ pub enum AuthMethod {
     Password,
     /// MD5 challenge; SCRAM for users who hold a SCRAM verifier.
     Md5,
-    /// SCRAM-SHA-256.
+    /// SCRAM-SHA-256; bound to the TLS connection if the client wants that.
     ScramSha256,
+    /// The same, always bound to the TLS connection.
+    ScramSha256Plus,
 }
 
 impl AuthMethod {
@@ -265,6 +273,7 @@ impl AuthMethod {
             AuthMethod::Password => "password",
             AuthMethod::Md5 => "md5",
             AuthMethod::ScramSha256 => "scram-sha-256",
+            AuthMethod::ScramSha256Plus => "scram-sha-256-plus",
         }
     }
 }

@@ -105,6 +105,7 @@ fn read_sections(
         report_insecure(&auth_section, &auth, server.only_tls(), problems);
     }
     warn_of_tls(&auth_section, &auth, &server, problems);
+    require_binding(&auth_section, &auth, &server, problems);
     for draft in databases.values_mut().chain(&mut fallback) {
         draft.borrow_password(&auth.users);
     }
@@ -199,6 +200,31 @@ fn warn_of_tls(
             problems.warn(&place, format_args!("{rule_place}{text}"));
         }
     }
+}
+
+/// `scram-sha-256-plus` lets nobody in where SCRAM cannot be bound to TLS.
+fn require_binding(
+    section: &Section<'_>,
+    auth: &AuthConfig,
+    server: &ServerConfig,
+    problems: &mut Problems,
+) {
+    let method = Method::Check(AuthMethod::ScramSha256Plus);
+    // Where something is broken, it cannot be told what TLS there will be.
+    if auth.rules.single() != Some(method) || !problems.is_empty() {
+        return;
+    }
+    let text = match &server.tls {
+        None => {
+            "scram-sha-256-plus needs TLS for clients: write server.tls.cert_file and key_file, and no mode: disable"
+        }
+        Some(tls) if tls.is_bindable() => return,
+        Some(_) => {
+            "scram-sha-256-plus: RFC 5929 defines no channel binding for the signature algorithm of server.tls.cert_file; take \
+             a certificate that is signed by RSA or ECDSA"
+        }
+    };
+    problems.add(&place_of_rules(section, auth), text);
 }
 
 /// For messages: the line of the file that it is in, if there is one.
@@ -325,10 +351,10 @@ fn warn_of_secrets<'a>(
             Method::Reject | Method::Peer | Method::Cert => None,
         })
         .collect();
-    let always = |wanted| !methods.is_empty() && methods.iter().all(|method| *method == wanted);
+    let always = |wanted: &[AuthMethod]| methods.iter().all(|method| wanted.contains(method));
     let (scram, trust) = (
-        always(AuthMethod::ScramSha256),
-        methods.is_empty() || always(AuthMethod::Trust),
+        !methods.is_empty() && always(&[AuthMethod::ScramSha256, AuthMethod::ScramSha256Plus]),
+        always(&[AuthMethod::Trust]),
     );
     for (user, stored) in &auth.users {
         let text = match stored {

@@ -9,7 +9,7 @@ use zeroize::Zeroize;
 
 use super::stream::Facts;
 use super::{ClientKey, ClientState, Engine, Host, Session, Timer, ms};
-use crate::auth::{Attempt, Source, Verify};
+use crate::auth::{Attempt, Demand, Source, Verify};
 use crate::config::hba::{Asking, ClientCert, ClientName, From, Method, Rule};
 use crate::config::{AuthMethod, Config};
 use crate::limits;
@@ -51,6 +51,9 @@ impl Engine {
             },
             Method::Cert | Method::Check(AuthMethod::Trust) => {
                 self.by_certificate(key, &rule, &config, host)
+            }
+            Method::Check(AuthMethod::ScramSha256Plus) if endpoint(&facts).is_none() => {
+                self.refuse(key, unbindable(&facts), host)
             }
             Method::Check(_) => self.hold_back(key, &facts, host),
             Method::Reject => {}
@@ -164,15 +167,12 @@ impl Engine {
         };
         let (mut out, user) = (Vec::new(), session.user.clone());
         let random = &mut |into: &mut [u8]| host.random(into);
-        let progress = Verify::begin(
+        let demand = Demand {
             method,
-            &user,
-            stored,
-            config.auth.scram_iterations,
-            &mut self.ring,
-            random,
-            &mut out,
-        );
+            iterations: config.auth.scram_iterations,
+            endpoint: endpoint(&facts),
+        };
+        let progress = Verify::begin(demand, &user, stored, &mut self.ring, random, &mut out);
         self.send_to_client(key, &out);
         self.proof_progress(key, Ok(progress), host);
     }
@@ -368,6 +368,28 @@ fn has_certificate(facts: &Facts) -> bool {
         .tls
         .as_ref()
         .is_some_and(|tls| tls.peer_subject.is_some() || tls.peer_common_name.is_some())
+}
+
+/// The channel binding of a client's connection.
+fn endpoint(facts: &Facts) -> Option<&[u8]> {
+    facts.tls.as_ref()?.endpoint.as_deref()
+}
+
+/// SCRAM cannot be bound to this connection, and has to be.
+fn unbindable(facts: &Facts) -> Refusal {
+    let (text, hint) = match &facts.tls {
+        None => (
+            "channel binding is required, but SSL not in use",
+            "Connect by TCP with sslmode=require and channel_binding=require.",
+        ),
+        Some(_) => (
+            "channel binding is required, but none is defined for the signature algorithm of Aether's certificate",
+            "The operator has to choose an RSA or ECDSA certificate for server.tls.cert_file.",
+        ),
+    };
+    Refusal::fatal(b"28000", text, Blame::Client).hint(format!(
+        "auth.type in Aether's configuration is scram-sha-256-plus. {hint}"
+    ))
 }
 
 /// Whether the certificate has the user's name in it, where the rule asks for that.

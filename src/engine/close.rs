@@ -442,7 +442,7 @@ impl Engine {
         match server.state {
             ServerState::Resolving
             | ServerState::AskingTls
-            | ServerState::Dialing(_)
+            | ServerState::Dialing
             | ServerState::LoggingIn(_) => self.pools.dial_ended(pool, kind),
             ServerState::Idle => self.pools.take_idle(pool, key, kind),
             ServerState::Checking(_) => self.pools.check_ended(pool, kind),

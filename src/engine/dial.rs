@@ -5,9 +5,10 @@ use std::rc::Rc;
 
 use super::close::closed_while_idle;
 use super::{
-    Address, Engine, Host, Input, Link, PoolKey, Server, ServerKey, ServerState, Tick, Who, Why,
+    Address, Engine, Host, Input, Link, PoolKey, Server, ServerKey, ServerState, Tick, TlsFacts,
+    Who, Why,
 };
-use crate::auth::{Credentials, SaltedPassword};
+use crate::auth::{Channel, Credentials, SaltedPassword, Terms};
 use crate::config::{Backend, HostPort, PoolConfig, Stored};
 use crate::limits;
 use crate::pool::Kind;
@@ -113,9 +114,6 @@ impl Engine {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        let Some(pool) = self.pools.get(server.pool) else {
-            return;
-        };
         let kind = server.kind.clone();
         let mut packet = Vec::new();
         let own = [
@@ -130,12 +128,21 @@ impl Engine {
         if let Some(link) = server.link.as_mut() {
             link.send(&packet);
         }
-        let login = Login::begin(credentials(
-            &pool.config.backend,
-            &kind,
-            &self.config.auth.users,
-        ));
-        self.enter_server(key, ServerState::Dialing(Box::new(login)));
+        self.enter_server(key, ServerState::Dialing);
+    }
+
+    /// The startup packet has gone, and what TLS there is stands.
+    fn opened(&mut self, key: ServerKey) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let (Some(pool), Some(link)) = (self.pools.get(server.pool), server.link.as_ref()) else {
+            return;
+        };
+        let facts = link.facts();
+        let credentials = credentials(&pool.config.backend, &server.kind, &self.config.auth.users);
+        let login = Login::begin(credentials, terms(&pool.config, facts.tls));
+        server.state = ServerState::LoggingIn(Box::new(login));
     }
 
     /// Runs a server that no client holds.
@@ -155,12 +162,8 @@ impl Engine {
         if matches!(server.state, ServerState::Draining) {
             return self.drain(key, host);
         }
-        if link.is_flushed()
-            && matches!(server.state, ServerState::Dialing(_))
-            && let ServerState::Dialing(login) =
-                std::mem::replace(&mut server.state, ServerState::Held)
-        {
-            server.state = ServerState::LoggingIn(login);
+        if link.is_flushed() && matches!(server.state, ServerState::Dialing) {
+            self.opened(key);
         }
         self.read_server(key, host);
     }
@@ -210,7 +213,7 @@ impl Engine {
             // The connection may have been given up for another address on the way.
             if matches!(
                 server.state,
-                ServerState::Resolving | ServerState::AskingTls | ServerState::Dialing(_)
+                ServerState::Resolving | ServerState::AskingTls | ServerState::Dialing
             ) || server.link.is_none()
             {
                 return;
@@ -306,7 +309,11 @@ impl Engine {
             &mut |into| host.random(into),
             &mut out,
         );
-        self.login_progress(key, step, &out, host);
+        // Only the server's own word is a reason to go without TLS; what we find wrong is not.
+        match &step {
+            Err(refusal) if tag == b'E' && self.login_refused(key, refusal, host) => {}
+            _ => self.login_progress(key, step, &out, host),
+        }
     }
 
     pub(super) fn server_derived(
@@ -353,7 +360,6 @@ impl Engine {
                 host.derive(job, Who::Server(key));
             }
             Ok(Step::Ready(welcome)) => self.logged_in(key, welcome, host),
-            Err(refusal) if self.login_refused(key, &refusal, host) => {}
             Err(refusal) => self.connect_failed(key, refusal, host),
         }
     }
@@ -420,10 +426,10 @@ impl Engine {
             return;
         };
         match server.state {
-            ServerState::Dialing(_) if matches!(why, Why::Tls(_)) => {
+            ServerState::Dialing if matches!(why, Why::Tls(_)) => {
                 self.encryption_failed(key, &why.to_string(), host)
             }
-            ServerState::AskingTls | ServerState::Dialing(_) | ServerState::LoggingIn(_) => {
+            ServerState::AskingTls | ServerState::Dialing | ServerState::LoggingIn(_) => {
                 let address = server
                     .address
                     .as_ref()
@@ -490,7 +496,7 @@ impl Engine {
         match &server.state {
             ServerState::Resolving
             | ServerState::AskingTls
-            | ServerState::Dialing(_)
+            | ServerState::Dialing
             | ServerState::LoggingIn(_) => {
                 let place = server
                     .address
@@ -613,6 +619,25 @@ pub(super) fn credentials(
         None => users.get(&user).cloned(),
     };
     Credentials { user, secret }
+}
+
+/// What the server has to show.
+fn terms(config: &PoolConfig, tls: Option<TlsFacts>) -> Terms {
+    let connector = config.backend.tls.as_ref();
+    let own_certificate = connector.filter(|tls| tls.needs_certificate()).map(|_| {
+        tls.as_ref()
+            .map(|tls| tls.own_certificate)
+            .unwrap_or_default()
+    });
+    Terms {
+        demands: config.backend.demands.clone(),
+        iterations_max: config.max_scram_iterations,
+        channel: match tls {
+            None => Channel::Plain,
+            Some(tls) => tls.endpoint.map_or(Channel::Unbindable, Channel::Bindable),
+        },
+        own_certificate,
+    }
 }
 
 /// A lifetime that differs from server to server, so that those made together do not end together: the last fifth is random.

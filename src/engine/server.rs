@@ -89,7 +89,7 @@ pub enum ServerState {
     /// The connection is being made, and SSLRequest waits for an answer.
     AskingTls,
     /// The connection is being made, that of TLS included; the startup packet waits for it.
-    Dialing(Box<Login>),
+    Dialing,
     /// It lets us in, or not.
     LoggingIn(Box<Login>),
     /// In its pool's idle stack.
@@ -140,7 +140,7 @@ impl ServerState {
         match self {
             ServerState::Resolving
             | ServerState::AskingTls
-            | ServerState::Dialing(_)
+            | ServerState::Dialing
             | ServerState::LoggingIn(_) => "new",
             ServerState::Idle => "idle",
             ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => {
@@ -158,7 +158,7 @@ impl ServerState {
             self,
             ServerState::Resolving
                 | ServerState::AskingTls
-                | ServerState::Dialing(_)
+                | ServerState::Dialing
                 | ServerState::LoggingIn(_)
         )
     }
@@ -241,7 +241,7 @@ impl Server {
         match &self.state {
             ServerState::Resolving
             | ServerState::AskingTls
-            | ServerState::Dialing(_)
+            | ServerState::Dialing
             | ServerState::LoggingIn(_)
             | ServerState::Tuning(_) => after(pool.connect_timeout),
             ServerState::Checking(_) => after(pool.check_timeout),

@@ -9,7 +9,7 @@ use crate::arena::{ClientKey, ServerKey};
 use crate::auth::{KeyDerivation, SaltedPassword};
 use crate::config::Config;
 use crate::config::hba::Network;
-use crate::tls::{Acceptor, Connector};
+use crate::tls::{Acceptor, Connector, OwnCertificate};
 
 /// What a read took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +96,8 @@ pub struct TlsFacts {
     pub peer_subject: Option<String>,
     /// The channel binding `tls-server-end-point` (RFC 5929): of the server's certificate, which towards clients is ours.
     pub endpoint: Option<Vec<u8>>,
+    /// What became of our certificate towards a server; only watched where `sslcertmode` is `require`.
+    pub own_certificate: OwnCertificate,
 }
 
 /// What protects a connection.

@@ -385,7 +385,7 @@ impl Host for Shell {
                     Box::new(Socket::tcp(stream))
                 }
                 Address::Unix(path) => {
-                    let mut stream = mio::net::UnixStream::connect(path)?;
+                    let mut stream = socket::dial_unix(path)?;
                     self.register(&mut stream, Who::Server(key))?;
                     Box::new(Socket::unix(stream))
                 }

@@ -3,6 +3,9 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::{self, ffi::OsStrExt};
+use std::path::Path;
 
 use mio::net::{TcpStream, UnixStream};
 use nix::sys::socket::{
@@ -119,6 +122,14 @@ impl Stream for Socket {
             local_port,
             ..Facts::default()
         }
+    }
+}
+
+/// Begins a connection to a Unix socket: a file, or an abstract name behind `@`, as libpq writes it.
+pub(super) fn dial_unix(path: &Path) -> io::Result<UnixStream> {
+    match path.as_os_str().as_bytes().strip_prefix(b"@") {
+        Some(name) => UnixStream::connect_addr(&unix::net::SocketAddr::from_abstract_name(name)?),
+        None => UnixStream::connect(path),
     }
 }
 

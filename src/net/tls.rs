@@ -6,12 +6,13 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, ProtocolVersion, ServerConnection};
 
 use crate::engine::{Facts, Given, Handover, Protection, Stream, Taken, TlsFacts, TlsSide, Why};
-use crate::tls::{ALPN, names, x509};
+use crate::tls::{ALPN, Witness, names, x509};
 
 /// Ciphertext that is read at a time: what it decrypts to, with the record before it, fits into one read of the loop.
 const READ: usize = 32 * 1024;
@@ -39,6 +40,8 @@ pub struct TlsStream {
     needs_alpn: bool,
     /// Of the server's certificate, if that is ours.
     endpoint: Option<Vec<u8>>,
+    /// Sees what becomes of our certificate towards a server.
+    witness: Option<Arc<Witness>>,
     /// Ciphertext that has come and was not looked at.
     received: Vec<u8>,
     /// The stream below has said that there is more.
@@ -65,19 +68,22 @@ pub fn secure(
     handover: Handover,
     scratch: &Scratch,
 ) -> Result<Box<dyn Stream>, String> {
-    let (connection, needs_alpn, endpoint) = match side {
+    let (connection, needs_alpn, endpoint, witness) = match side {
         TlsSide::Client { acceptor, direct } => (
             ServerConnection::new(acceptor.config.clone()).map(Connection::from),
             direct,
             acceptor.endpoint.clone(),
+            None,
         ),
         TlsSide::Server { connector, host } => {
             let name = server_name(&host)?;
-            let connection = ClientConnection::new(connector.config.clone(), name);
+            let (config, witness) = connector.for_connection();
+            let connection = ClientConnection::new(config, name);
             (
                 connection.map(Connection::from),
                 connector.is_direct(),
                 None,
+                witness,
             )
         }
     };
@@ -86,6 +92,7 @@ pub fn secure(
         connection: connection.map_err(|error| error.to_string())?,
         needs_alpn,
         endpoint,
+        witness,
         received: handover.received,
         behind: false,
         unsent: handover.unsent,
@@ -395,6 +402,11 @@ impl TlsStream {
                 .as_ref()
                 .and_then(x509::Certificate::distinguished_name),
             endpoint: self.endpoint.clone().or_else(of_peer),
+            own_certificate: self
+                .witness
+                .as_ref()
+                .map(|own| own.seen())
+                .unwrap_or_default(),
         })
     }
 }

@@ -241,6 +241,7 @@ mod tests {
             parameters: own.iter().map(text).collect(),
             tls: None,
             tls_words: Default::default(),
+            demands: Default::default(),
         };
         let parameters: Vec<(&[u8], &[u8])> = packet
             .iter()

@@ -4,6 +4,7 @@
 //! connections themselves are `net::tls`. Only this floor and that file name rustls. Reads no file, knows no socket.
 
 pub mod names;
+mod own;
 pub mod pem;
 mod subject;
 mod verify;
@@ -20,6 +21,8 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
 
 pub use names::Versions;
+pub use own::OwnCertificate;
+pub(crate) use own::Witness;
 pub use verify::MEND_V1;
 use verify::{Clients, Servers, Trust};
 
@@ -276,6 +279,11 @@ impl Acceptor {
         self.asks_clients
     }
 
+    /// Whether SCRAM can be bound to our certificate.
+    pub fn is_bindable(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
     /// How long our certificates are valid.
     pub fn lifetimes(&self) -> &[Lifetime] {
         &self.lifetimes
@@ -303,6 +311,7 @@ impl fmt::Debug for Acceptor {
 pub struct Connector {
     mode: Mode,
     direct: bool,
+    needs_certificate: bool,
     pub(crate) config: Arc<ClientConfig>,
     lifetimes: Vec<Lifetime>,
     print: Print,
@@ -317,6 +326,8 @@ pub struct Manner {
     pub direct: bool,
     /// The host is named in the clear.
     pub sni: bool,
+    /// Servers have to ask for our certificate (`sslcertmode=require`).
+    pub needs_certificate: bool,
 }
 
 impl Connector {
@@ -330,7 +341,12 @@ impl Connector {
         authorities: Authorities,
         choice: &Choice,
     ) -> Result<Connector, String> {
-        let Manner { mode, direct, sni } = manner;
+        let Manner {
+            mode,
+            direct,
+            sni,
+            needs_certificate,
+        } = manner;
         let words = format!("{manner:?} {choice:?}");
         let print = Print::of(parts(&words, identity.as_ref(), &authorities));
         let mut seen = identity
@@ -361,6 +377,7 @@ impl Connector {
         Ok(Connector {
             mode,
             direct,
+            needs_certificate,
             config: Arc::new(config),
             lifetimes: seen,
             print,
@@ -375,6 +392,22 @@ impl Connector {
     /// Whether TLS begins with the first byte.
     pub fn is_direct(&self) -> bool {
         self.direct
+    }
+
+    /// Whether servers have to ask for our certificate.
+    pub fn needs_certificate(&self) -> bool {
+        self.needs_certificate
+    }
+
+    /// What a connection is made with, and who sees what becomes of our certificate, where that is asked.
+    pub(crate) fn for_connection(&self) -> (Arc<ClientConfig>, Option<Arc<Witness>>) {
+        if !self.needs_certificate {
+            return (self.config.clone(), None);
+        }
+        let mut config = ClientConfig::clone(&self.config);
+        let witness = Arc::new(Witness::new(config.client_auth_cert_resolver));
+        config.client_auth_cert_resolver = witness.clone();
+        (Arc::new(config), Some(witness))
     }
 
     /// How long the certificates are valid that we show, and those of our own roots.

@@ -329,6 +329,7 @@ fn a_hostile_scram_exchange_is_a_login_that_fails_at_once() {
     }
 }
 
+/// R6: nonce and signature.
 #[test]
 fn a_server_that_cannot_prove_itself_is_not_believed() {
     type Last = fn() -> Vec<u8>;
@@ -365,6 +366,134 @@ fn a_flood_while_keys_are_derived_is_not_kept() {
         peer.say(&vec![b'x'; 8 << 20]);
     };
     refused_login(script, "8 MB during the derivation");
+}
+
+/// Issue 4, R6: libpq's `require_auth`. What is not allowed is told, and the server hears nothing behind the startup packet.
+#[test]
+fn a_server_that_asks_for_what_require_auth_forbids_gets_nothing() {
+    for (list, request, says) in [
+        (
+            "scram-sha-256",
+            authentication(3, b""),
+            "server requested a cleartext password",
+        ),
+        (
+            "scram-sha-256",
+            authentication(5, b"salt"),
+            "server requested a hashed password",
+        ),
+        (
+            "scram-sha-256",
+            welcome(),
+            "server did not complete authentication",
+        ),
+        (
+            "!none",
+            authentication(0, b""),
+            "server did not complete authentication",
+        ),
+        (
+            "md5",
+            authentication(10, b"SCRAM-SHA-256\0\0"),
+            "server requested SASL authentication",
+        ),
+        (
+            "!password",
+            authentication(3, b""),
+            "server requested a cleartext password",
+        ),
+    ] {
+        let (heard, hears) = mpsc::channel();
+        let heard = Mutex::new(heard);
+        let fake = Fake::start(move |_, mut peer| {
+            peer.hear_startup();
+            peer.say(&request);
+            let _ = heard.lock().expect("alive").send(peer.hear());
+        });
+        let mut pooler = Pooler::start(&format!(
+            "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nauth: {{type: trust}}\ndatabases:\n\
+             \x20 good: {{dsn: \"postgres://username:{PASSWORD}@127.0.0.1:{}/database\"}}\n\
+             \x20 bad: {{dsn: \"postgres://fake:secret@127.0.0.1:{}/fake?sslmode=disable&require_auth={list}\"}}\n",
+            Cluster::shared().port(),
+            fake.port
+        ));
+        let mut others = good(&pooler);
+        let error = try_bad(&pooler).err().expect("it is refused");
+        assert_eq!(error.sqlstate(), "28000", "{list}: {error:?}");
+        let said = format!("{error:?}");
+        for part in [list, says, "require_auth"] {
+            assert!(said.contains(part), "{list}: {said}");
+        }
+        let message = hears.recv_timeout(PATIENCE).expect("a connection");
+        assert!(message.is_none(), "{list}: it was told {message:?}");
+        unharmed(&mut pooler, &mut others, list);
+    }
+}
+
+/// Found by reading: with `allow` and `prefer` our own refusal, of a wrong signature too, made Aether try the same server the other
+/// way, which may be without TLS; only the server's own error is a reason for that.
+#[test]
+fn what_we_find_wrong_with_a_server_is_no_reason_to_try_it_the_other_way() {
+    let asked = Arc::new(AtomicBool::new(false));
+    let was_asked = asked.clone();
+    let fake = Fake::start(move |_, mut peer| {
+        let mut word = [0; 4];
+        let _ = std::io::Read::read_exact(&mut peer.0.stream, &mut word);
+        was_asked.fetch_or(word == [0, 0, 0, 8], Ordering::Relaxed);
+        peer.say(&authentication(3, b""));
+        peer.linger();
+    });
+    let pooler = Pooler::start(&format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nauth: {{type: trust}}\ndatabases:\n\
+         \x20 bad: {{dsn: \"postgres://fake:secret@127.0.0.1:{}/fake?sslmode=allow&require_auth=md5\"}}\n",
+        fake.port
+    ));
+    let error = try_bad(&pooler).err().expect("it is refused");
+    assert!(
+        error.message().contains("requirement \"md5\" failed"),
+        "{error:?}"
+    );
+    assert!(!asked.load(Ordering::Relaxed), "it was asked for TLS");
+}
+
+/// R13: libpq's `host=@name`.
+#[test]
+fn a_server_is_reached_by_its_abstract_socket() {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("aether-test-server-{}", std::process::id());
+    let address = format!("{name}/.s.PGSQL.5433");
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(address).expect("a name");
+    let listener = std::os::unix::net::UnixListener::bind_addr(&address).expect("it is free");
+    let port = Cluster::shared().port();
+    thread::spawn(move || {
+        for client in listener.incoming().take(2) {
+            let (client, server) = (
+                client.expect("one"),
+                TcpStream::connect(("127.0.0.1", port)).expect("the server"),
+            );
+            let (mut up, mut down) = (
+                (
+                    client.try_clone().expect("up"),
+                    server.try_clone().expect("up"),
+                ),
+                (server, client),
+            );
+            thread::spawn(move || std::io::copy(&mut up.0, &mut up.1));
+            thread::spawn(move || std::io::copy(&mut down.0, &mut down.1));
+        }
+    });
+    for dsn in [
+        format!("dsn: 'postgres://username:{PASSWORD}@/database?host=@{name}&port=5433'"),
+        format!(
+            "backend: {{host: '@{name}', port: 5433, database: database, user: username, password: {PASSWORD}}}"
+        ),
+    ] {
+        let pooler = Pooler::start(&format!(
+            "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\npool: {{{dsn}}}\n"
+        ));
+        let mut client = Wire::login(pooler.port(), "username", PASSWORD, "database");
+        assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    }
 }
 
 #[test]
@@ -438,6 +567,26 @@ fn a_login_that_makes_no_sense_fails() {
         (
             "a parameter of 1 MB",
             [&ok[..], &status("name", &"v".repeat(1 << 20))].concat(),
+        ),
+        (
+            "notices without end before it says what it wants",
+            flood(&|_| wire::message(b'N', b"Mx\0\0"), 50_000),
+        ),
+        (
+            "notices without end",
+            [
+                ok.clone(),
+                flood(&|_| wire::message(b'N', b"Mx\0\0"), 50_000),
+            ]
+            .concat(),
+        ),
+        (
+            "one parameter without end",
+            [ok.clone(), flood(&|n| status("p", &n.to_string()), 50_000)].concat(),
+        ),
+        (
+            "keys without end",
+            [ok.clone(), flood(&|_| key_data(), 50_000)].concat(),
         ),
         (
             "a flood of parameters",

@@ -4,7 +4,6 @@
 //! all occasions. What is expected stands in [`TABLE`] and [`OCCASIONS`].
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};

@@ -1,6 +1,8 @@
 //! TLS on both legs, with libpq's psql, openssl's s_client and a real PostgreSQL with TLS (issue 4). What certificates are worth
 //! is tested beside the streams, `src/net/tls/tests.rs`.
 
+mod binding;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use aether::auth::{Credentials, KeyRing, Progress, Prove};
-use aether::config::{Secret, Stored};
+use aether::auth::{Channel, Credentials, KeyRing, Progress, Prove, Terms};
+use aether::config::{Demands, Secret, Stored};
 use aether::wire::backend;
 use aether::wire::frame::{self, message};
 use aether::wire::frontend;
@@ -164,7 +164,7 @@ impl Client {
             user: self.user.clone(),
             secret: Some(Stored::Plain(Secret::new(password.to_owned()))),
         };
-        self.phase = Phase::Proving(Box::new(Some(Prove::begin(credentials))));
+        self.phase = Phase::Proving(Box::new(Some(Prove::begin(credentials, terms()))));
     }
 
     /// What a server of its own says to its startup parameters, if it does not take them.
@@ -572,4 +572,14 @@ fn ends_with_ready(answer: &[u8]) -> bool {
 
 fn is_fatal(body: &[u8]) -> bool {
     body.windows(7).any(|window| window == b"VFATAL\0")
+}
+
+/// A client that asks nothing of its server. TLS, where there is any, is below it.
+fn terms() -> Terms {
+    Terms {
+        demands: Demands::default(),
+        iterations_max: 1_000,
+        channel: Channel::Plain,
+        own_certificate: None,
+    }
 }

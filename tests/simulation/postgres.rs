@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use aether::auth::{KeyRing, Progress, Verify};
+use aether::auth::{Demand, KeyRing, Progress, Verify};
 use aether::config::{AuthMethod, Secret, Stored};
 use aether::wire::backend;
 use aether::wire::frame;
@@ -343,10 +343,13 @@ impl Backend {
         let user = text(startup.parameter(b"user").unwrap_or_default());
         let stored = Stored::Plain(Secret::new(PASSWORD));
         let progress = Verify::begin(
-            method,
+            Demand {
+                method,
+                iterations: 2,
+                endpoint: None,
+            },
             &user,
             Some(&stored),
-            2,
             ring,
             &mut |into| random.fill(into),
             &mut self.held,

@@ -85,6 +85,7 @@ impl Sides {
             mode: Mode::VerifyFull,
             direct: true,
             sni: true,
+            needs_certificate: false,
         };
         let choice = Choice::default();
         let identity = Identity { chain, key };

@@ -25,13 +25,17 @@ pub(super) const KEYS: [&str; 11] = [
     "allow_insecure",
 ];
 /// `None`: what a file says.
-const TYPES: [(&str, Option<Method>); 7] = [
+const TYPES: [(&str, Option<Method>); 8] = [
     ("trust", Some(Method::Check(AuthMethod::Trust))),
     ("password", Some(Method::Check(AuthMethod::Password))),
     ("md5", Some(Method::Check(AuthMethod::Md5))),
     (
         "scram-sha-256",
         Some(Method::Check(AuthMethod::ScramSha256)),
+    ),
+    (
+        "scram-sha-256-plus",
+        Some(Method::Check(AuthMethod::ScramSha256Plus)),
     ),
     ("peer", Some(Method::Peer)),
     ("cert", Some(Method::Cert)),

@@ -8,14 +8,16 @@ use std::time::Duration;
 use super::super::dsn::{self, Dsn};
 use super::super::yaml::{Field, Place, Problems, Section};
 use super::super::{
-    Backend, HostPort, NAME_MAX, PoolConfig, PoolMode, Secret, ServerAssignment, Stored, TlsWords,
+    Backend, ChannelBinding, Demands, HostPort, NAME_MAX, PoolConfig, PoolMode, RequireAuth,
+    Secret, ServerAssignment, Stored, TlsWords,
 };
 use super::tls::{self, Hand};
 use super::{Context, is_name};
+use crate::limits;
 use crate::tls::Mode;
 
 /// The keys.
-pub(super) const KEYS: [&str; 22] = [
+pub(super) const KEYS: [&str; 23] = [
     "dsn",
     "backend",
     "mode",
@@ -29,6 +31,7 @@ pub(super) const KEYS: [&str; 22] = [
     "min_idle_connections",
     "max_idle_time",
     "max_lifetime",
+    "max_scram_iterations",
     "acquire_timeout",
     "connect_timeout",
     "check_delay",
@@ -39,7 +42,7 @@ pub(super) const KEYS: [&str; 22] = [
     "client_idle_timeout",
     "abandoned_query_timeout",
 ];
-const BACKEND_KEYS: [&str; 18] = [
+const BACKEND_KEYS: [&str; 21] = [
     "host",
     "port",
     "database",
@@ -55,9 +58,12 @@ const BACKEND_KEYS: [&str; 18] = [
     "sslcrl",
     "sslcert",
     "sslkey",
+    "sslcertmode",
     "sslsni",
     "ssl_min_protocol_version",
     "ssl_max_protocol_version",
+    "channel_binding",
+    "require_auth",
 ];
 /// The keys of a backend that are startup parameters of the same name.
 const PARAMETERS: [&str; 3] = ["application_name", "client_encoding", "options"];
@@ -67,6 +73,8 @@ const ASSIGNMENTS: [(&str, ServerAssignment); 2] = [
     ("login", ServerAssignment::Login),
     ("first_query", ServerAssignment::FirstQuery),
 ];
+
+const NO_CHANNEL: &str = "channel_binding: require needs TLS, and sslmode is disable; write sslmode: verify-full (or require)";
 
 /// The words for a mode.
 pub(super) const MODES: [(&str, PoolMode); 3] = [
@@ -104,6 +112,7 @@ impl Draft {
             max_connections_per_user: 0,
             max_client_connections: 0,
             min_idle_connections: 0,
+            max_scram_iterations: limits::SCRAM_ITERATIONS_MAX,
             max_idle_time: seconds(600),
             max_lifetime: seconds(3600),
             acquire_timeout: seconds(30),
@@ -205,6 +214,12 @@ impl Draft {
             &mut pool.max_client_connections,
         );
         count("min_idle_connections", 0, &mut pool.min_idle_connections);
+        let iterations = section.get("max_scram_iterations").and_then(|field| {
+            field.count(1..=u64::from(limits::SCRAM_ITERATIONS_CEILING), problems)
+        });
+        pool.max_scram_iterations = iterations
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(pool.max_scram_iterations);
         let (min, max) = (pool.min_idle_connections, pool.max_connections);
         if min > max {
             let written = section
@@ -267,6 +282,7 @@ impl Draft {
         context: Context<'_>,
         problems: &mut Problems,
     ) {
+        let before = problems.count();
         let backend = section.get("backend");
         if let Some(field) = section.get("dsn") {
             if backend.is_some() {
@@ -289,6 +305,7 @@ impl Draft {
             let section = field.section(&BACKEND_KEYS, problems);
             self.names_database = section.get("database").is_some();
             overlay_backend_keys(&mut self.pool.backend, &section, context, problems);
+            overlay_demands(&mut self.pool.backend.demands, &section, problems);
             let words = tls::words_of(&section, &tls::SERVER_KEYS, problems);
             self.pool.backend.tls_words.extend(words);
             let words = &self.pool.backend.tls_words;
@@ -301,6 +318,12 @@ impl Draft {
         }
         let written = section.get("dsn").or(section.get("backend"));
         let backend = &self.pool.backend;
+        if let (Some(field), None, false) = (&written, &backend.tls, self.broken)
+            && backend.demands.channel_binding == ChannelBinding::Require
+            && problems.count() == before
+        {
+            problems.add(&field.place, NO_CHANNEL);
+        }
         for (what, name) in [("user", &backend.user), ("database", &backend.database)] {
             if let (Some(field), Some(name)) = (&written, name)
                 && !is_name(name)
@@ -399,6 +422,7 @@ fn empty_backend() -> Backend {
         hosts: socket,
         tls: None,
         tls_words: TlsWords::new(),
+        demands: Demands::default(),
         database: None,
         user: None,
         password: None,
@@ -472,6 +496,25 @@ fn overlay_backend_keys(
     backend.parameters.sort();
 }
 
+fn overlay_demands(demands: &mut Demands, section: &Section<'_>, problems: &mut Problems) {
+    if let Some(field) = section.get("channel_binding")
+        && let Some(text) = field.text(problems)
+    {
+        let read = ChannelBinding::parse(text).map_err(|error| problems.add(&field.place, error));
+        demands.channel_binding = read.unwrap_or_default();
+    }
+    if let Some(field) = section.get("require_auth")
+        && let Some(text) = field.text(problems)
+    {
+        // The empty text takes an inherited one away.
+        let written = Some(text).filter(|text| !text.is_empty());
+        let read = written.map(RequireAuth::parse).transpose();
+        demands.require_auth = read
+            .map_err(|error| problems.add(&field.place, error))
+            .unwrap_or_default();
+    }
+}
+
 /// `password` or `password_file`.
 pub(super) fn read_password(
     section: &Section<'_>,
@@ -522,7 +565,7 @@ fn overlay_hosts(backend: &mut Backend, section: &Section<'_>, problems: &mut Pr
 
 /// A host, perhaps with a port of its own: `db1`, `db1:5433`, `10.0.0.1`, `::1`, `[::1]:5433`, `/var/run/postgresql`.
 fn read_host(text: &str, port: u16) -> Result<HostPort, String> {
-    if text.starts_with('/') || text.parse::<std::net::Ipv6Addr>().is_ok() {
+    if text.starts_with(['/', '@']) || text.parse::<std::net::Ipv6Addr>().is_ok() {
         return dsn::host_port(text, port);
     }
     let (host, port) = match text.rsplit_once(':') {

@@ -471,7 +471,7 @@ fn an_unknown_key_is_told_with_file_line_path_and_nearest_name() {
 #[test]
 fn all_errors_come_at_once_and_in_order() {
     let errors = errors(
-        "server:\n  listen_addr: example.com:1\n  log_level: loud\n  x: 1\npool:\n  dsn: postgres://h/d?channel_binding=require\n  \
+        "server:\n  listen_addr: example.com:1\n  log_level: loud\n  x: 1\npool:\n  dsn: postgres://h/d?gssencmode=require\n  \
          max_connections: 0\n  max_idle_time: 10\n  mode: loud\n  mode: session\n  check_timeout: 0\nauth:\n  type: none\n",
     );
     let starts: Vec<String> = errors
@@ -1440,4 +1440,52 @@ fn passwords_in_the_clear_are_fine_where_tls_is_required() {
         assert!(effective(&config).contains("allow_insecure: false"));
     }
     assert!(of("require", "type: trust").is_err());
+}
+
+/// Issue 4: `channel_binding`, `require_auth` and `sslcertmode` by DSN and by key, each where it can be held.
+#[test]
+fn what_servers_have_to_show_is_read_by_dsn_and_by_key() {
+    let text = "pool: {backend: {host: h, user: u, password: p, require_auth: '!password', channel_binding: require}}\n\
+                databases: {plain: {}, other: {backend: {require_auth: '', channel_binding: disable}}, \
+                dsn: {dsn: 'postgres://u:p@h/d?require_auth=scram-sha-256'}}\n";
+    let config = ok(text);
+    let demands = |name| &pool(&config, name).backend.demands;
+    let shown = |name| {
+        let list = demands(name)
+            .require_auth
+            .as_ref()
+            .map(|list| list.as_str());
+        (list, demands(name).channel_binding.as_str())
+    };
+    assert_eq!(shown("plain"), (Some("!password"), "require"));
+    assert_eq!(shown("other"), (None, "disable"));
+    assert_eq!(shown("dsn"), (Some("scram-sha-256"), "prefer"));
+    let again = ok(&effective(&config));
+    assert_eq!(&again.databases["plain"].backend.demands, demands("plain"));
+    for (dsn, says) in [
+        (
+            "sslmode=disable&channel_binding=require",
+            "channel_binding: require needs TLS",
+        ),
+        ("sslmode=disable&sslcertmode=require", "sslmode is disable"),
+        ("sslcertmode=require", "sslcertmode: require needs sslcert"),
+        ("sslcertmode=maybe", "expected disable, allow or require"),
+    ] {
+        refused(&format!("pool: {{dsn: 'postgres://u:p@h/d?{dsn}'}}"), says);
+    }
+    refused(
+        "pool: {backend: {host: h, require_auth: secret}}",
+        "require_auth: expected a list of password",
+    );
+    refused(
+        &with_auth("type: scram-sha-256-plus"),
+        "auth.type: scram-sha-256-plus needs TLS for clients",
+    );
+    let iterations = |text: &str| pool(&ok(&with_pool(text)), "d").max_scram_iterations;
+    assert_eq!(iterations("max_scram_iterations: 600000"), 600_000);
+    assert_eq!(iterations("max_connections: 3"), 100_000);
+    refused(
+        &with_pool("max_scram_iterations: 10000001"),
+        "from 1 to 10000000",
+    );
 }

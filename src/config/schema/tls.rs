@@ -27,13 +27,14 @@ pub(super) const CLIENT_KEYS: [&str; 10] = [
     "dhparams",
 ];
 /// The keys of a backend that are libpq's parameters of the same name.
-pub(super) const SERVER_KEYS: [&str; 9] = [
+pub(super) const SERVER_KEYS: [&str; 10] = [
     "sslmode",
     "sslnegotiation",
     "sslrootcert",
     "sslcrl",
     "sslcert",
     "sslkey",
+    "sslcertmode",
     "sslsni",
     "ssl_min_protocol_version",
     "ssl_max_protocol_version",
@@ -292,6 +293,20 @@ fn build_connector(reader: &mut Reader<'_, '_>, hand: Hand) -> Option<Connector>
         Hand::Keys if has_roots => Mode::VerifyFull,
         _ => Mode::Prefer,
     });
+    let certificate = reader
+        .parsed("sslcertmode", cert_mode)
+        .unwrap_or(CertMode::Allow);
+    let missing = match mode {
+        Mode::Disable => {
+            Some("require: there is no certificate without TLS, and sslmode is disable")
+        }
+        _ if reader.word("sslcert").is_none() => Some("require needs sslcert and sslkey"),
+        _ => None,
+    };
+    if let (CertMode::Require, Some(missing)) = (certificate, missing) {
+        reader.add("sslcertmode", missing);
+        return None;
+    }
     if mode == Mode::Disable {
         return None;
     }
@@ -310,7 +325,10 @@ fn build_connector(reader: &mut Reader<'_, '_>, hand: Hand) -> Option<Connector>
         roots,
         revocations: reader.file("sslcrl", pem::revocations).unwrap_or_default(),
     };
-    let identity = reader.identity("sslcert", "sslkey");
+    let identity = match certificate {
+        CertMode::Disable => None,
+        CertMode::Allow | CertMode::Require => reader.identity("sslcert", "sslkey"),
+    };
     let versions = versions(reader)?;
     if !fits_together(reader, mode, direct) {
         return None;
@@ -319,7 +337,12 @@ fn build_connector(reader: &mut Reader<'_, '_>, hand: Hand) -> Option<Connector>
         versions,
         ..Choice::default()
     };
-    let manner = Manner { mode, direct, sni };
+    let manner = Manner {
+        mode,
+        direct,
+        sni,
+        needs_certificate: certificate == CertMode::Require,
+    };
     match Connector::new(manner, identity, authorities, &choice) {
         Ok(connector) => {
             reader.warn_of_lifetimes("sslrootcert", connector.lifetimes());
@@ -330,6 +353,17 @@ fn build_connector(reader: &mut Reader<'_, '_>, hand: Hand) -> Option<Connector>
             None
         }
     }
+}
+
+/// libpq's `sslcertmode`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CertMode {
+    /// Our certificate is not shown, although it is named.
+    Disable,
+    /// It is shown to servers that ask.
+    Allow,
+    /// A server that does not ask for it gets nothing.
+    Require,
 }
 
 /// libpq's rules for what weakens what.
@@ -426,6 +460,15 @@ fn negotiation(text: &str) -> Result<bool, String> {
         "postgres" => Ok(false),
         "direct" => Ok(true),
         _ => Err("expected postgres or direct".to_owned()),
+    }
+}
+
+fn cert_mode(text: &str) -> Result<CertMode, String> {
+    match text {
+        "disable" => Ok(CertMode::Disable),
+        "allow" => Ok(CertMode::Allow),
+        "require" => Ok(CertMode::Require),
+        _ => Err("expected disable, allow or require".to_owned()),
     }
 }
 

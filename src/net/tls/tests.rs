@@ -102,6 +102,7 @@ fn connector(mode: Mode, direct: bool, authorities: Authorities) -> Connector {
         mode,
         direct,
         sni: true,
+        needs_certificate: false,
     };
     Connector::new(manner, None, authorities, &Choice::default()).unwrap()
 }
@@ -413,6 +414,7 @@ fn clients_are_judged_by_their_certificates() {
             mode: Mode::Require,
             direct: false,
             sni: true,
+            needs_certificate: false,
         };
         Connector::new(manner, own, Authorities::default(), &Choice::default()).unwrap()
     };
