@@ -83,6 +83,8 @@ pub const ADDRESSES_MAX: usize = 64;
 pub const FALLBACK_POOLS_MAX: usize = 1_000;
 /// Derived SCRAM keys remembered.
 pub const DERIVED_KEYS_MAX: usize = 10_000;
+/// Users whose keys, proven by clients that know the password, are remembered to log in to servers with.
+pub const PROVEN_KEYS_MAX: usize = 65_536;
 /// Authentication messages a client may send.
 pub const AUTH_ROUNDS_MAX: u32 = 4;
 /// How long a connection that is being closed may take to read its last message.

@@ -79,7 +79,13 @@ impl Login {
         }
         let messages = messages + 1;
         let proof = match (tag, proof) {
-            (b'E', _) => return Err(Refusal::read(body, Blame::Server)),
+            (b'E', proof) => {
+                let refusal = Refusal::read(body, Blame::Server);
+                if let Proof::Wanted(prove) = proof {
+                    prove.refused(&refusal, ring);
+                }
+                return Err(refusal);
+            }
             (b'R', Proof::Wanted(prove)) => {
                 let progress = prove.step(body, ring, random, out)?;
                 return Ok(Login::proceed(progress, welcome, messages));

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use ring::{hmac, pbkdf2};
 use zeroize::Zeroizing;
 
+use super::Proven;
 use super::scram::Keys;
 use crate::config::Secret;
 use crate::limits;
@@ -60,6 +61,8 @@ pub struct KeyRing {
     /// Makes the salts of users who have none.
     salts: hmac::Key,
     keys: BTreeMap<[u8; 32], Keys>,
+    /// What clients have proven; nobody derived it.
+    pub proven: Proven,
 }
 
 impl KeyRing {
@@ -78,6 +81,7 @@ impl KeyRing {
             finder,
             salts,
             keys: BTreeMap::new(),
+            proven: Proven::default(),
         }
     }
 

@@ -1,13 +1,16 @@
 //! Proofs of identity: how a client proves itself to us ([`Verify`]), how we prove ourselves to a server ([`Prove`]).
 //!
 //! Pure, cold machines over message bodies. They draw no randomness of their own and never run PBKDF2: that is a
-//! [`KeyDerivation`], which the engine has run off the loop and whose result the [`KeyRing`] remembers. Knows no sockets, no
+//! [`KeyDerivation`], which the engine has run off the loop and whose result the [`KeyRing`] remembers, as
+//! it does what clients have [`Proven`]. Knows no sockets, no
 //! users' list, no clock.
 
 mod failures;
 mod keyring;
 mod md5;
 mod prove;
+mod proven;
+mod saslprep;
 mod scram;
 mod secrets;
 mod terms;
@@ -16,6 +19,7 @@ mod verify;
 pub use failures::{Attempt, Failures, Source};
 pub use keyring::{KeyDerivation, KeyRing, SaltedPassword};
 pub use prove::{Credentials, Prove};
+pub use proven::Proven;
 pub use secrets::{Found, Secrets};
 pub use terms::{Channel, Terms};
 pub use verify::{Demand, Verify};

@@ -2,7 +2,8 @@
 
 use super::scram::{Exchange, Keys, ServerFirst, derivation, is_signed};
 use super::{KeyDerivation, KeyRing, Progress, SaltedPassword, Terms, md5, scram};
-use crate::config::Stored;
+use crate::config::secret::ScramVerifier;
+use crate::config::{Secret, Stored};
 use crate::wire::backend::{self, Authentication};
 use crate::wire::frame::printable;
 use crate::wire::frontend;
@@ -15,6 +16,13 @@ pub struct Credentials {
     pub user: String,
     /// Its secret, in a form that the server's method may or may not be able to use.
     pub secret: Option<Stored>,
+}
+
+impl Credentials {
+    /// Whether they are a verifier whose keys no client has proven: only a server that asks for nothing is content with it.
+    pub fn are_unproven(&self, ring: &KeyRing) -> bool {
+        matches!(&self.secret, Some(Stored::Scram(verifier)) if !ring.proven.knows(&self.user, verifier))
+    }
 }
 
 /// Our proof in progress.
@@ -80,7 +88,13 @@ impl Prove {
                 State::Answered
             }
             (State::Begin(terms), Authentication::Sasl(mechanisms)) => {
-                plain(&credentials)?;
+                match &credentials.secret {
+                    Some(Stored::Scram(_)) if credentials.are_unproven(ring) => {
+                        return Err(unproven(&credentials));
+                    }
+                    Some(Stored::Scram(_)) => {}
+                    _ => _ = plain(&credentials)?,
+                }
                 let binding = terms.choose(mechanisms)?;
                 let mechanism = binding.mechanism();
                 let (exchange, first) =
@@ -90,6 +104,11 @@ impl Prove {
             }
             (State::ScramFirst(exchange), Authentication::SaslContinue(message)) => {
                 let first = exchange.read(message).map_err(nonsense)?;
+                if let Some(Stored::Scram(verifier)) = &credentials.secret {
+                    let keys = proven(&credentials, verifier, &first, ring)?;
+                    let state = prove(&first, &keys, out);
+                    return Ok(Progress::Next(Prove { credentials, state }));
+                }
                 let job = derivation(plain(&credentials)?, first.salt.clone(), first.iterations);
                 match ring.find(&job) {
                     Some(keys) => prove(&first, keys, out),
@@ -120,6 +139,16 @@ impl Prove {
             _ => return Err(nonsense("an Authentication message out of turn")),
         };
         Ok(Progress::Next(Prove { credentials, state }))
+    }
+
+    /// The server has answered with an error. Keys that it does not take are not tried again: perhaps a client has others.
+    pub fn refused(&self, refusal: &Refusal, ring: &mut KeyRing) {
+        if let (State::ScramLast { .. }, Some(Stored::Scram(verifier))) =
+            (&self.state, &self.credentials.secret)
+            && refusal.sqlstate == *b"28P01"
+        {
+            ring.proven.forget(&self.credentials.user, verifier);
+        }
     }
 
     /// The derivation that was asked for is done.
@@ -153,7 +182,28 @@ fn prove(first: &ServerFirst, keys: &Keys, out: &mut Vec<u8>) -> State {
     State::ScramLast { signature }
 }
 
-fn plain(credentials: &Credentials) -> Result<&crate::config::Secret, Refusal> {
+/// The keys that a client has proven, if the server has the verifier that they go with.
+fn proven(
+    credentials: &Credentials,
+    verifier: &ScramVerifier,
+    first: &ServerFirst,
+    ring: &mut KeyRing,
+) -> Result<Keys, Refusal> {
+    if first.salt != verifier.salt || first.iterations != verifier.iterations {
+        let user = printable(credentials.user.as_bytes());
+        let text = format!(
+            "the verifier on the server differs from the one that Aether has for user \"{user}\""
+        );
+        return Err(Refusal::fatal(b"28P01", text, Blame::Server).hint(
+            "Copy rolpassword from the server's pg_authid anew into Aether's configuration. A role that does not exist there, or \
+             has no SCRAM password, looks the same.",
+        ));
+    }
+    let keys = ring.proven.find(&credentials.user, verifier);
+    keys.ok_or_else(|| unproven(credentials))
+}
+
+fn plain(credentials: &Credentials) -> Result<&Secret, Refusal> {
     match &credentials.secret {
         Some(Stored::Plain(password)) => Ok(password),
         Some(Stored::Md5(_) | Stored::Scram(_)) => Err(wrong_form(credentials)),
@@ -186,10 +236,20 @@ fn no_password(credentials: &Credentials) -> Refusal {
     .hint("Put it into the pool's dsn, or list the user under auth in Aether's configuration.")
 }
 
+fn unproven(credentials: &Credentials) -> Refusal {
+    let user = printable(credentials.user.as_bytes());
+    let text = format!(
+        "the server asks for the password of user \"{user}\", of which Aether has only a SCRAM verifier that no client has proven"
+    );
+    Refusal::fatal(b"28P01", text, Blame::Server).hint(
+        "Log in to Aether as this user with the password (scram-sha-256 or password), or configure the password itself.",
+    )
+}
+
 fn wrong_form(credentials: &Credentials) -> Refusal {
     let user = printable(credentials.user.as_bytes());
     Refusal::fatal(b"28P01", format!("the stored secret of user \"{user}\" cannot answer what the server asks for"), Blame::Server)
-        .hint("An md5 secret can only answer md5, a SCRAM verifier nothing: configure the password itself for logins to the server.")
+        .hint("An md5 secret can only answer md5, a SCRAM verifier only scram-sha-256: configure the password itself, or the server's own rolpassword.")
 }
 
 fn nonsense(what: impl std::fmt::Display) -> Refusal {

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac};
 use zeroize::Zeroizing;
 
+use super::saslprep::prepared;
 use super::{KeyDerivation, SaltedPassword};
 use crate::config::Secret;
 use crate::config::secret::ScramVerifier;
@@ -20,10 +21,13 @@ const SALT_MAX: usize = 1_024;
 /// Bytes of randomness in a nonce, before base64.
 const NONCE_LEN: usize = 18;
 
+/// RFC 5802's ClientKey: with a verifier, enough to log in.
+pub(super) type ClientKey = Zeroizing<[u8; 32]>;
+
 /// What is derived from a password for one salt and iteration count.
 #[derive(Clone)]
 pub(super) struct Keys {
-    client_key: Zeroizing<[u8; 32]>,
+    pub(super) client_key: ClientKey,
     pub(super) stored_key: [u8; 32],
     pub(super) server_key: Zeroizing<[u8; 32]>,
 }
@@ -37,6 +41,15 @@ impl Keys {
             server_key: Zeroizing::new(sign(salted.bytes(), &[b"Server Key"])),
             client_key,
         }
+    }
+
+    /// From a verifier and a key that goes with it.
+    pub(super) fn of(verifier: &ScramVerifier, client_key: &[u8]) -> Option<Keys> {
+        Some(Keys {
+            client_key: Zeroizing::new(client_key.try_into().ok()?),
+            stored_key: verifier.stored_key,
+            server_key: Zeroizing::new(verifier.server_key.expose().try_into().ok()?),
+        })
     }
 }
 
@@ -62,17 +75,6 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
 
 fn xor(a: &[u8; 32], b: &[u8; 32]) -> [u8; 32] {
     std::array::from_fn(|at| a.get(at).copied().unwrap_or(0) ^ b.get(at).copied().unwrap_or(0))
-}
-
-/// The password as SCRAM uses it: SASLprep, or the raw bytes where that is not possible, as PostgreSQL does.
-pub(super) fn prepared(password: &[u8]) -> Secret {
-    match std::str::from_utf8(password)
-        .ok()
-        .and_then(|text| stringprep::saslprep(text).ok())
-    {
-        Some(text) => Secret::new(text.as_bytes()),
-        None => Secret::new(password),
-    }
 }
 
 /// The job that makes a password's keys.
@@ -301,19 +303,21 @@ impl Challenge {
         })
     }
 
-    /// Looks at the client's last message: what to send it, if its proof is right. `Err(true)`: the message is broken;
-    /// `Err(false)`: the proof is wrong.
-    pub(super) fn verify(&self, message: &[u8], verifier: &ScramVerifier) -> Result<String, bool> {
+    /// Looks at the client's last message: what to send it, and the key that it has proven, if its proof is right. `Err(true)`:
+    /// the message is broken; `Err(false)`: the proof is wrong.
+    pub(super) fn verify(
+        &self,
+        message: &[u8],
+        verifier: &ScramVerifier,
+    ) -> Result<(String, ClientKey), bool> {
         let (without_proof, proof) = self.last_message(message).ok_or(true)?;
         let signed = auth_message(&self.client.bare, &self.server_first, without_proof);
-        let client_key = xor(&proof, &sign(&verifier.stored_key, &signed));
-        if !super::same(&hash(&client_key), &verifier.stored_key) {
+        let client_key = Zeroizing::new(xor(&proof, &sign(&verifier.stored_key, &signed)));
+        if !super::same(&hash(&*client_key), &verifier.stored_key) {
             return Err(false);
         }
-        Ok(format!(
-            "v={}",
-            STANDARD.encode(sign(verifier.server_key.expose(), &signed))
-        ))
+        let signature = sign(verifier.server_key.expose(), &signed);
+        Ok((format!("v={}", STANDARD.encode(signature)), client_key))
     }
 
     fn last_message<'a>(&self, message: &'a [u8]) -> Option<(&'a str, [u8; 32])> {
@@ -456,8 +460,11 @@ mod tests {
         };
         let last = b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
         assert_eq!(
-            challenge.verify(last, &verifier).as_deref(),
-            Ok("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
+            challenge.verify(last, &verifier),
+            Ok((
+                "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=".to_owned(),
+                keys.client_key
+            ))
         );
     }
 

@@ -436,6 +436,193 @@ fn a_secret_in_the_wrong_form_says_what_to_configure() {
     }
 }
 
+/// What a server with this verifier makes of a login with what is known of it. A ring that serves both sides would know too much.
+fn pass_through(stored: &Stored, on_server: &Stored, ring: KeyRing) -> (Login, KeyRing) {
+    let mut rings = (self::ring(), ring);
+    let login = login(
+        AuthMethod::ScramSha256,
+        "me",
+        Some(on_server),
+        stored,
+        &mut rings,
+    );
+    (login, rings.1)
+}
+
+/// A ring after a client's login.
+fn ring_after(method: AuthMethod, user: &str, stored: &Stored, typed: &str) -> KeyRing {
+    let mut rings = (ring(), ring());
+    let _ = login(method, user, Some(stored), &plain(typed), &mut rings);
+    rings.0
+}
+
+fn text(login: &Login) -> &str {
+    let refusal = login.result.as_ref().expect_err("it is refused");
+    assert_eq!(refusal.code(), "28P01");
+    std::str::from_utf8(&refusal.message).expect("text")
+}
+
+const UNPROVEN: &str = "of which Aether has only a SCRAM verifier that no client has proven";
+
+/// Issue 4: a client's proven keys log in to the server, however it has proven them.
+#[test]
+fn what_a_client_has_proven_logs_in_to_a_server_with_the_same_verifier() {
+    let stored = scram_secret("secret");
+    let (login, _) = pass_through(&stored, &stored, ring());
+    assert!(text(&login).contains(UNPROVEN), "{login:?}");
+    for method in [
+        AuthMethod::Password,
+        AuthMethod::Md5,
+        AuthMethod::ScramSha256,
+    ] {
+        let after = ring_after(method, "me", &stored, "secret");
+        let (login, after) = pass_through(&stored, &stored, after);
+        assert!(login.result.is_ok(), "{method:?} {login:?}");
+        assert_eq!(login.derivations, (0, 0), "nothing is derived");
+        let (again, _) = pass_through(&stored, &stored, after);
+        assert!(again.result.is_ok(), "and again: {again:?}");
+
+        let wrong = ring_after(method, "me", &stored, "wrong");
+        let (login, _) = pass_through(&stored, &stored, wrong);
+        assert!(text(&login).contains(UNPROVEN), "{method:?} {login:?}");
+        let other_user = ring_after(method, "you", &stored, "secret");
+        let (login, _) = pass_through(&stored, &stored, other_user);
+        assert!(text(&login).contains(UNPROVEN), "{method:?} {login:?}");
+    }
+}
+
+#[test]
+fn a_server_with_another_salt_or_iteration_count_is_told_apart() {
+    let stored = scram_secret("secret");
+    let Stored::Scram(verifier) = &stored else {
+        panic!("a verifier")
+    };
+    for (salt, iterations) in [(b"another salt".to_vec(), 4096), (verifier.salt.clone(), 5)] {
+        let other = Stored::Scram(ScramVerifier {
+            salt,
+            iterations,
+            ..verifier.clone()
+        });
+        let after = ring_after(AuthMethod::ScramSha256, "me", &stored, "secret");
+        let (login, after) = pass_through(&stored, &other, after);
+        assert_eq!(
+            text(&login),
+            "the verifier on the server differs from the one that Aether has for user \"me\""
+        );
+        assert!(pass_through(&stored, &stored, after).0.result.is_ok());
+    }
+}
+
+/// R6: the keys are of no use to a server that does not have the verifier, and it has to prove that.
+#[test]
+fn a_server_that_cannot_sign_is_refused_with_proven_keys_too() {
+    let stored = scram_secret("secret");
+    let Stored::Scram(verifier) = &stored else {
+        panic!("a verifier")
+    };
+    let liar = Stored::Scram(ScramVerifier {
+        server_key: Secret::new([7; 32]),
+        ..verifier.clone()
+    });
+    let after = ring_after(AuthMethod::ScramSha256, "me", &stored, "secret");
+    let (login, _) = pass_through(&stored, &liar, after);
+    let refusal = login.result.expect_err("the signature is wrong");
+    assert!(refusal.text().contains("its signature is wrong"));
+}
+
+#[test]
+fn keys_go_when_a_server_refuses_them_or_the_secret_changes() {
+    let stored = scram_secret("secret");
+    let proven = || ring_after(AuthMethod::ScramSha256, "me", &stored, "secret");
+    let knows = |ring: KeyRing| pass_through(&stored, &stored, ring).0.result.is_ok();
+
+    // The same salt and iterations, another key: the server refuses.
+    let Stored::Scram(verifier) = &stored else {
+        panic!("a verifier")
+    };
+    let rotated = Stored::Scram(ScramVerifier {
+        stored_key: [7; 32],
+        ..verifier.clone()
+    });
+    let credentials = || Credentials {
+        user: "me".to_owned(),
+        secret: Some(stored.clone()),
+    };
+    for (code, stay) in [(b"28P01", false), (b"53300", true), (b"57P03", true)] {
+        let mut ring = proven();
+        let (mut out, mut random) = (Vec::new(), random());
+        let mut verify = match Verify::begin(
+            demand(AuthMethod::ScramSha256, 4096),
+            "me",
+            Some(&rotated),
+            &mut self::ring(),
+            &mut random,
+            &mut out,
+        ) {
+            Progress::Next(verify) => verify,
+            other => panic!("{other:?}"),
+        };
+        let mut prove = begin(credentials());
+        for _ in 0..2 {
+            let mut answer = Vec::new();
+            let (_, body, _) = frame::whole(&out, 10_000).expect("ours").expect("whole");
+            prove = match prove.step(body, &mut ring, &mut random, &mut answer) {
+                Ok(Progress::Next(prove)) => prove,
+                other => panic!("{other:?}"),
+            };
+            out.clear();
+            let (_, body, _) = frame::whole(&answer, 10_000).expect("ours").expect("whole");
+            match verify.step(body, &mut self::ring(), &mut out) {
+                Ok(Progress::Next(next)) => verify = next,
+                Err(refusal) => {
+                    assert_eq!(refusal.code(), "28P01");
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let refusal = Refusal::fatal(code, "no", crate::wire::refusal::Blame::Server);
+        prove.refused(&refusal, &mut ring);
+        assert_eq!(knows(ring), stay, "{code:?}");
+    }
+
+    let users = |secret: Option<&Stored>| {
+        let one = secret.map(|secret| ("me".to_owned(), secret.clone()));
+        one.into_iter()
+            .collect::<std::collections::BTreeMap<_, _>>()
+    };
+    for (old, new, stay) in [
+        (Some(&stored), Some(&stored), true),
+        (None, None, true), // from elsewhere
+        (Some(&stored), Some(&rotated), false),
+        (Some(&stored), None, false),
+    ] {
+        let mut ring = proven();
+        ring.proven.reconfigured(&users(old), &users(new));
+        assert_eq!(knows(ring), stay, "{old:?} {new:?}");
+    }
+}
+
+#[test]
+fn the_keys_of_users_who_are_here_are_the_last_to_go() {
+    let Stored::Scram(verifier) = scram_secret("secret") else {
+        panic!("a verifier")
+    };
+    let mut proven = Proven::default();
+    let name = |number: usize| format!("user{number}");
+    let key = zeroize::Zeroizing::new([1; 32]);
+    for number in 0..=crate::limits::PROVEN_KEYS_MAX {
+        assert!(!proven.is_over_limit(), "{number}");
+        proven.note(&name(number), &verifier, &key);
+    }
+    assert!(proven.is_over_limit());
+    assert!(proven.find(&name(3), &verifier).is_some(), "it is used");
+    proven.trim(&std::collections::BTreeSet::from([&b"user1"[..]]));
+    let knows = |number| proven.knows(&name(number), &verifier);
+    assert!(!knows(0) && knows(1) && !knows(2) && knows(3));
+    assert!(knows(crate::limits::PROVEN_KEYS_MAX) && !proven.is_over_limit());
+}
+
 /// Found by reading: a SCRAM verifier that clear passwords are held against had its keys derived at every login.
 #[test]
 fn a_clear_password_is_derived_once_and_a_wrong_one_is_not_remembered() {

@@ -99,14 +99,18 @@ impl Offer {
 #[derive(Debug)]
 struct Verifier {
     scram: ScramVerifier,
-    /// Invented: no proof is good enough.
-    invented: bool,
+    origin: Origin,
 }
 
-impl Verifier {
-    fn admits(&self, keys: &Keys) -> bool {
-        same(&keys.stored_key, &self.scram.stored_key) && !self.invented
-    }
+/// Where a verifier comes from.
+#[derive(Debug)]
+enum Origin {
+    /// It is what is stored: the proven keys are known to nobody else and are remembered.
+    Stored,
+    /// It was made of the password.
+    Derived,
+    /// It goes with no password: no proof is good enough.
+    Invented,
 }
 
 impl Verify {
@@ -165,14 +169,14 @@ impl Verify {
         let verifier = match stored {
             Some(Stored::Scram(verifier)) => Verifier {
                 scram: verifier.clone(),
-                invented: false,
+                origin: Origin::Stored,
             },
             Some(Stored::Plain(password)) => {
                 let job = derivation(password, ring.salt(user), iterations);
                 match ring.find(&job) {
                     Some(keys) => Verifier {
                         scram: verifier(&job, keys),
-                        invented: false,
+                        origin: Origin::Derived,
                     },
                     None => {
                         let state = State::Preparing {
@@ -191,7 +195,7 @@ impl Verify {
             }
             None | Some(Stored::Md5(_)) => Verifier {
                 scram: invented(ring.salt(user), iterations, random),
-                invented: true,
+                origin: Origin::Invented,
             },
         };
         offer.request(out);
@@ -273,13 +277,16 @@ impl Verify {
             State::ScramLast {
                 verifier,
                 challenge,
-            } => match challenge.verify(body, &verifier.scram) {
-                Ok(signature) if !verifier.invented => {
+            } => match (challenge.verify(body, &verifier.scram), verifier.origin) {
+                (Err(true), _) => Err(broken("malformed SCRAM message")),
+                (Err(false), _) | (Ok(_), Origin::Invented) => Err(failed(&user)),
+                (Ok((signature, client_key)), origin) => {
+                    if matches!(origin, Origin::Stored) {
+                        ring.proven.note(&user, &verifier.scram, &client_key);
+                    }
                     backend::write_authentication(out, 12, signature.as_bytes());
                     Ok(Progress::Done)
                 }
-                Err(true) => Err(broken("malformed SCRAM message")),
-                Ok(_) | Err(false) => Err(failed(&user)),
             },
             State::Comparing { .. } | State::Preparing { .. } => {
                 Err(broken("unexpected password message"))
@@ -292,7 +299,7 @@ impl Verify {
         stored: Option<Stored>,
         decoy: ScramVerifier,
         body: &[u8],
-        ring: &KeyRing,
+        ring: &mut KeyRing,
     ) -> Result<Progress<Verify>, Refusal> {
         let given = one_string(body)?;
         let (right, verifier) = match stored {
@@ -312,14 +319,16 @@ impl Verify {
             return Ok(Progress::Done);
         }
         let verifier = Verifier {
-            invented: verifier.is_none(),
+            origin: match verifier {
+                Some(_) => Origin::Stored,
+                None => Origin::Invented,
+            },
             scram: verifier.unwrap_or(decoy),
         };
         let (salt, iterations) = (verifier.scram.salt.clone(), verifier.scram.iterations);
         let job = derivation(&Secret::new(given), salt, iterations);
-        match ring.find(&job) {
-            Some(keys) if verifier.admits(keys) => Ok(Progress::Done),
-            Some(_) => Err(failed(&user)),
+        match ring.find(&job).cloned() {
+            Some(keys) => compare(user, &verifier, &keys, ring),
             None => {
                 let state = State::Comparing {
                     verifier,
@@ -344,15 +353,15 @@ impl Verify {
         let Verify { user, state } = self;
         let keys = Keys::new(salted);
         match state {
-            State::Comparing { verifier, job } if verifier.admits(&keys) => {
-                ring.remember(&job, keys);
-                Ok(Progress::Done)
+            State::Comparing { verifier, job } => {
+                let progress = compare(user, &verifier, &keys, ring)?;
+                ring.remember(&job, keys); // not those of guesses, which would push the others out
+                Ok(progress)
             }
-            State::Comparing { .. } => Err(failed(&user)), // not remembered: guesses would push the others out
             State::Preparing { job, offer } => {
                 let verifier = Verifier {
                     scram: verifier(&job, &keys),
-                    invented: false,
+                    origin: Origin::Derived,
                 };
                 ring.remember(&job, keys);
                 offer.request(out);
@@ -364,6 +373,21 @@ impl Verify {
             state => Ok(Progress::Next(Verify { user, state })),
         }
     }
+}
+
+/// Whether a password's keys are those of the verifier. If so, they are as good as proven by SCRAM.
+fn compare(
+    user: String,
+    verifier: &Verifier,
+    keys: &Keys,
+    ring: &mut KeyRing,
+) -> Result<Progress<Verify>, Refusal> {
+    let right = same(&keys.stored_key, &verifier.scram.stored_key);
+    if !right || matches!(verifier.origin, Origin::Invented) {
+        return Err(failed(&user));
+    }
+    ring.proven.note(&user, &verifier.scram, &keys.client_key);
+    Ok(Progress::Done)
 }
 
 fn md5_answer(user: &str, stored: &Stored, salt: [u8; 4]) -> Option<Zeroizing<Vec<u8>>> {

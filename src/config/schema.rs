@@ -368,9 +368,9 @@ fn warn_of_secrets<'a>(
                 "has an MD5 secret and cannot log in with type scram-sha-256; store the password or a SCRAM verifier, \
                  or use type md5"
             }
-            Stored::Scram(_) if own_roles => {
-                "is known by a SCRAM verifier only: Aether cannot log in to servers as this user where they ask for a \
-                 password; store the password, or give the pool a user of its own"
+            Stored::Scram(_) if own_roles && trust => {
+                "is known by a SCRAM verifier only, and no rule asks for the password: Aether cannot log in to servers as this user \
+                 where they ask for one; use type scram-sha-256, store the password, or give the pool a user of its own"
             }
             Stored::Plain(secret) if ScramVerifier::is_meant(secret.expose()) => {
                 "has a secret that begins like a SCRAM verifier and is none: it is taken for the password itself"

@@ -10,10 +10,10 @@ use super::{
     Who, Why,
 };
 use crate::auth::{Channel, Credentials, SaltedPassword, Terms};
-use crate::config::{Backend, HostPort, PoolConfig, Stored};
+use crate::config::{HostPort, PoolConfig, Stored};
 use crate::limits;
 use crate::lookup;
-use crate::pool::Kind;
+use crate::pool::{Kind, Pool};
 use crate::relay::prepared::Slot;
 use crate::relay::{Relay, Vars, traces};
 use crate::reset::Outcome;
@@ -135,19 +135,31 @@ impl Engine {
 
     /// The startup packet has gone, and what TLS there is stands.
     fn opened(&mut self, key: ServerKey) {
-        let Some(server) = self.servers.get_mut(key) else {
+        let Some(server) = self.servers.get(key) else {
             return;
         };
         let (Some(pool), Some(link)) = (self.pools.get(server.pool), server.link.as_ref()) else {
             return;
         };
-        let facts = link.facts();
-        let user = String::from_utf8_lossy(&server.kind.user).into_owned();
-        let known = self.config.auth.users.get(&user);
-        let known = known.or_else(|| self.lookups.last_secret(pool, &user));
-        let credentials = credentials(&pool.config.backend, user, known);
-        let login = Login::begin(credentials, terms(&pool.config, facts.tls));
-        server.state = ServerState::LoggingIn(Box::new(login));
+        let terms = terms(&pool.config, link.facts().tls);
+        let login = Login::begin(self.credentials(pool, &server.kind), terms);
+        if let Some(server) = self.servers.get_mut(key) {
+            server.state = ServerState::LoggingIn(Box::new(login));
+        }
+    }
+
+    /// As whom we log in: with the pool's own password, or with what the configuration or `auth_query` knows of the user.
+    pub(super) fn credentials(&self, pool: &Pool, kind: &Kind) -> Credentials {
+        let backend = &pool.config.backend;
+        let user = String::from_utf8_lossy(&kind.user).into_owned();
+        let own = backend.user.as_ref().and(backend.password.clone());
+        let known = || {
+            let listed = self.config.auth.users.get(&user);
+            let found = || self.lookups.last_secret(pool, &user);
+            listed.or_else(found).cloned()
+        };
+        let secret = own.map(Stored::Plain).or_else(known);
+        Credentials { user, secret }
     }
 
     /// Runs a server that no client holds.
@@ -638,13 +650,6 @@ fn undoing(relay: &Relay, is_itself: bool, config: &PoolConfig) -> Vec<&'static 
         sql.push(traces::RESET_ROLE); // its answer shows that nothing else comes
     }
     sql
-}
-
-/// As whom we log in. `known`: what is known of this user, by the configuration or by `auth_query`.
-fn credentials(backend: &Backend, user: String, known: Option<&Stored>) -> Credentials {
-    let own = backend.user.as_ref().and(backend.password.clone());
-    let secret = own.map(Stored::Plain).or_else(|| known.cloned());
-    Credentials { user, secret }
 }
 
 /// What the server has to show.

@@ -430,7 +430,10 @@ impl Engine {
                 self.enter_client(key, ClientState::Deriving(Box::new(verify)));
                 host.derive(job, Who::Client(key));
             }
-            Ok(Progress::Done) => self.authenticated(key, host),
+            Ok(Progress::Done) => {
+                self.authenticated(key, host);
+                self.trim_proven();
+            }
             Err(refusal) if refusal.sqlstate == *b"28P01" => {
                 if !self.look_up_again(key) {
                     self.answer_failure(key, refusal, host)
@@ -438,6 +441,24 @@ impl Engine {
             }
             Err(refusal) => self.refuse(key, refusal, host),
         }
+    }
+
+    /// Too many keys: those of users who are here, or whose servers are kept ready, are the last to go.
+    fn trim_proven(&mut self) {
+        if !self.ring.proven.is_over_limit() {
+            return;
+        }
+        let here = self
+            .pools
+            .users()
+            .filter(|(_, _, servers, clients)| servers + clients > 0);
+        let here = here.map(|(name, ..)| name);
+        let ready = self
+            .pools
+            .iter()
+            .filter(|(_, pool)| pool.config.min_idle_connections > 0);
+        let ready = ready.filter_map(|(_, pool)| Some(&pool.last_asked()?.user[..]));
+        self.ring.proven.trim(&here.chain(ready).collect());
     }
 
     /// The client is who it says: where does it want to go?

@@ -290,6 +290,8 @@ impl Engine {
 
     /// Takes a configuration over: pools that are gone are marked, new ones made, the others told of their new settings.
     fn adopt(&mut self, config: Rc<Config>) {
+        let (old, new) = (&self.config.auth.users, &config.auth.users);
+        self.ring.proven.reconfigured(old, new);
         self.config = config.clone();
         self.pools.configure_users(&config.users);
         for key in self.pools.keys() {

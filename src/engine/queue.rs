@@ -356,15 +356,21 @@ impl Engine {
         }
     }
 
-    /// Makes idle servers until the configured number is there.
+    /// Makes idle servers until the configured number is there; not as somebody whose keys only a client can bring.
     fn refill(&mut self, pool_key: PoolKey, host: &mut dyn Host) {
         while let Some(kind) = self
             .pools
             .refill(pool_key, self.now)
-            .filter(|_| self.stop.is_none())
+            .filter(|kind| self.stop.is_none() && self.may_log_in_unasked(pool_key, kind))
         {
             self.dial(pool_key, kind, host);
         }
+    }
+
+    fn may_log_in_unasked(&self, pool_key: PoolKey, kind: &Rc<Kind>) -> bool {
+        self.pools.get(pool_key).is_some_and(|pool| {
+            pool.lets_in(kind) || !self.credentials(pool, kind).are_unproven(&self.ring)
+        })
     }
 
     /// Sees to it that the pool is looked at when a pause is over.
@@ -558,6 +564,64 @@ mod tests {
             }
         }
         scene.world.servers.len() - before
+    }
+
+    /// Found by the matrix of logins: sessions that share their servers asked for a kind at their login only, so that the server
+    /// made for the one that had logged in first was closed as one kind too many before the session had it, again and again.
+    #[test]
+    fn a_server_that_somebody_waits_for_is_not_one_kind_too_many() {
+        let config = CONFIG.replace("min_idle_connections: 2", "mode: transaction");
+        let mut scene = Scene::with(&config, World::default());
+        let kinds = limits::IDLE_KINDS_MAX + 2;
+        let clients: Vec<_> = (0..kinds)
+            .map(|number| scene.client_with("db", &[("search_path", &format!("s{number}"))]))
+            .collect();
+        for client in clients {
+            let before = scene.world.servers.len();
+            let mut query = Vec::new();
+            frontend::query(&mut query, b"select 1");
+            client.borrow_mut().input.extend(query);
+            scene.ready(&client);
+            for _ in 0..3 {
+                scene.serve_last();
+            }
+            assert!(scene.world.servers.len() <= before + 1, "one is enough");
+            let (_, pool) = scene.engine.pools().iter().next().expect("a pool");
+            assert_eq!(pool.waiting(), 0, "it has its server");
+        }
+    }
+
+    const VERIFIER: &str = "SCRAM-SHA-256$4096:c2FsdA==$AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    /// Issue 4: without a client that has proven the keys there is nothing to log in with, and nothing is tried in the background.
+    #[test]
+    fn a_role_whose_keys_are_unknown_is_not_tried_in_the_background() {
+        let config = CONFIG.replace("me:secret", "me").replace(
+            "type: trust",
+            &format!("type: trust, users: {{me: '{VERIFIER}'}}"),
+        );
+        let mut world = World::default();
+        backend::write_authentication(&mut world.greeting, 10, b"SCRAM-SHA-256\0\0");
+        let mut scene = Scene::with(&config, world);
+        assert_eq!(dialled(&mut scene, 70), 0, "nobody has asked");
+        let client = scene.client();
+        assert_eq!(scene.world.servers.len(), 1, "it might have been let in");
+        let said = String::from_utf8_lossy(&client.borrow().output).into_owned();
+        assert!(said.contains("that no client has proven"), "{said}");
+        assert_eq!(dialled(&mut scene, 600), 0, "nothing has changed");
+
+        // A server that does not ask lets in without keys, from then on in the background, too.
+        scene.world.greeting.clear();
+        let client = scene.client();
+        assert!(!is_closed(&client), "it is let in");
+        dialled(&mut scene, 2);
+        let (_, pool) = scene.engine.pools().iter().next().expect("a pool");
+        assert_eq!(pool.idle(), 2, "the stock is filled");
+
+        // Other servers may ask.
+        backend::write_authentication(&mut scene.world.greeting, 10, b"SCRAM-SHA-256\0\0");
+        scene.reload(&config.replace("127.0.0.1", "127.0.0.2"));
+        assert_eq!(dialled(&mut scene, 70), 0, "nobody has asked there");
     }
 
     /// A wrong password in the DSN was tried every second for ever, once for each idle connection that was wanted, with a

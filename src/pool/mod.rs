@@ -412,7 +412,10 @@ impl Pool {
 
     /// Puts a client into its lane.
     fn line_up(&mut self, kind: &Rc<Kind>, waiter: Waiter) {
+        self.asked += 1;
+        let asked = self.asked;
         let state = self.state(kind);
+        state.asked = asked;
         let place = state.place_of(waiter.ticket).unwrap_or_else(|place| place);
         state.waiters.insert(place, waiter);
         self.needed += 1;
@@ -534,18 +537,26 @@ impl Pool {
             .or(refused)
     }
 
+    /// Whether a server has let this kind in, and the last one did not refuse it.
+    pub fn lets_in(&self, kind: &Rc<Kind>) -> bool {
+        let refused = self.refused.as_ref().is_some_and(|last| last.kind == *kind);
+        self.welcome(kind).is_some() && !refused
+    }
+
     /// The idle server that was not used for the longest time.
     pub fn oldest_idle(&self) -> Option<ServerKey> {
         self.share.oldest_idle()
     }
 
-    /// An idle server of a kind too many: kinds that are kept idle are limited.
+    /// An idle server of a kind too many that nobody waits for: kinds that are kept idle are limited.
     pub fn surplus_kind(&self) -> Option<ServerKey> {
         if self.idle_kinds <= limits::IDLE_KINDS_MAX {
             return None;
         }
         let others = self.kinds.iter().filter(|(kind, state)| {
-            !state.idle.is_empty() && self.last_asked.as_ref() != Some(*kind)
+            !state.idle.is_empty()
+                && state.waiters.is_empty()
+                && self.last_asked.as_ref() != Some(*kind)
         });
         let (_, state) = others.min_by_key(|(_, state)| state.asked)?;
         state.idle.first().map(|(server, _)| *server)

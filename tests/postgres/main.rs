@@ -23,6 +23,7 @@ mod life_cycle;
 mod limits;
 mod load;
 mod logins;
+mod matrix;
 mod memory;
 mod model;
 mod operations;

@@ -1064,7 +1064,12 @@ fn what_deserves_a_look_is_warned_of() {
     let scram = format!(
         "pool: {{dsn: 'postgres://h/d'}}\nauth: {{users: {{a: 'SCRAM-SHA-256$1:c2FsdA==${KEY}:{KEY}'}}}}"
     );
-    warned(&scram, "user \"a\" is known by a SCRAM verifier only");
+    assert!(ok(&scram).warnings.is_empty());
+    let scram = scram.replace("auth: {", "auth: {type: trust, ");
+    warned(
+        &scram,
+        "user \"a\" is known by a SCRAM verifier only, and no rule asks for the password",
+    );
     let forced = scram.replace("//h", "//u:p@h");
     assert!(ok(&forced).warnings.is_empty());
     warned(
