@@ -305,7 +305,10 @@ impl Engine {
         self.enter_server(key, ServerState::Idle);
         if let Some(server) = self.servers.get(key) {
             self.pools.put_idle(server.pool, key, &server.kind);
-            let calm = self.pools.is_calm(server.pool) && self.stop.is_none() && !server.recycle;
+            let calm = self.pools.is_calm(server.pool)
+                && !self.lookups.is_asked(server.pool)
+                && self.stop.is_none()
+                && !server.recycle;
             if !calm {
                 self.unsettled.insert(server.pool);
             }

@@ -50,6 +50,7 @@ fn types(client: &Shared, password: &[u8], scene: &mut Scene) {
     client.borrow_mut().output.clear();
     client.borrow_mut().input.extend(bytes);
     scene.ready(client);
+    scene.derive();
 }
 
 /// How often a server was asked something.
@@ -79,6 +80,7 @@ fn answers(scene: &mut Scene, server: usize, bytes: &[u8]) {
     let server = scene.world.servers[server].clone();
     server.borrow_mut().input.extend(bytes);
     scene.ready(&server);
+    scene.derive();
 }
 
 fn has(user: &str, secret: &str) -> Vec<u8> {
