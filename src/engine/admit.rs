@@ -24,8 +24,8 @@ impl Engine {
             return;
         };
         let asking = Asking {
-            user: &session.user,
-            database: &session.database,
+            user: &session.claim.user,
+            database: &session.claim.database,
             replication: is_physical_replication(session),
             from: origin(&facts),
         };
@@ -73,9 +73,11 @@ impl Engine {
         let Some((facts, session)) = self.facts_and_session(key) else {
             return;
         };
-        let why = match certified(rule, config, &session.user, &facts) {
+        let why = match certified(rule, config, &session.claim.user, &facts) {
             Err(why) => why,
-            Ok(()) if is_known(config, &session.user) => return self.authenticated(key, host),
+            Ok(()) if is_known(config, &session.claim.user) => {
+                return self.authenticated(key, host);
+            }
             Ok(()) => "it is not among the users of auth".to_owned(),
         };
         self.fail_login(key, rule, &why, host);
@@ -103,10 +105,14 @@ impl Engine {
         let map = rule.map.as_deref();
         let why = match name {
             Err(why) => why,
-            Ok(name) if !rules.maps.allows(map, &session.user, &name, &rules.roles) => {
-                no_match(map, &session.user, &name)
+            Ok(name)
+                if !rules
+                    .maps
+                    .allows(map, &session.claim.user, &name, &rules.roles) =>
+            {
+                no_match(map, &session.claim.user, &name)
             }
-            Ok(_) if is_known(&config, &session.user) => {
+            Ok(_) if is_known(&config, &session.claim.user) => {
                 self.authenticated(key, host);
                 return self.read_ahead(key, host);
             }
@@ -141,8 +147,8 @@ impl Engine {
             return;
         };
         let asking = Asking {
-            user: &session.user,
-            database: &session.database,
+            user: &session.claim.user,
+            database: &session.claim.database,
             replication: is_physical_replication(session),
             from: origin(&facts),
         };
@@ -155,14 +161,14 @@ impl Engine {
             return self.begin_proof(key, host);
         }
         // Who has a wrong certificate goes through the whole exchange all the same.
-        let stored = match certified(&rule, &config, &session.user, &facts) {
-            Ok(()) => config.auth.users.get(&session.user),
+        let stored = match certified(&rule, &config, &session.claim.user, &facts) {
+            Ok(()) => config.auth.users.get(&session.claim.user),
             Err(why) => {
                 log::info!("{}: {why}", rule.place);
                 None
             }
         };
-        let (mut out, user) = (Vec::new(), session.user.clone());
+        let (mut out, user) = (Vec::new(), session.claim.user.clone());
         let random = &mut |into: &mut [u8]| host.random(into);
         let progress = Verify::begin(
             method,
@@ -191,7 +197,7 @@ impl Engine {
         let user = client
             .session
             .as_deref()
-            .map(|session| session.user.as_str());
+            .map(|session| session.claim.user.as_str());
         let refusal = failed(rule.method, user.unwrap_or_default());
         self.answer_failure(key, refusal, host);
     }
@@ -346,7 +352,7 @@ fn origin(facts: &Facts) -> From {
 /// the server.
 fn is_physical_replication(session: &Session) -> bool {
     let mut asked = false;
-    for (name, value) in session.parameters() {
+    for (name, value) in session.claim.parameters() {
         if name == b"replication" {
             let value = value.to_ascii_lowercase();
             asked = !value.is_empty()

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::claim::Claim;
 use super::link::Link;
 use super::server::Server;
 use crate::arena::{PoolKey, ServerKey, Tick};
@@ -15,7 +16,6 @@ use crate::pool::cancel::CancelKey;
 use crate::relay::prepared::ClientStatements;
 use crate::relay::{Skip, Vars};
 use crate::wire::backend::TransactionStatus;
-use crate::wire::frame::take_cstr;
 use crate::wire::refusal::Refusal;
 
 /// A client.
@@ -36,19 +36,10 @@ pub struct Client {
 
 /// What is known of a client once its startup packet has come.
 pub struct Session {
-    /// The role it logs in as.
-    pub user: String,
-    /// The database it asked for.
-    pub database: String,
-    /// From the startup packet; printable.
-    pub(super) application_name: String,
+    /// What its startup packet said.
+    pub claim: Rc<Claim>,
     /// Where it wants to go.
     pub(super) place: Place,
-    /// Startup parameters as given, without user and database: names and values, a zero byte behind each. In one piece, so that
-    /// thousands of them cost no more than the packet that brought them.
-    pub(super) parameters: Box<[u8]>,
-    /// Minor version of the protocol.
-    pub(super) minor: u32,
     /// What it may cancel itself with; from the welcome on.
     pub(super) cancel: Option<CancelKey>,
     /// When it gives its server back: what held for its role and pool when it came.
@@ -73,19 +64,8 @@ impl Session {
         let now = self.vars.get(b"application_name");
         match now.filter(|_| self.mode != PoolMode::Session) {
             Some(name) => crate::wire::frame::printable(name),
-            None => self.application_name.clone(),
+            None => self.claim.application_name(),
         }
-    }
-
-    /// Startup parameters as given, without user and database.
-    pub(super) fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut rest = &self.parameters[..];
-        std::iter::from_fn(move || {
-            let (name, after) = take_cstr(rest)?;
-            let (value, after) = take_cstr(after)?;
-            rest = after;
-            Some((name, value))
-        })
     }
 }
 
@@ -263,8 +243,8 @@ impl Client {
         match &self.session {
             Some(session) => format!(
                 "{}@{}",
-                printable(&session.user),
-                printable(&session.database)
+                printable(&session.claim.user),
+                printable(&session.claim.database)
             ),
             None => "(no user)".to_owned(),
         }

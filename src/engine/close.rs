@@ -237,7 +237,7 @@ impl Engine {
                 self.pools.leave_queue(pool, key);
             }
             if std::mem::take(&mut session.counted) {
-                self.pools.left(pool, session.user.as_bytes());
+                self.pools.left(pool, session.claim.user.as_bytes());
             }
             self.unsettled.insert(pool);
         }

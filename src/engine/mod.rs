@@ -5,11 +5,12 @@
 //!
 //! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `tune` finds out what servers make of
 //! their settings, `queue` gives them servers, `dial` makes servers, `secure` agrees on TLS with both, `pump` moves bytes between
-//! the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console,
+//! the two, `cancel` brings cancels to what they mean, `claim` keeps what clients say of themselves, `close` ends things, `console` reads what is said to the console,
 //! `contain` keeps a panic to one connection, `wheel` and `link` are what they sound like.
 
 mod admit;
 mod cancel;
+mod claim;
 mod client;
 mod close;
 mod console;
@@ -34,6 +35,7 @@ use std::time::Duration;
 pub use crate::arena::{
     Arena, ClientKey, Key, OfClient, OfPool, OfServer, PoolKey, ServerKey, Tick,
 };
+pub use claim::Claim;
 pub use client::{Client, ClientState, Console, Place, Role, Session};
 pub use console::Request;
 pub use link::{Input, Link};
@@ -53,6 +55,7 @@ use crate::pool::{Pool, Pools};
 use crate::relay::prepared::Library;
 use crate::stats;
 use crate::wire::refusal::{Blame, Refusal};
+use claim::Claims;
 use contain::Party;
 
 /// The loop's buffer: one read behind the longest carry.
@@ -81,6 +84,7 @@ pub struct Engine {
     /// Clients that have not shown yet who they are, in the order in which they came, and some that have.
     newcomers: VecDeque<ClientKey>,
     cancel_keys: CancelKeys,
+    claims: Claims,
     stop: Option<Stop>,
     requests: Vec<Request>,
     /// The loop's one buffer.
@@ -152,6 +156,7 @@ impl Engine {
             failures: Failures::default(),
             newcomers: VecDeque::new(),
             cancel_keys: CancelKeys::default(),
+            claims: Claims::default(),
             stop: None,
             requests: Vec::new(),
             buffer: vec![0; BUFFER_LEN],
@@ -644,7 +649,7 @@ impl Engine {
         }
         for (_, client) in self.clients.iter() {
             if let Some(session) = client.session.as_deref().filter(|session| session.counted) {
-                counts.entry(session.user.as_bytes()).or_default().1 += 1;
+                counts.entry(session.claim.user.as_bytes()).or_default().1 += 1;
             }
         }
         for (name, (servers, clients)) in counts {
