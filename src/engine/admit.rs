@@ -267,21 +267,13 @@ impl Engine {
         if self.newcomers.len() < self.config.server.max_unauthenticated_connections {
             return true;
         }
-        let clients = &self.clients;
-        let is_new = |key: &ClientKey| {
-            let client = clients.get(*key);
-            client.is_some_and(|client| client.state.is_unauthenticated())
-        };
-        self.newcomers.retain(is_new);
-        let oldest = self
-            .newcomers
-            .front()
-            .and_then(|key| self.clients.get(*key));
-        if self.newcomers.len() < self.config.server.max_unauthenticated_connections
-            || oldest.is_none_or(|client| {
-                self.now.since(client.connected_at) >= limits::LOGIN_UNDISTURBED_MS * 1000
-            })
-        {
+        let oldest = self.newcomers.by_age().next();
+        let undisturbed = oldest
+            .and_then(|key| self.clients.get(key))
+            .is_some_and(|client| {
+                self.now.since(client.connected_at) < limits::LOGIN_UNDISTURBED_MS * 1000
+            });
+        if !undisturbed {
             return true;
         }
         self.accept_after = self.now.plus(ms(limits::ACCEPT_PAUSE_MS));
@@ -291,11 +283,14 @@ impl Engine {
 
     /// Takes in somebody new. Where there are too many now, the one that has taken longest goes.
     pub(super) fn greet_newcomer(&mut self, key: ClientKey, host: &mut dyn Host) {
-        self.newcomers.push_back(key);
+        if let Some(client) = self.clients.get(key) {
+            self.newcomers.insert(client.id, key);
+            self.arm_logins();
+        }
         if self.newcomers.len() <= self.config.server.max_unauthenticated_connections {
             return;
         }
-        let Some(oldest) = self.newcomers.pop_front() else {
+        let Some(oldest) = self.newcomers.by_age().next() else {
             return;
         };
         let text = "too many connections that have not logged in";
@@ -308,20 +303,6 @@ impl Engine {
             Some(_) => self.close_client(oldest, text, host),
             None => {}
         }
-    }
-
-    /// Whether those who have not logged in may hold so many more bytes.
-    pub(super) fn may_hold(&self, key: ClientKey, more: usize) -> bool {
-        if more <= limits::LOGIN_BYTES_FREE {
-            return true;
-        }
-        let held = self.newcomers.iter().filter(|other| **other != key);
-        let held = held.filter_map(|key| self.clients.get(*key));
-        let held: usize = held
-            .filter(|client| client.state.is_unauthenticated())
-            .map(|client| client.link.held().0)
-            .sum();
-        held + more <= limits::LOGIN_BYTES_MAX
     }
 }
 

@@ -264,24 +264,20 @@ impl Client {
         }
     }
 
-    /// When its state must be over; `None`: it may last for ever. `server` is the one that it holds.
+    /// When its state must be over; `None`: it may last for ever, or is part of a login, for which there is one timer for all
+    /// ([`Client::login_deadline`]). `server` is the one that it holds.
     pub(super) fn deadline(
         &self,
-        config: &Config,
         pool: Option<&crate::config::PoolConfig>,
         server: Option<&Server>,
     ) -> Option<Tick> {
         let after = |delay: Duration| (!delay.is_zero()).then(|| self.since.plus(delay));
-        let limit = config.server.client_login_timeout;
-        let login = (!limit.is_zero()).then(|| self.connected_at.plus(limit));
         match &self.state {
             ClientState::Greeting { .. }
             | ClientState::Proving(_)
             | ClientState::Deriving(_)
-            | ClientState::Identifying(_) => login,
-            ClientState::HeldBack(until) | ClientState::Failing(until, _) => {
-                Some(login.map_or(*until, |login| login.min(*until)))
-            }
+            | ClientState::Identifying(_) => None,
+            ClientState::HeldBack(until) | ClientState::Failing(until, _) => Some(*until),
             ClientState::AwaitingWelcome | ClientState::Queued => after(pool?.acquire_timeout),
             ClientState::Idle => after(pool?.client_idle_timeout),
             ClientState::Paired(_) => {
@@ -294,6 +290,12 @@ impl Client {
             ClientState::Leaving { .. } => after(Duration::from_millis(limits::LINGER_MS)),
             ClientState::Console(_) => None,
         }
+    }
+
+    /// When its login must be over.
+    pub(super) fn login_deadline(&self, config: &Config) -> Option<Tick> {
+        let limit = config.server.client_login_timeout;
+        (!limit.is_zero()).then(|| self.connected_at.plus(limit))
     }
 
     /// Whether it only gets its server with the first query.

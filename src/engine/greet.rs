@@ -50,7 +50,6 @@ impl Engine {
                         self.clients
                             .insert(Client::new(Link::of_newcomer(stream), id, self.now));
                     self.greet_newcomer(key, host);
-                    self.arm_client(key);
                     let over = self
                         .clients
                         .len()
@@ -163,7 +162,6 @@ impl Engine {
         while let Some(used) = self.login_step(key, rest, host) {
             rest = rest.get(used..).unwrap_or_default();
         }
-        let fits = self.may_hold(key, rest.len());
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -173,7 +171,7 @@ impl Engine {
         ) {
             return;
         }
-        if client.state.is_unauthenticated() && !fits {
+        if !self.newcomers.hold(client.id, rest.len()) {
             let text = "too much memory is taken by connections that have not logged in";
             self.refuse(key, Refusal::fatal(b"53200", text, Blame::Operator), host);
         } else if rest.len() > limits::AHEAD_MAX {

@@ -4,7 +4,7 @@
 //! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
 //!
 //! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `tune` finds out what servers make of
-//! their settings, `queue` gives them servers, `dial` makes servers, `secure` agrees on TLS with both, `pump` moves bytes between
+//! their settings, `newcomers` are those who have not logged in, `queue` gives them servers, `dial` makes servers, `secure` agrees on TLS with both, `pump` moves bytes between
 //! the two, `cancel` brings cancels to what they mean, `claim` keeps what clients say of themselves, `close` ends things, `console` reads what is said to the console,
 //! `contain` keeps a panic to one connection, `wheel` and `link` are what they sound like.
 
@@ -18,6 +18,7 @@ mod contain;
 mod dial;
 mod greet;
 mod link;
+mod newcomers;
 mod pump;
 mod queue;
 #[cfg(test)]
@@ -28,7 +29,7 @@ mod stream;
 mod tune;
 mod wheel;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -57,6 +58,7 @@ use crate::stats;
 use crate::wire::refusal::{Blame, Refusal};
 use claim::Claims;
 use contain::Party;
+use newcomers::Newcomers;
 
 /// The loop's buffer: one read behind the longest carry.
 const BUFFER_LEN: usize = limits::CARRY_MAX + limits::READ_MAX;
@@ -81,8 +83,9 @@ pub struct Engine {
     ring: KeyRing,
     /// Failed logins, by where they came from.
     failures: Failures,
-    /// Clients that have not shown yet who they are, in the order in which they came, and some that have.
-    newcomers: VecDeque<ClientKey>,
+    newcomers: Newcomers,
+    /// The wheel will look at the oldest of them.
+    logins_armed: bool,
     cancel_keys: CancelKeys,
     claims: Claims,
     stop: Option<Stop>,
@@ -119,6 +122,7 @@ enum Timer {
     Client(ClientKey),
     Server(ServerKey),
     Pool(PoolKey),
+    Logins,
     Accept,
     Stop,
     Period,
@@ -154,7 +158,8 @@ impl Engine {
             accept_after: now,
             ring,
             failures: Failures::default(),
-            newcomers: VecDeque::new(),
+            newcomers: Newcomers::default(),
+            logins_armed: false,
             cancel_keys: CancelKeys::default(),
             claims: Claims::default(),
             stop: None,
@@ -348,6 +353,7 @@ impl Engine {
                         self.unsettled.insert(key);
                     }
                 }
+                Timer::Logins => self.logins_expired(host),
                 Timer::Accept | Timer::Stop => {}
                 Timer::Period => {
                     for key in self.pools.keys() {
@@ -375,6 +381,35 @@ impl Engine {
         }
     }
 
+    /// Ends the logins that have taken too long.
+    fn logins_expired(&mut self, host: &mut dyn Host) {
+        self.logins_armed = false;
+        let is_late = |key: &ClientKey| {
+            let client = self.clients.get(*key);
+            let deadline = client.and_then(|client| client.login_deadline(&self.config));
+            deadline.is_some_and(|at| at <= self.now)
+        };
+        let late: Vec<ClientKey> = self.newcomers.by_age().take_while(is_late).collect();
+        for key in late {
+            self.guard(Who::Client(key), host, |engine, host| {
+                engine.client_expired(key, host)
+            });
+        }
+        self.arm_logins();
+    }
+
+    /// Sees to it that the wheel looks at the oldest newcomer when its login must be over: all have the same time, and it is the
+    /// first whose time is.
+    fn arm_logins(&mut self) {
+        let oldest = self.newcomers.by_age().next();
+        let oldest = oldest.and_then(|key| self.clients.get(key));
+        if let Some(at) = oldest.and_then(|client| client.login_deadline(&self.config))
+            && !std::mem::replace(&mut self.logins_armed, true)
+        {
+            self.wheel.insert(at, Timer::Logins);
+        }
+    }
+
     fn server_timer(&mut self, key: ServerKey, host: &mut dyn Host) {
         let Some(server) = self.servers.get_mut(key) else {
             return;
@@ -398,7 +433,7 @@ impl Engine {
             .state
             .server()
             .and_then(|server| self.servers.get(server));
-        client.deadline(&self.config, pool, server)
+        client.deadline(pool, server)
     }
 
     fn server_deadline(&self, key: ServerKey) -> Option<Tick> {
@@ -431,6 +466,9 @@ impl Engine {
     /// Puts a client into a state.
     fn enter_client(&mut self, key: ClientKey, state: ClientState) {
         if let Some(client) = self.clients.get_mut(key) {
+            if client.state.is_unauthenticated() && !state.is_unauthenticated() {
+                self.newcomers.remove(client.id);
+            }
             client.state = state;
             client.since = self.now;
         }
@@ -613,6 +651,10 @@ impl Engine {
             }
         }
         self.check_users();
+        let new = self.clients.iter();
+        let new = new.filter(|(_, client)| client.state.is_unauthenticated());
+        self.newcomers
+            .check(&new.map(|(key, client)| (client.id, key)).collect());
         for (key, pool) in self.pools.iter() {
             let of_pool = || {
                 self.servers

@@ -388,10 +388,11 @@ impl Engine {
         let Some(pool) = self.pools.get(pool_key) else {
             return;
         };
-        let unused = pool.total() == 0 && pool.waiting() == 0 && pool.cancels == 0;
+        let unused = pool.total() == 0 && pool.clients() == 0 && pool.cancels == 0;
         if !(unused && (pool.removed || pool.from_fallback)) {
             return;
         }
+        // Nobody has entered it. Somebody may be about to.
         if self
             .clients
             .iter()

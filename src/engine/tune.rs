@@ -132,6 +132,9 @@ impl Engine {
         if let Some(vars) = pool.welcome(&kind) {
             (server.vars, server.base) = (vars.clone(), Some(vars));
         }
+        if server.vars.are_named(pool.reported()) {
+            return; // so do all others, or more
+        }
         let names = self.reported_by_all(pool_key, key);
         if let Some(pool) = self.pools.get_mut(pool_key)
             && pool.all_report(names)

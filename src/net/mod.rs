@@ -88,25 +88,23 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// Raises the soft limit of open files to the hard one, and keeps descriptors for servers and for ourselves: there may be no
-/// more clients than it leaves room for.
-pub fn fit_descriptors(config: &mut Config) {
+/// more clients than it leaves room for. Tells what it allows.
+///
+/// Servers are not kept more than half of them: of very many pools, not all are full at a time.
+pub fn fit_descriptors(config: &mut Config) -> String {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return;
+        return "the limit of open files is not known".to_owned();
     };
     let limit = if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
         hard
     } else {
         soft
     };
-    let servers: usize = config
-        .databases
-        .values()
-        .map(|pool| pool.max_connections)
-        .sum();
-    let room = usize::try_from(limit)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(servers + SPARE_DESCRIPTORS)
-        .max(1);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let pools = config.databases.values();
+    let servers: usize = pools.map(|pool| pool.max_connections).sum();
+    let servers = servers.min(limit / 2);
+    let room = limit.saturating_sub(servers + SPARE_DESCRIPTORS).max(1);
     let wanted = config.server.max_client_connections;
     if wanted > room {
         config.server.max_client_connections = room;
@@ -115,6 +113,7 @@ pub fn fit_descriptors(config: &mut Config) {
              raise the limit (ulimit -n, LimitNOFILE)"
         ));
     }
+    format!("at most {limit} files may be open: {servers} for servers, and {room} for clients")
 }
 
 /// Blocks the signals that [`run`] handles; to be called before any thread is started.

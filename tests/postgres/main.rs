@@ -27,6 +27,7 @@ mod model;
 mod operations;
 mod relied_on;
 mod roles;
+mod scale;
 mod session;
 mod startup;
 mod statements;

@@ -168,11 +168,13 @@ impl Drop for Pooler {
     }
 }
 
-/// The binary under test, or a copy where the server user can reach it.
+/// The binary under test, or a copy where the server user can reach it. `AETHER_BINARY` names another one, as that of the release
+/// build for its figures.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<(PathBuf, Option<Place>)> = OnceLock::new();
     let find = || {
-        let built = PathBuf::from(env!("CARGO_BIN_EXE_aether"));
+        let other = std::env::var_os("AETHER_BINARY").map(PathBuf::from);
+        let built = other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_aether")));
         let mut look: Command = process::command(Path::new("/usr/bin/test"));
         if look
             .arg("-x")
