@@ -119,8 +119,12 @@ fn idle_clients_and_pools_do_not_wake_the_loop() {
     let limit = raise_open_files();
     let many = scale("AETHER_IDLE_CLIENTS", 5_000.min(limit / 4));
     let pooler = start(cluster, POOLS);
-    let said = format!("at most {limit} files may be open");
-    pooler.wait_for_log(&said);
+    let servers = (4 * (POOLS + 1)).min(limit / 2);
+    let room = limit - servers - 64;
+    let said = "files may be open";
+    pooler.wait_for_log(&format!(
+        "at most {limit} {said}: {servers} for servers, and {room} for clients"
+    ));
     let before = pooler.rss_kb();
     let clients = idle_clients(&pooler, many, POOLS);
     let rss = pooler.rss_kb();
