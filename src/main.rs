@@ -190,11 +190,12 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     let level = level(arguments);
     let flush = lines::start(level.unwrap_or(config.server.log_level))
         .map_err(|error| format!("cannot start the log: {error}"))?;
-    net::fit_descriptors(&mut config);
+    let room = net::fit_descriptors(&mut config);
     config
         .warnings
         .iter()
         .for_each(|warning| log::warn!("{warning}"));
+    log::info!("{room}");
     for listener in &listeners {
         log::info!("listening on {listener}");
     }

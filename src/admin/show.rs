@@ -402,12 +402,12 @@ fn client_row(engine: &Engine, client: &Client) -> Row {
         text("C"),
         text(
             &session
-                .map(|session| printable(session.user.as_bytes()))
+                .map(|session| printable(session.claim.user.as_bytes()))
                 .unwrap_or_default(),
         ),
         text(
             &session
-                .map(|session| printable(session.database.as_bytes()))
+                .map(|session| printable(session.claim.database.as_bytes()))
                 .unwrap_or_default(),
         ),
         text("none"),

@@ -73,7 +73,7 @@ impl Engine {
         let Some((facts, session)) = self.facts_and_session(key) else {
             return;
         };
-        match certified(rule, config, &session.user, &facts) {
+        match certified(rule, config, &session.claim.user, &facts) {
             Err(why) => self.fail_login(key, rule, &why, host),
             Ok(()) => {
                 if let Some(found) = self.look_up(key, Purpose::LetIn(rule.clone()), host) {
@@ -122,8 +122,12 @@ impl Engine {
         let map = rule.map.as_deref();
         let why = match name {
             Err(why) => why,
-            Ok(name) if !rules.maps.allows(map, &session.user, &name, &rules.roles) => {
-                no_match(map, &session.user, &name)
+            Ok(name)
+                if !rules
+                    .maps
+                    .allows(map, &session.claim.user, &name, &rules.roles) =>
+            {
+                no_match(map, &session.claim.user, &name)
             }
             Ok(_) => {
                 if let Some(found) = self.look_up(key, Purpose::LetIn(rule.clone()), host) {
@@ -161,7 +165,8 @@ impl Engine {
         let Some((_, session)) = self.facts_and_session(key) else {
             return;
         };
-        if let Some(refusal) = self.plain_refused(key, &session.user, &session.database) {
+        if let Some(refusal) = self.plain_refused(key, &session.claim.user, &session.claim.database)
+        {
             return self.refuse(key, refusal, host);
         }
         if let Some(found) = self.look_up(key, Purpose::Prove, host) {
@@ -221,13 +226,13 @@ impl Engine {
         };
         // Who has a wrong certificate goes through the whole exchange all the same.
         let stored = rule.and_then(|rule| {
-            let certified = certified(&rule, &config, &session.user, &facts);
+            let certified = certified(&rule, &config, &session.claim.user, &facts);
             certified
                 .map_err(|why| log::info!("{}: {why}", rule.place))
                 .ok()
                 .and(stored)
         });
-        Some((method, session.user.clone(), stored))
+        Some((method, session.claim.user.clone(), stored))
     }
 
     /// Whether a client that was let in has shown who it is, or is at least on this machine for certain.
@@ -259,7 +264,7 @@ impl Engine {
         let user = client
             .session
             .as_deref()
-            .map(|session| session.user.as_str());
+            .map(|session| session.claim.user.as_str());
         let refusal = failed(rule.method, user.unwrap_or_default());
         self.answer_failure(key, refusal, host);
     }
@@ -329,21 +334,13 @@ impl Engine {
         if self.newcomers.len() < self.config.server.max_unauthenticated_connections {
             return true;
         }
-        let clients = &self.clients;
-        let is_new = |key: &ClientKey| {
-            let client = clients.get(*key);
-            client.is_some_and(|client| client.state.is_unauthenticated())
-        };
-        self.newcomers.retain(is_new);
-        let oldest = self
-            .newcomers
-            .front()
-            .and_then(|key| self.clients.get(*key));
-        if self.newcomers.len() < self.config.server.max_unauthenticated_connections
-            || oldest.is_none_or(|client| {
-                self.now.since(client.connected_at) >= limits::LOGIN_UNDISTURBED_MS * 1000
-            })
-        {
+        let oldest = self.newcomers.by_age().next();
+        let undisturbed = oldest
+            .and_then(|key| self.clients.get(key))
+            .is_some_and(|client| {
+                self.now.since(client.connected_at) < limits::LOGIN_UNDISTURBED_MS * 1000
+            });
+        if !undisturbed {
             return true;
         }
         self.accept_after = self.now.plus(ms(limits::ACCEPT_PAUSE_MS));
@@ -353,11 +350,14 @@ impl Engine {
 
     /// Takes in somebody new. Where there are too many now, the one that has taken longest goes.
     pub(super) fn greet_newcomer(&mut self, key: ClientKey, host: &mut dyn Host) {
-        self.newcomers.push_back(key);
+        if let Some(client) = self.clients.get(key) {
+            self.newcomers.insert(client.id, key);
+            self.arm_logins();
+        }
         if self.newcomers.len() <= self.config.server.max_unauthenticated_connections {
             return;
         }
-        let Some(oldest) = self.newcomers.pop_front() else {
+        let Some(oldest) = self.newcomers.by_age().next() else {
             return;
         };
         let text = "too many connections that have not logged in";
@@ -370,20 +370,6 @@ impl Engine {
             Some(_) => self.close_client(oldest, text, host),
             None => {}
         }
-    }
-
-    /// Whether those who have not logged in may hold so many more bytes.
-    pub(super) fn may_hold(&self, key: ClientKey, more: usize) -> bool {
-        if more <= limits::LOGIN_BYTES_FREE {
-            return true;
-        }
-        let held = self.newcomers.iter().filter(|other| **other != key);
-        let held = held.filter_map(|key| self.clients.get(*key));
-        let held: usize = held
-            .filter(|client| client.state.is_unauthenticated())
-            .map(|client| client.link.held().0)
-            .sum();
-        held + more <= limits::LOGIN_BYTES_MAX
     }
 }
 
@@ -414,7 +400,7 @@ fn origin(facts: &Facts) -> From {
 /// the server.
 fn is_physical_replication(session: &Session) -> bool {
     let mut asked = false;
-    for (name, value) in session.parameters() {
+    for (name, value) in session.claim.parameters() {
         if name == b"replication" {
             let value = value.to_ascii_lowercase();
             asked = !value.is_empty()
@@ -429,8 +415,8 @@ fn is_physical_replication(session: &Session) -> bool {
 
 fn asking<'a>(session: &'a Session, facts: &Facts) -> Asking<'a> {
     Asking {
-        user: &session.user,
-        database: &session.database,
+        user: &session.claim.user,
+        database: &session.claim.database,
         replication: is_physical_replication(session),
         from: origin(facts),
     }

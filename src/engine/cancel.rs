@@ -30,10 +30,10 @@ impl Engine {
         &mut self,
         asker: ClientKey,
         pid: u32,
-        cancel_key: &[u8],
+        secret: &[u8],
         host: &mut dyn Host,
     ) {
-        let owner = self.cancel_keys.find(pid, cancel_key);
+        let owner = self.owner_of(pid, secret);
         let state = owner
             .and_then(|owner| self.clients.get(owner))
             .map(|client| &client.state);
@@ -49,6 +49,16 @@ impl Engine {
             _ => "cancel request for nobody",
         };
         self.close_client(asker, reason, host);
+    }
+
+    /// Whom a CancelRequest means.
+    fn owner_of(&self, pid: u32, secret: &[u8]) -> Option<ClientKey> {
+        let has_it = |owner: &ClientKey| {
+            let session = self.clients.get(*owner)?.session.as_deref()?;
+            Some(session.cancel.as_ref()?.has_secret(secret))
+        };
+        let mut owners = self.cancel_keys.owners(pid);
+        owners.find(|owner| has_it(owner) == Some(true))
     }
 
     /// Cancels what a client waits with. It is answered as a server would that had just begun, and no server hears of it.
@@ -359,7 +369,7 @@ mod tests {
         let (_, client) = scene.engine.clients.iter().next().expect("the client");
         let session = client.session.as_deref().expect("it is logged in");
         let cancel = session.cancel.as_ref().expect("it was welcomed");
-        frontend::cancel_request(&mut packet, cancel.pid, &cancel.key);
+        frontend::cancel_request(&mut packet, cancel.pid, cancel.secret());
         asker.borrow_mut().input.extend(packet);
         scene.arrive(&asker);
         scene.ready(&asker);

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::claim::Claim;
 use super::link::Link;
 use super::lookup::{LookedUp, Purpose};
 use super::server::Server;
@@ -16,7 +17,6 @@ use crate::pool::cancel::CancelKey;
 use crate::relay::prepared::ClientStatements;
 use crate::relay::{Skip, Vars};
 use crate::wire::backend::TransactionStatus;
-use crate::wire::frame::take_cstr;
 use crate::wire::refusal::Refusal;
 
 /// A client.
@@ -37,19 +37,10 @@ pub struct Client {
 
 /// What is known of a client once its startup packet has come.
 pub struct Session {
-    /// The role it logs in as.
-    pub user: String,
-    /// The database it asked for.
-    pub database: String,
-    /// From the startup packet; printable.
-    pub(super) application_name: String,
+    /// What its startup packet said.
+    pub claim: Rc<Claim>,
     /// Where it wants to go.
     pub(super) place: Place,
-    /// Startup parameters as given, without user and database: names and values, a zero byte behind each. In one piece, so that
-    /// thousands of them cost no more than the packet that brought them.
-    pub(super) parameters: Box<[u8]>,
-    /// Minor version of the protocol.
-    pub(super) minor: u32,
     /// What it may cancel itself with; from the welcome on.
     pub(super) cancel: Option<CancelKey>,
     /// When it gives its server back: what held for its role and pool when it came.
@@ -76,19 +67,8 @@ impl Session {
         let now = self.vars.get(b"application_name");
         match now.filter(|_| self.mode != PoolMode::Session) {
             Some(name) => crate::wire::frame::printable(name),
-            None => self.application_name.clone(),
+            None => self.claim.application_name(),
         }
-    }
-
-    /// Startup parameters as given, without user and database.
-    pub(super) fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut rest = &self.parameters[..];
-        std::iter::from_fn(move || {
-            let (name, after) = take_cstr(rest)?;
-            let (value, after) = take_cstr(after)?;
-            rest = after;
-            Some((name, value))
-        })
     }
 }
 
@@ -270,8 +250,8 @@ impl Client {
         match &self.session {
             Some(session) => format!(
                 "{}@{}",
-                printable(&session.user),
-                printable(&session.database)
+                printable(&session.claim.user),
+                printable(&session.claim.database)
             ),
             None => "(no user)".to_owned(),
         }
@@ -291,25 +271,21 @@ impl Client {
         }
     }
 
-    /// When its state must be over; `None`: it may last for ever. `server` is the one that it holds.
+    /// When its state must be over; `None`: it may last for ever, or is part of a login, for which there is one timer for all
+    /// ([`Client::login_deadline`]). `server` is the one that it holds.
     pub(super) fn deadline(
         &self,
-        config: &Config,
         pool: Option<&crate::config::PoolConfig>,
         server: Option<&Server>,
     ) -> Option<Tick> {
         let after = |delay: Duration| (!delay.is_zero()).then(|| self.since.plus(delay));
-        let limit = config.server.client_login_timeout;
-        let login = (!limit.is_zero()).then(|| self.connected_at.plus(limit));
         match &self.state {
             ClientState::Greeting { .. }
             | ClientState::Proving(_)
             | ClientState::Deriving(_)
             | ClientState::Identifying(_)
-            | ClientState::LookingUp(_) => login,
-            ClientState::HeldBack(until) | ClientState::Failing(until, _) => {
-                Some(login.map_or(*until, |login| login.min(*until)))
-            }
+            | ClientState::LookingUp(_) => None,
+            ClientState::HeldBack(until) | ClientState::Failing(until, _) => Some(*until),
             ClientState::AwaitingWelcome | ClientState::Queued => after(pool?.acquire_timeout),
             ClientState::Idle => after(pool?.client_idle_timeout),
             ClientState::Paired(_) => {
@@ -322,6 +298,12 @@ impl Client {
             ClientState::Leaving { .. } => after(Duration::from_millis(limits::LINGER_MS)),
             ClientState::Console(_) => None,
         }
+    }
+
+    /// When its login must be over.
+    pub(super) fn login_deadline(&self, config: &Config) -> Option<Tick> {
+        let limit = config.server.client_login_timeout;
+        (!limit.is_zero()).then(|| self.connected_at.plus(limit))
     }
 
     /// Whether it only gets its server with the first query.

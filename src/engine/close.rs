@@ -221,11 +221,12 @@ impl Engine {
         self.list(Who::Client(key));
     }
 
-    /// Takes a client out of the queue and forgets its cancel key.
+    /// Takes a client out of the queue and off the books, and forgets its cancel key.
     pub(super) fn forget(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
+        self.newcomers.remove(client.id);
         let Some(session) = client.session.as_deref_mut() else {
             return;
         };
@@ -237,7 +238,7 @@ impl Engine {
                 self.pools.leave_queue(pool, key);
             }
             if std::mem::take(&mut session.counted) {
-                self.pools.left(pool, session.user.as_bytes());
+                self.pools.left(pool, session.claim.user.as_bytes());
             }
             self.unsettled.insert(pool);
         }

@@ -6,6 +6,7 @@
 use std::rc::Rc;
 
 use super::admit::wipe;
+use super::claim::Claim;
 use super::client::{Console, Place, Role, Session};
 use super::lookup::remember_typed;
 use super::secure::CLIENT_HELLO;
@@ -50,7 +51,6 @@ impl Engine {
                         self.clients
                             .insert(Client::new(Link::of_newcomer(stream), id, self.now));
                     self.greet_newcomer(key, host);
-                    self.arm_client(key);
                     let over = self
                         .clients
                         .len()
@@ -166,7 +166,6 @@ impl Engine {
         while let Some(used) = self.login_step(key, rest, host) {
             rest = rest.get(used..).unwrap_or_default();
         }
-        let fits = self.may_hold(key, rest.len());
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -176,7 +175,7 @@ impl Engine {
         ) {
             return;
         }
-        if client.state.is_unauthenticated() && !fits {
+        if !self.newcomers.hold(client.id, rest.len()) {
             let text = "too much memory is taken by connections that have not logged in";
             self.refuse(key, Refusal::fatal(b"53200", text, Blame::Operator), host);
         } else if rest.len() > limits::AHEAD_MAX {
@@ -306,34 +305,13 @@ impl Engine {
         let mut out = Vec::new();
         startup.negotiate(&mut out);
         client.link.send(&out);
-        let text = |name: &[u8]| {
-            startup
-                .parameter(name)
-                .map(|value| String::from_utf8_lossy(value).into_owned())
-        };
-        let user = text(b"user").unwrap_or_default();
-        let database = text(b"database")
-            .filter(|name| !name.is_empty())
-            .unwrap_or_else(|| user.clone());
-        if let Some(refusal) = self.plain_refused(key, &user, &database) {
+        let claim = Claim::new(&startup);
+        if let Some(refusal) = self.plain_refused(key, &claim.user, &claim.database) {
             return self.refuse(key, refusal, host);
         }
-        let application_name = startup
-            .parameter(b"application_name")
-            .map(printable)
-            .unwrap_or_default();
-        let mut parameters = Vec::new();
-        for (name, value) in &startup.parameters {
-            if name != b"user" && name != b"database" {
-                frame::cstr(&mut parameters, name);
-                frame::cstr(&mut parameters, value);
-            }
-        }
         let mut session = Session {
-            place: self.place(&database),
-            application_name,
-            parameters: parameters.into_boxed_slice(),
-            minor: startup.agreed_minor(),
+            place: self.place(&claim.database),
+            claim: Rc::new(claim),
             cancel: None,
             mode: PoolMode::Session,
             counted: false,
@@ -343,10 +321,8 @@ impl Engine {
             kind: None,
             looked_up: None,
             epoch: 0,
-            user,
-            database,
         };
-        if session.user.contains('\u{FFFD}') || session.database.contains('\u{FFFD}') {
+        if session.claim.user.contains('\u{FFFD}') || session.claim.database.contains('\u{FFFD}') {
             session.place = Place::Nowhere;
         }
         if let Some(client) = self.clients.get_mut(key) {
@@ -471,6 +447,7 @@ impl Engine {
             return;
         };
         session.looked_up = None;
+        session.claim = self.claims.share(&session.claim);
         // Those who were already here when the stop began: a session that begins now would only be cut off.
         if self
             .stop
@@ -478,7 +455,7 @@ impl Engine {
         {
             return self.refuse(key, super::shutting_down(), host);
         }
-        let (place, name) = (session.place, printable(session.database.as_bytes()));
+        let (place, name) = (session.place, printable(session.claim.database.as_bytes()));
         match place {
             Place::Console => self.enter_console(key, host),
             Place::Pool(pool) => self.enter_pool(key, pool, host),
@@ -502,18 +479,18 @@ impl Engine {
         let config = self.config.fallback.clone()?;
         let client = self.clients.get_mut(key)?;
         let session = client.session.as_deref_mut()?;
-        if session.database.contains('\u{FFFD}') {
+        if session.claim.database.contains('\u{FFFD}') {
             return None;
         }
-        let pool = match self.names.get(&session.database) {
+        let pool = match self.names.get(&session.claim.database) {
             Some(&pool) => pool,
             None if self.pools.len() - self.lookups.len()
                 < limits::FALLBACK_POOLS_MAX + self.config.databases.len() =>
             {
-                let pool = self
-                    .pools
-                    .insert(Pool::new(session.database.clone(), config, true));
-                self.names.insert(session.database.clone(), pool);
+                let pool =
+                    self.pools
+                        .insert(Pool::new(session.claim.database.clone(), config, true));
+                self.names.insert(session.claim.database.clone(), pool);
                 pool
             }
             None => return None,
@@ -531,21 +508,22 @@ impl Engine {
             return;
         };
         let admin = &self.config.admin;
-        let role = if admin.users.contains(&session.user) {
+        let role = if admin.users.contains(&session.claim.user) {
             Role::Admin
-        } else if admin.stats_users.contains(&session.user) {
+        } else if admin.stats_users.contains(&session.claim.user) {
             Role::Stats
         } else {
             let text = format!(
                 "user \"{}\" may not use the console",
-                printable(session.user.as_bytes())
+                printable(session.claim.user.as_bytes())
             );
             let refusal = Refusal::fatal(b"42501", text, Blame::Client).hint(
                 "List the user in admin.users or admin.stats_users of Aether's configuration.",
             );
             return self.refuse(key, refusal, host);
         };
-        let (minor, proven) = (session.minor, self.has_proven_itself(key, host));
+        let minor = session.claim.minor;
+        let proven = self.has_proven_itself(key, host);
         if !proven && !self.config.auth.allow_insecure {
             let text = "the console lets in nobody by TCP without a proof";
             let refusal = Refusal::fatal(b"28000", text, Blame::Client).hint(
@@ -609,11 +587,11 @@ impl Engine {
     fn barred(&self, key: ClientKey, pool_key: super::PoolKey) -> Option<Refusal> {
         let session = self.clients.get(key)?.session.as_deref()?;
         if !self.pools.get(pool_key)?.removed {
-            return self.too_many_of(pool_key, &session.user);
+            return self.too_many_of(pool_key, &session.claim.user);
         }
         let text = format!(
             "database \"{}\" does not exist",
-            printable(session.database.as_bytes())
+            printable(session.claim.database.as_bytes())
         );
         let hint = "It was removed from Aether's configuration.";
         Some(Refusal::fatal(b"3D000", text, Blame::Operator).hint(hint))

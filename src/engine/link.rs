@@ -1,6 +1,7 @@
 //! One end of the engine: a stream, what the poll last said of it, and the few bytes that could not go on yet.
 //!
-//! An idle link owns no heap beyond its stream.
+//! A link at rest owns no heap beyond its stream: what it may hold is only there while it is held, since there may be very many
+//! links and nearly all of them rest.
 
 use zeroize::Zeroize;
 
@@ -19,20 +20,26 @@ pub struct Link {
     /// The stream itself has not sent everything that was written.
     held: bool,
     /// How writing ended. Reading goes on: the peer's last words may still be there.
-    broken: Option<Why>,
+    broken: Option<Box<Why>>,
     /// Our side is closed.
     shut: bool,
     /// Read, but not decided yet: the start of a message.
-    carry: Vec<u8>,
+    carry: Box<[u8]>,
     /// Until its login is over: what is carried may be a password, and is overwritten when it is not needed any more.
     private: bool,
     /// The carry lacks nothing that a read would bring.
     decidable: bool,
-    /// To be written when the peer takes it, from `sent` on.
-    outbox: Vec<u8>,
-    sent: usize,
+    /// To be written when the peer takes it.
+    outbox: Option<Box<Outbox>>,
     /// Whether the loop's list of what to run holds it.
     pub(super) listed: bool,
+}
+
+/// Bytes that a peer has not taken yet, at least one.
+struct Outbox {
+    bytes: Vec<u8>,
+    /// So many of them have gone.
+    sent: usize,
 }
 
 /// What a read into the loop's buffer brought.
@@ -57,11 +64,10 @@ impl Link {
             held: false,
             broken: None,
             shut: false,
-            carry: Vec::new(),
+            carry: Box::default(),
             private: false,
             decidable: false,
-            outbox: Vec::new(),
-            sent: 0,
+            outbox: None,
             listed: false,
         }
     }
@@ -134,7 +140,7 @@ impl Link {
 
     /// Whether everything was written.
     pub fn is_flushed(&self) -> bool {
-        self.outbox.is_empty() && !self.held
+        self.outbox.is_none() && !self.held
     }
 
     /// Whether there is something to write and the peer may take it.
@@ -144,17 +150,23 @@ impl Link {
 
     /// How writing ended, if it has.
     pub fn broken(&self) -> Option<&Why> {
-        self.broken.as_ref()
+        self.broken.as_deref()
     }
 
     /// Bytes held: for bounds and SHOW.
     pub fn held(&self) -> (usize, usize) {
-        (self.carry.len(), self.outbox.len() - self.sent)
+        (self.carry.len(), self.waiting())
     }
 
     /// Room in the outbox before it is full.
     pub fn room(&self) -> usize {
-        limits::OUTBOX_MAX.saturating_sub(self.outbox.len() - self.sent)
+        limits::OUTBOX_MAX.saturating_sub(self.waiting())
+    }
+
+    /// Bytes in the outbox.
+    fn waiting(&self) -> usize {
+        let outbox = self.outbox.as_deref();
+        outbox.map_or(0, |outbox| outbox.bytes.len() - outbox.sent)
     }
 
     /// Who is there.
@@ -179,7 +191,7 @@ impl Link {
             front.copy_from_slice(&self.carry);
         }
         self.wipe();
-        self.carry = Vec::new();
+        self.carry = Box::default();
         count
     }
 
@@ -188,7 +200,7 @@ impl Link {
         debug_assert!(self.carry.is_empty() && rest.len() <= limits::CARRY_MAX);
         self.decidable = true;
         if !rest.is_empty() {
-            self.carry = rest.to_vec();
+            self.carry = rest.into();
         }
     }
 
@@ -220,12 +232,13 @@ impl Link {
             Taken::Blocked => {
                 self.readable = false;
                 // A connection that can be written no more and says nothing more is over.
-                self.broken.clone().map_or(Input::Nothing, Input::Closed)
+                let said = self.broken().cloned();
+                said.map_or(Input::Nothing, Input::Closed)
             }
             Taken::Closed(why) => {
                 self.readable = false;
                 // The kernel says an error once, and to a write it was said already: "connection refused", for one.
-                let said = self.broken.clone().filter(|_| why == Why::Eof);
+                let said = self.broken().cloned().filter(|_| why == Why::Eof);
                 Input::Closed(said.unwrap_or(why))
             }
         }
@@ -236,15 +249,14 @@ impl Link {
         if self.broken.is_some() || bytes.is_empty() {
             return;
         }
-        let taken = if self.outbox.is_empty() {
-            self.write(bytes, 0)
-        } else {
-            0
-        };
-        if self.broken.is_none()
-            && let Some(rest) = bytes.get(taken..)
-        {
-            self.outbox.extend_from_slice(rest);
+        if let Some(outbox) = &mut self.outbox {
+            return outbox.bytes.extend_from_slice(bytes);
+        }
+        let taken = self.write(bytes);
+        let rest = bytes.get(taken..).unwrap_or_default();
+        if self.broken.is_none() && !rest.is_empty() {
+            let bytes = rest.to_vec();
+            self.outbox = Some(Box::new(Outbox { bytes, sent: 0 }));
         }
     }
 
@@ -269,8 +281,11 @@ impl Link {
         received: Vec<u8>,
         host: &mut dyn Host,
     ) -> Result<(), String> {
-        let mut unsent = std::mem::take(&mut self.outbox);
-        unsent.drain(..std::mem::take(&mut self.sent));
+        let unsent = self.outbox.take().map(|mut outbox| {
+            outbox.bytes.drain(..outbox.sent);
+            outbox.bytes
+        });
+        let unsent = unsent.unwrap_or_default();
         let below = std::mem::replace(&mut self.stream, Box::new(Nowhere));
         self.stream = host.secure(below, side, Handover { received, unsent })?;
         self.readable = true; // what was received tells of itself no more
@@ -291,25 +306,22 @@ impl Link {
             }
             self.look_at_held();
         }
-        let outbox = std::mem::take(&mut self.outbox);
-        self.sent += self.write(&outbox, self.sent);
-        if self.broken.is_some() || self.sent == outbox.len() {
-            self.sent = 0;
-        } else {
-            self.outbox = outbox;
+        let Some(mut outbox) = self.outbox.take() else {
+            return;
+        };
+        outbox.sent += self.write(outbox.bytes.get(outbox.sent..).unwrap_or_default());
+        if self.broken.is_none() && outbox.sent < outbox.bytes.len() {
+            self.outbox = Some(outbox);
         }
     }
 
-    fn write(&mut self, bytes: &[u8], from: usize) -> usize {
-        let Some(rest) = bytes.get(from..).filter(|rest| !rest.is_empty()) else {
-            return 0;
-        };
+    fn write(&mut self, bytes: &[u8]) -> usize {
         if !self.writable {
             return 0;
         }
-        match self.stream.write(rest) {
+        match self.stream.write(bytes) {
             Given::Bytes(count) => {
-                self.writable = count == rest.len();
+                self.writable = count == bytes.len();
                 self.look_at_held();
                 count
             }
@@ -327,9 +339,8 @@ impl Link {
     fn broke(&mut self, why: Why) {
         self.writable = false;
         self.held = false;
-        self.outbox = Vec::new();
-        self.sent = 0;
-        self.broken = Some(why);
+        self.outbox = None;
+        self.broken = Some(Box::new(why));
         self.readable = true; // the read side says the rest
     }
 

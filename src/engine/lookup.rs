@@ -175,7 +175,14 @@ impl Engine {
         host: &mut dyn Host,
     ) -> Option<Found> {
         let config = self.config.clone();
-        let user = self.clients.get(key)?.session.as_deref()?.user.clone();
+        let user = self
+            .clients
+            .get(key)?
+            .session
+            .as_deref()?
+            .claim
+            .user
+            .clone();
         if let Some(stored) = config.auth.users.get(&user) {
             return Some(Found::Somebody(Some(stored.clone())));
         }
@@ -218,7 +225,7 @@ impl Engine {
     /// Where a client's user is asked for, and whether that is in vain.
     fn desk_for(&mut self, key: ClientKey) -> Option<(PoolKey, bool)> {
         let session = self.clients.get(key)?.session.as_deref()?;
-        if !may_be_asked(&session.user) {
+        if !may_be_asked(&session.claim.user) {
             return None;
         }
         let config = &self.config;
@@ -232,15 +239,17 @@ impl Engine {
             Place::Console => global.map(|(database, query)| (database, query, false))?,
             Place::Nowhere => {
                 let fallback = config.fallback.as_ref();
-                let fallback = fallback.filter(|_| may_be_asked(&session.database));
+                let fallback = fallback.filter(|_| may_be_asked(&session.claim.database));
                 let first = || {
                     let mut all = config.databases.iter();
                     all.find_map(|(name, pool)| Some((name.as_str(), pool.auth_query.as_ref()?)))
                 };
                 match (fallback, global) {
-                    (Some(pool), _) => {
-                        (session.database.as_str(), pool.auth_query.as_ref()?, false)
-                    }
+                    (Some(pool), _) => (
+                        session.claim.database.as_str(),
+                        pool.auth_query.as_ref()?,
+                        false,
+                    ),
                     (None, Some((database, query))) => (database, query, false),
                     (None, None) => first().map(|(database, query)| (database, query, true))?,
                 }
@@ -334,13 +343,13 @@ impl Engine {
         let Some(desk) = self.lookups.desks.get_mut(&looked_up.desk) else {
             return false;
         };
-        let was_known = desk.secrets.doubt(&session.user);
+        let was_known = desk.secrets.doubt(&session.claim.user);
         let Some(typed) = looked_up.typed.take().filter(|_| was_known) else {
             return false;
         };
         let now = self.now;
         let desk_key = looked_up.desk;
-        let user = session.user.clone();
+        let user = session.claim.user.clone();
         looked_up.cached = false;
         session.looked_up = Some(looked_up);
         desk.ask(&user, key, now);
@@ -611,7 +620,7 @@ impl Engine {
                 }
             }
             (news, _) => {
-                let refusal = news.refusal(&session.user);
+                let refusal = news.refusal(&session.claim.user);
                 self.refuse(key, refusal, host);
             }
         }

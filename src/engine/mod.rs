@@ -3,13 +3,15 @@
 //! [`Engine::turn`] is the whole loop body. It is given what happened, asks the world for what it needs through [`Host`], and
 //! says when it wants to be called again. Knows no sockets, no TLS library, no clock of its own.
 //!
-//! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `lookup` has servers asked for their secrets, `tune` finds out what servers make of
-//! their settings, `queue` gives them servers, `dial` makes servers, `secure` agrees on TLS with both, `pump` moves bytes between
-//! the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console,
+//! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `lookup` has servers asked for their
+//! secrets, `newcomers` are those who have not logged in, `claim` keeps what clients say of themselves, `tune` finds out what
+//! servers make of their settings, `queue` gives them servers, `dial` makes servers, `secure` agrees on TLS with both, `pump`
+//! moves bytes between the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console,
 //! `contain` keeps a panic to one connection, `wheel` and `link` are what they sound like.
 
 mod admit;
 mod cancel;
+mod claim;
 mod client;
 mod close;
 mod console;
@@ -18,6 +20,7 @@ mod dial;
 mod greet;
 mod link;
 mod lookup;
+mod newcomers;
 mod pump;
 mod queue;
 #[cfg(test)]
@@ -28,13 +31,14 @@ mod stream;
 mod tune;
 mod wheel;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 pub use crate::arena::{
     Arena, ClientKey, Key, OfClient, OfPool, OfServer, PoolKey, ServerKey, Tick,
 };
+pub use claim::Claim;
 pub use client::{Client, ClientState, Console, Place, Role, Session};
 pub use console::Request;
 pub use link::{Input, Link};
@@ -54,8 +58,10 @@ use crate::pool::{Pool, Pools};
 use crate::relay::prepared::Library;
 use crate::stats;
 use crate::wire::refusal::{Blame, Refusal};
+use claim::Claims;
 use contain::Party;
 use lookup::Lookups;
+use newcomers::Newcomers;
 
 /// The loop's buffer: one read behind the longest carry.
 const BUFFER_LEN: usize = limits::CARRY_MAX + limits::READ_MAX;
@@ -82,11 +88,13 @@ pub struct Engine {
     ring: KeyRing,
     /// Failed logins, by where they came from.
     failures: Failures,
-    /// Clients that have not shown yet who they are, in the order in which they came, and some that have.
-    newcomers: VecDeque<ClientKey>,
     /// What servers are asked of users, and have said.
     lookups: Lookups,
+    newcomers: Newcomers,
+    /// The wheel will look at the oldest of them.
+    logins_armed: bool,
     cancel_keys: CancelKeys,
+    claims: Claims,
     stop: Option<Stop>,
     requests: Vec<Request>,
     /// The loop's one buffer.
@@ -121,6 +129,7 @@ enum Timer {
     Client(ClientKey),
     Server(ServerKey),
     Pool(PoolKey),
+    Logins,
     Accept,
     Stop,
     Period,
@@ -157,9 +166,11 @@ impl Engine {
             accept_after: now,
             ring,
             failures: Failures::default(),
-            newcomers: VecDeque::new(),
             lookups: Lookups::default(),
+            newcomers: Newcomers::default(),
+            logins_armed: false,
             cancel_keys: CancelKeys::default(),
+            claims: Claims::default(),
             stop: None,
             requests: Vec::new(),
             buffer: vec![0; BUFFER_LEN],
@@ -365,6 +376,7 @@ impl Engine {
                         self.unsettled.insert(key);
                     }
                 }
+                Timer::Logins => self.logins_expired(host),
                 Timer::Accept | Timer::Stop => {}
                 Timer::Period => {
                     for key in self.pools.keys() {
@@ -392,6 +404,35 @@ impl Engine {
         }
     }
 
+    /// Ends the logins that have taken too long.
+    fn logins_expired(&mut self, host: &mut dyn Host) {
+        self.logins_armed = false;
+        let is_late = |key: &ClientKey| {
+            let client = self.clients.get(*key);
+            let deadline = client.and_then(|client| client.login_deadline(&self.config));
+            deadline.is_some_and(|at| at <= self.now)
+        };
+        let late: Vec<ClientKey> = self.newcomers.by_age().take_while(is_late).collect();
+        for key in late {
+            self.guard(Who::Client(key), host, |engine, host| {
+                engine.client_expired(key, host)
+            });
+        }
+        self.arm_logins();
+    }
+
+    /// Sees to it that the wheel looks at the oldest newcomer when its login must be over: all have the same time, and it is the
+    /// first whose time is.
+    fn arm_logins(&mut self) {
+        let oldest = self.newcomers.by_age().next();
+        let oldest = oldest.and_then(|key| self.clients.get(key));
+        if let Some(at) = oldest.and_then(|client| client.login_deadline(&self.config))
+            && !std::mem::replace(&mut self.logins_armed, true)
+        {
+            self.wheel.insert(at, Timer::Logins);
+        }
+    }
+
     fn server_timer(&mut self, key: ServerKey, host: &mut dyn Host) {
         let Some(server) = self.servers.get_mut(key) else {
             return;
@@ -415,7 +456,7 @@ impl Engine {
             .state
             .server()
             .and_then(|server| self.servers.get(server));
-        client.deadline(&self.config, pool, server)
+        client.deadline(pool, server)
     }
 
     fn server_deadline(&self, key: ServerKey) -> Option<Tick> {
@@ -448,6 +489,9 @@ impl Engine {
     /// Puts a client into a state.
     fn enter_client(&mut self, key: ClientKey, state: ClientState) {
         if let Some(client) = self.clients.get_mut(key) {
+            if client.state.is_unauthenticated() && !state.is_unauthenticated() {
+                self.newcomers.remove(client.id);
+            }
             client.state = state;
             client.since = self.now;
         }
@@ -630,6 +674,10 @@ impl Engine {
             }
         }
         self.check_users();
+        let new = self.clients.iter();
+        let new = new.filter(|(_, client)| client.state.is_unauthenticated());
+        self.newcomers
+            .check(&new.map(|(key, client)| (client.id, key)).collect());
         for (key, pool) in self.pools.iter() {
             let of_pool = || {
                 self.servers
@@ -666,7 +714,7 @@ impl Engine {
         }
         for (_, client) in self.clients.iter() {
             if let Some(session) = client.session.as_deref().filter(|session| session.counted) {
-                counts.entry(session.user.as_bytes()).or_default().1 += 1;
+                counts.entry(session.claim.user.as_bytes()).or_default().1 += 1;
             }
         }
         for (name, (servers, clients)) in counts {

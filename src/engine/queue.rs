@@ -10,7 +10,7 @@ use super::{
 };
 use crate::config::PoolMode;
 use crate::limits;
-use crate::pool::cancel::{CancelKey, KEY_LEN};
+use crate::pool::cancel::CancelKey;
 use crate::pool::{Checkout, Kind, Limit, Pool};
 use crate::relay::Vars;
 use crate::relay::prepared::{Slot, Unnamed};
@@ -259,20 +259,16 @@ impl Engine {
         let Some(session) = client.session.as_deref_mut() else {
             return;
         };
-        let mut cancel = CancelKey {
-            pid,
-            key: vec![0; if session.minor >= 2 { KEY_LEN } else { 4 }],
-        };
-        host.random(&mut cancel.key);
+        let cancel = CancelKey::new(pid, session.claim.minor, |secret| host.random(secret));
         let mut out = Vec::with_capacity(512);
         backend::write_authentication_ok(&mut out);
         for (name, value) in vars.iter() {
             backend::write_parameter_status(&mut out, name, value);
         }
-        backend::write_backend_key_data(&mut out, pid, &cancel.key);
+        backend::write_backend_key_data(&mut out, pid, cancel.secret());
         out.extend_from_slice(&notices);
         backend::write_ready(&mut out);
-        self.cancel_keys.insert(&cancel, key);
+        self.cancel_keys.insert(pid, key);
         session.cancel = Some(cancel);
         session.vars = vars.clone();
         client.link.send(&out);
@@ -415,10 +411,11 @@ impl Engine {
         let Some(pool) = self.pools.get(pool_key) else {
             return;
         };
-        let unused = pool.total() == 0 && pool.waiting() == 0 && pool.cancels == 0;
+        let unused = pool.total() == 0 && pool.clients() == 0 && pool.cancels == 0;
         if !(unused && (pool.removed || pool.from_fallback)) {
             return;
         }
+        // Nobody has entered it. Somebody may be about to.
         if self
             .clients
             .iter()

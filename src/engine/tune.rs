@@ -27,7 +27,7 @@ impl Engine {
             return;
         };
         let config = pool.config.clone();
-        let role = config.backend.user.as_ref().unwrap_or(&session.user);
+        let role = config.backend.user.as_ref().unwrap_or(&session.claim.user);
         session.mode = self.pools.mode(&config, role.as_bytes());
         let Some(pool) = self.pools.get_mut(pool_key) else {
             return;
@@ -43,7 +43,7 @@ impl Engine {
         pool.stats.total.logins += 1;
         let welcome = pool.welcome_with(&kind, &settings);
         session.counted = true;
-        self.pools.entered(pool_key, session.user.as_bytes());
+        self.pools.entered(pool_key, session.claim.user.as_bytes());
         let wants = match session.mode {
             PoolMode::Session => Wants::Server,
             PoolMode::Transaction | PoolMode::Statement => Wants::Welcome(settings),
@@ -144,6 +144,9 @@ impl Engine {
         // All that report the same share it.
         if let Some(vars) = pool.welcome(&kind) {
             (server.vars, server.base) = (vars.clone(), Some(vars));
+        }
+        if server.vars.are_named(pool.reported()) {
+            return; // so do all others, or more
         }
         let names = self.reported_by_all(pool_key, key);
         if let Some(pool) = self.pools.get_mut(pool_key)
@@ -263,10 +266,10 @@ impl Engine {
 
 /// What a client needs, as things are known now: servers of this kind, with these settings.
 fn set_of(pool: &mut Pool, session: &Session) -> Result<(Rc<Kind>, Rc<Settings>), Refusal> {
-    let parameters: Vec<_> = session.parameters().collect();
+    let parameters: Vec<_> = session.claim.parameters().collect();
     let asked = Asked {
-        user: &session.user,
-        database: &session.database,
+        user: &session.claim.user,
+        database: &session.claim.database,
         parameters: &parameters,
     };
     let backend = &pool.config.backend;

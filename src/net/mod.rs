@@ -34,7 +34,7 @@ pub use listener::Listener;
 use signals::{Signal, Signals};
 use socket::Socket;
 
-/// Tokens below this are connections: two per slot, a client's even, a server's odd.
+/// Tokens below this are keys of connections ([`token`]).
 const FIRST_OWN_TOKEN: usize = usize::MAX - 1024;
 const SIGNALS: Token = Token(usize::MAX - 2);
 const HELPERS: Token = Token(usize::MAX - 3);
@@ -49,8 +49,6 @@ struct Shell {
     helpers: Helpers,
     random: SystemRandom,
     scratch: tls::Scratch,
-    /// Whose events come under a token.
-    owners: Vec<Option<Who>>,
 }
 
 /// Binds the configured addresses. Where the machine has no IPv6, its addresses are left out if others remain.
@@ -90,25 +88,23 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// Raises the soft limit of open files to the hard one, and keeps descriptors for servers and for ourselves: there may be no
-/// more clients than it leaves room for.
-pub fn fit_descriptors(config: &mut Config) {
+/// more clients than it leaves room for. Tells what it allows.
+///
+/// Servers are not kept more than half of them: of very many pools, not all are full at a time.
+pub fn fit_descriptors(config: &mut Config) -> String {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
-        return;
+        return "the limit of open files is not known".to_owned();
     };
     let limit = if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
         hard
     } else {
         soft
     };
-    let servers: usize = config
-        .databases
-        .values()
-        .map(|pool| pool.max_connections)
-        .sum();
-    let room = usize::try_from(limit)
-        .unwrap_or(usize::MAX)
-        .saturating_sub(servers + SPARE_DESCRIPTORS)
-        .max(1);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let pools = config.databases.values();
+    let servers: usize = pools.map(|pool| pool.max_connections).sum();
+    let servers = servers.min(limit / 2);
+    let room = limit.saturating_sub(servers + SPARE_DESCRIPTORS).max(1);
     let wanted = config.server.max_client_connections;
     if wanted > room {
         config.server.max_client_connections = room;
@@ -117,6 +113,7 @@ pub fn fit_descriptors(config: &mut Config) {
              raise the limit (ulimit -n, LimitNOFILE)"
         ));
     }
+    format!("at most {limit} files may be open: {servers} for servers, and {room} for clients")
 }
 
 /// Blocks the signals that [`run`] handles; to be called before any thread is started.
@@ -207,7 +204,6 @@ pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Resu
         helpers,
         random: SystemRandom::new(),
         scratch: tls::Scratch::default(),
-        owners: Vec::new(),
     };
     for (at, mut listener) in listeners.into_iter().enumerate() {
         listener.register(&shell.registry, Token(FIRST_OWN_TOKEN + at))?;
@@ -249,11 +245,7 @@ pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Resu
                 Token(token) if token >= FIRST_OWN_TOKEN => {
                     events.push(Event::Incoming(ListenerId(token - FIRST_OWN_TOKEN)))
                 }
-                Token(token) => events.extend(
-                    shell
-                        .owner(token)
-                        .map(|who| Event::Ready(who, readiness(event))),
-                ),
+                token => events.push(Event::Ready(owner(token), readiness(event))),
             }
         }
     }
@@ -321,38 +313,31 @@ fn reload(origin: &Origin) -> Option<Config> {
     }
 }
 
-impl Shell {
-    fn register(&mut self, source: &mut dyn Source, who: Who) -> io::Result<()> {
-        register(&self.registry, &mut self.owners, source, who)
-    }
+// A token has 64 bits, and no arena has 2^31 slots.
+const _: () = assert!(usize::BITS == 64);
 
-    fn owner(&self, token: usize) -> Option<Who> {
-        self.owners.get(token).copied().flatten()
+/// The whole key, so that nothing has to be kept beside it: generation, slot, and in the last bit whether it is a server's.
+fn token(who: Who) -> Token {
+    let (generation, slot, server) = match who {
+        Who::Client(key) => (key.generation(), key.index(), 0),
+        Who::Server(key) => (key.generation(), key.index(), 1),
+    };
+    Token((generation as usize) << 32 | (slot as usize) << 1 | server)
+}
+
+/// Whose a token is.
+fn owner(Token(token): Token) -> Who {
+    let (generation, slot) = ((token >> 32) as u32, (token as u32) >> 1);
+    if token & 1 == 0 {
+        Who::Client(ClientKey::from_parts(slot, generation))
+    } else {
+        Who::Server(ServerKey::from_parts(slot, generation))
     }
 }
 
 /// Once, for both directions, edge-triggered; it is never changed afterwards.
-fn register(
-    registry: &Registry,
-    owners: &mut Vec<Option<Who>>,
-    source: &mut dyn Source,
-    who: Who,
-) -> io::Result<()> {
-    let token = match who {
-        Who::Client(key) => key.index() as usize * 2,
-        Who::Server(key) => key.index() as usize * 2 + 1,
-    };
-    if owners.len() <= token {
-        owners.resize(token + 1, None);
-    }
-    if let Some(owner) = owners.get_mut(token) {
-        *owner = Some(who);
-    }
-    registry.register(
-        source,
-        Token(token),
-        Interest::READABLE | Interest::WRITABLE,
-    )
+fn register(registry: &Registry, source: &mut dyn Source, who: Who) -> io::Result<()> {
+    registry.register(source, token(who), Interest::READABLE | Interest::WRITABLE)
 }
 
 impl Host for Shell {
@@ -361,8 +346,9 @@ impl Host for Shell {
             let Some(listener) = self.listeners.get(listener.0) else {
                 return Accepted::Blocked;
             };
-            let (registry, owners) = (&self.registry, &mut self.owners);
-            match listener.accept(|source| register(registry, owners, source, Who::Client(key))) {
+            let register =
+                |source: &mut dyn Source| register(&self.registry, source, Who::Client(key));
+            match listener.accept(register) {
                 Ok(Ok(socket)) => return Accepted::Stream(Box::new(socket)),
                 Ok(Err(error)) => return Accepted::Exhausted(error.to_string()),
                 Err(error) => match error.kind() {
@@ -378,16 +364,17 @@ impl Host for Shell {
     }
 
     fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
-        let mut dialed = || -> io::Result<Box<dyn Stream>> {
+        let (registry, who) = (&self.registry, Who::Server(key));
+        let dialed = || -> io::Result<Box<dyn Stream>> {
             Ok(match to {
                 Address::Tcp(address) => {
                     let mut stream = mio::net::TcpStream::connect(*address)?;
-                    self.register(&mut stream, Who::Server(key))?;
+                    register(registry, &mut stream, who)?;
                     Box::new(Socket::tcp(stream))
                 }
                 Address::Unix(path) => {
                     let mut stream = socket::dial_unix(path)?;
-                    self.register(&mut stream, Who::Server(key))?;
+                    register(registry, &mut stream, who)?;
                     Box::new(Socket::unix(stream))
                 }
             })
@@ -432,5 +419,24 @@ impl Host for Shell {
         for listener in self.listeners.drain(..) {
             listener.close(&self.registry);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_the_whole_key() {
+        for (slot, generation) in [(0, 0), (1, 7), ((1 << 31) - 1, u32::MAX), (5, u32::MAX)] {
+            for who in [
+                Who::Client(ClientKey::from_parts(slot, generation)),
+                Who::Server(ServerKey::from_parts(slot, generation)),
+            ] {
+                assert_eq!(owner(token(who)), who);
+            }
+        }
+        let last = Who::Server(ServerKey::from_parts(1 << 30, u32::MAX));
+        assert!(token(last).0 < FIRST_OWN_TOKEN);
     }
 }

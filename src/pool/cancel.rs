@@ -2,58 +2,81 @@
 //!
 //! Keys are ours, random, never the server's. Knows nothing of how a cancel is forwarded.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::arena::ClientKey;
 use crate::auth::same;
 
-/// Longest key that is given out (protocol 3.2); protocol 3.0 takes the first four bytes.
-pub const KEY_LEN: usize = 32;
-
-/// A process id and a key.
+/// A process id and a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CancelKey {
     /// The server's own process id where the client has one, else a random one.
     pub pid: u32,
-    /// 4 or [`KEY_LEN`] bytes.
-    pub key: Vec<u8>,
+    secret: Secret,
 }
 
-/// All keys that are out.
-#[derive(Default)]
-pub struct CancelKeys(BTreeMap<u32, Vec<(Vec<u8>, ClientKey)>>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Secret {
+    /// Protocol 3.0.
+    Short([u8; 4]),
+    /// Protocol 3.2, where it may be longer.
+    Long(Box<[u8; 32]>),
+}
 
-impl CancelKeys {
-    /// Notes a key.
-    pub fn insert(&mut self, cancel: &CancelKey, client: ClientKey) {
-        self.0
-            .entry(cancel.pid)
-            .or_default()
-            .push((cancel.key.clone(), client));
+impl CancelKey {
+    /// A new one, as long as this minor version of the protocol lets it be. `random` fills what it is given.
+    pub fn new(pid: u32, minor: u32, random: impl FnOnce(&mut [u8])) -> CancelKey {
+        let mut secret = match minor {
+            0 | 1 => Secret::Short([0; 4]),
+            _ => Secret::Long(Box::new([0; 32])),
+        };
+        random(match &mut secret {
+            Secret::Short(bytes) => &mut bytes[..],
+            Secret::Long(bytes) => &mut bytes[..],
+        });
+        CancelKey { pid, secret }
     }
 
-    /// Forgets a client's key.
-    pub fn remove(&mut self, pid: u32, client: ClientKey) {
-        if let Some(keys) = self.0.get_mut(&pid) {
-            keys.retain(|(_, owner)| *owner != client);
-            if keys.is_empty() {
-                self.0.remove(&pid);
-            }
+    /// What follows the process id.
+    pub fn secret(&self) -> &[u8] {
+        match &self.secret {
+            Secret::Short(bytes) => &bytes[..],
+            Secret::Long(bytes) => &bytes[..],
         }
+    }
+
+    /// Whether this is the secret. It is compared whole and in constant time.
+    pub fn has_secret(&self, secret: &[u8]) -> bool {
+        same(self.secret(), secret)
+    }
+}
+
+/// Who has a key with which process id. The keys themselves are the clients'.
+#[derive(Default)]
+pub struct CancelKeys(BTreeSet<(u32, ClientKey)>);
+
+impl CancelKeys {
+    /// Notes that a client has a key.
+    pub fn insert(&mut self, pid: u32, client: ClientKey) {
+        self.0.insert((pid, client));
+    }
+
+    /// Forgets that.
+    pub fn remove(&mut self, pid: u32, client: ClientKey) {
+        self.0.remove(&(pid, client));
     }
 
     /// Whether a process id is taken.
     pub fn is_taken(&self, pid: u32) -> bool {
-        self.0.contains_key(&pid)
+        self.owners(pid).next().is_some()
     }
 
-    /// Whom a CancelRequest means. Keys are compared whole and in constant time.
-    pub fn find(&self, pid: u32, key: &[u8]) -> Option<ClientKey> {
-        let keys = self.0.get(&pid)?;
-        keys.iter()
-            .filter(|(known, _)| same(known, key))
-            .map(|(_, client)| *client)
-            .next_back()
+    /// The clients with this process id: more than one where two servers, on two machines, have the same.
+    pub fn owners(&self, pid: u32) -> impl Iterator<Item = ClientKey> {
+        let first = ClientKey::from_parts(0, 0);
+        let last = ClientKey::from_parts(u32::MAX, u32::MAX);
+        let owners = self.0.range((pid, first)..=(pid, last));
+        owners.map(|(_, client)| *client)
     }
 }
 
@@ -63,38 +86,29 @@ mod tests {
 
     /// Catalogue R15.
     #[test]
-    fn only_the_whole_key_finds_its_client() {
+    fn only_the_whole_secret_is_the_secret() {
+        for (minor, len) in [(0, 4), (2, 32)] {
+            let key = CancelKey::new(7, minor, |bytes| bytes.fill(9));
+            assert!(key.has_secret(&vec![9; len]));
+            let mut other = vec![9; len];
+            other[len - 1] = 8;
+            for wrong in [&other[..], &vec![9; len - 1], &vec![9; len + 1], &[]] {
+                assert!(!key.has_secret(wrong), "{wrong:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_servers_may_have_one_process_id() {
         let (one, two) = (ClientKey::from_parts(1, 1), ClientKey::from_parts(2, 2));
         let mut keys = CancelKeys::default();
-        keys.insert(
-            &CancelKey {
-                pid: 7,
-                key: vec![1, 2, 3, 4],
-            },
-            one,
-        );
-        keys.insert(
-            &CancelKey {
-                pid: 7,
-                key: vec![1, 2, 3, 5],
-            },
-            two,
-        ); // two servers with one process id
-        assert_eq!(keys.find(7, &[1, 2, 3, 4]), Some(one));
-        assert_eq!(keys.find(7, &[1, 2, 3, 5]), Some(two));
-        for (pid, key) in [
-            (7, &[1, 2, 3, 6][..]),
-            (8, &[1, 2, 3, 4]),
-            (7, &[1, 2, 3]),
-            (7, &[1, 2, 3, 4, 0]),
-            (7, &[]),
-        ] {
-            assert_eq!(keys.find(pid, key), None);
-        }
+        keys.insert(7, one);
+        keys.insert(7, two);
+        keys.insert(8, two);
+        assert_eq!(keys.owners(7).collect::<Vec<_>>(), [one, two]);
         keys.remove(7, one);
-        assert_eq!(keys.find(7, &[1, 2, 3, 4]), None);
-        assert!(keys.is_taken(7));
+        assert_eq!(keys.owners(7).collect::<Vec<_>>(), [two]);
         keys.remove(7, two);
-        assert!(!keys.is_taken(7));
+        assert!(!keys.is_taken(7) && keys.is_taken(8));
     }
 }

@@ -1,5 +1,6 @@
 //! The parameters that a server reports (ParameterStatus), as it spells them, and the query that sets them.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::limits;
@@ -85,6 +86,12 @@ impl Vars {
             .iter()
             .find(|(n, _)| n.eq_ignore_ascii_case(name))
             .map(|(_, value)| &**value)
+    }
+
+    /// Whether these, in lower case, are the names of all of them.
+    pub fn are_named(&self, names: &BTreeSet<Vec<u8>>) -> bool {
+        let is_known = |(name, _): (&[u8], &[u8])| names.contains(&name.to_ascii_lowercase());
+        self.0.len() == names.len() && self.iter().all(is_known)
     }
 
     /// All of them.

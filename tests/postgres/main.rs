@@ -29,6 +29,7 @@ mod model;
 mod operations;
 mod relied_on;
 mod roles;
+mod scale;
 mod secrets;
 mod session;
 mod startup;

@@ -19,8 +19,23 @@ pub use wire::{Message, ServerError, Wire};
 
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 /// The longest that any single wait of a test takes before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How much of something; a variable of the environment may ask for more, or for less.
+pub fn scale(variable: &str, usual: usize) -> usize {
+    let asked = std::env::var(variable).ok();
+    asked.map_or(usual, |text| text.parse().expect("a number"))
+}
+
+/// Lets this process, and what it starts, open as many files as it may; how many that is.
+pub fn raise_open_files() -> usize {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
+    usize::try_from(hard).unwrap_or(usize::MAX)
+}
 
 /// Tries until `done` is true; fails the test with `what` after [`PATIENCE`].
 #[track_caller]

@@ -1,0 +1,162 @@
+//! What clients say of themselves in their startup packets, kept once for all that say the same.
+//!
+//! Of thousands of clients nearly all come from a few applications, and differ in nothing.
+
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+
+use ring::digest::{SHA256, digest};
+
+use crate::wire::frame::{cstr, printable, take_cstr};
+use crate::wire::startup::Startup;
+
+/// What a startup packet says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The role it logs in as.
+    pub user: String,
+    /// The database it asked for.
+    pub database: String,
+    /// Startup parameters as given, without user and database: names and values, a zero byte behind each. In one piece, so that
+    /// thousands of them cost no more than the packet that brought them.
+    parameters: Box<[u8]>,
+    /// Minor version of the protocol.
+    pub(super) minor: u32,
+}
+
+impl Claim {
+    pub(super) fn new(startup: &Startup) -> Claim {
+        let text = |name: &[u8]| {
+            let value = startup.parameter(name).unwrap_or_default();
+            String::from_utf8_lossy(value).into_owned()
+        };
+        let (user, mut database) = (text(b"user"), text(b"database"));
+        if database.is_empty() {
+            database.clone_from(&user);
+        }
+        let mut parameters = Vec::new();
+        for (name, value) in &startup.parameters {
+            if name != b"user" && name != b"database" {
+                cstr(&mut parameters, name);
+                cstr(&mut parameters, value);
+            }
+        }
+        Claim {
+            user,
+            database,
+            parameters: parameters.into_boxed_slice(),
+            minor: startup.agreed_minor(),
+        }
+    }
+
+    /// Startup parameters as given, without user and database.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.parameters[..];
+        std::iter::from_fn(move || {
+            let (name, after) = take_cstr(rest)?;
+            let (value, after) = take_cstr(after)?;
+            rest = after;
+            Some((name, value))
+        })
+    }
+
+    /// What it is called; printable. The last one counts, as in PostgreSQL.
+    pub(super) fn application_name(&self) -> String {
+        let names = self
+            .parameters()
+            .filter(|(name, _)| *name == b"application_name");
+        printable(names.last().map(|(_, value)| value).unwrap_or_default())
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let minor = self.minor.to_be_bytes();
+        let (user, database) = (self.user.as_bytes(), self.database.as_bytes());
+        let parts = [&minor[..], user, b"\0", database, b"\0", &self.parameters];
+        let mut key = [0; 32];
+        key.copy_from_slice(digest(&SHA256, &parts.concat()).as_ref());
+        key
+    }
+}
+
+/// The claims of clients that have logged in.
+#[derive(Default)]
+pub(super) struct Claims {
+    known: BTreeMap<[u8; 32], Weak<Claim>>,
+    /// With so many, those that nobody has any more are swept out.
+    sweep_at: usize,
+}
+
+impl Claims {
+    /// The one that others have already who say the same, or else this one.
+    pub(super) fn share(&mut self, claim: &Rc<Claim>) -> Rc<Claim> {
+        let known = self.known.entry(claim.digest()).or_default();
+        if let Some(known) = known.upgrade() {
+            return known;
+        }
+        *known = Rc::downgrade(claim);
+        if self.known.len() > self.sweep_at {
+            self.known.retain(|_, claim| claim.strong_count() > 0);
+            self.sweep_at = 2 * self.known.len() + 100;
+        }
+        claim.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(minor: u32, parameters: &[(&str, &str)]) -> Rc<Claim> {
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        let parameters = parameters
+            .iter()
+            .map(|(name, value)| (bytes(name), bytes(value)));
+        Rc::new(Claim::new(&Startup {
+            minor,
+            parameters: parameters.collect(),
+            extensions: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn who_says_the_same_shares_it_and_nobody_else() {
+        let all = [
+            claim(0, &[("user", "a")]),
+            claim(2, &[("user", "a")]),
+            claim(0, &[("user", "a"), ("database", "b")]),
+            claim(0, &[("user", "b"), ("database", "a")]),
+            claim(0, &[("user", "a"), ("b", "")]),
+            claim(0, &[("user", "a"), ("", "b")]),
+        ];
+        let mut claims = Claims::default();
+        for claim in &all {
+            assert!(Rc::ptr_eq(&claims.share(claim), claim), "{claim:?} is new");
+        }
+        let again = claim(0, &[("database", "a"), ("user", "a")]);
+        assert!(
+            Rc::ptr_eq(&claims.share(&again), &all[0]),
+            "the order of the two is not kept"
+        );
+    }
+
+    #[test]
+    fn what_nobody_has_any_more_is_swept_out() {
+        let mut claims = Claims::default();
+        let kept = claims.share(&claim(0, &[("user", "kept")]));
+        for n in 0..10_000 {
+            claims.share(&claim(0, &[("user", &n.to_string())]));
+        }
+        assert!(claims.known.len() < 200, "{}", claims.known.len());
+        assert!(Rc::ptr_eq(
+            &claims.share(&claim(0, &[("user", "kept")])),
+            &kept
+        ));
+    }
+
+    #[test]
+    fn the_last_application_name_counts() {
+        let twice = [("application_name", "a"), ("application_name", "b\n")];
+        assert_eq!(claim(0, &twice).application_name(), printable(b"b\n"));
+        assert_eq!(claim(0, &[]).application_name(), "");
+    }
+}
