@@ -99,11 +99,13 @@ struct Setting {
 }
 
 impl Setting {
+    /// With md5, those who are known by a SCRAM verifier go through SCRAM.
     fn is_scram(&self) -> bool {
-        matches!(
-            self.method,
-            AuthMethod::ScramSha256 | AuthMethod::ScramSha256Plus
-        )
+        match self.method {
+            AuthMethod::ScramSha256 | AuthMethod::ScramSha256Plus => true,
+            AuthMethod::Md5 => matches!(self.stored, Some(Stored::Scram(_))),
+            _ => false,
+        }
     }
 
     /// Whether somebody with a certificate of his own stands in between.
