@@ -495,6 +495,10 @@ fn restore_settings(client: &Client, server: &mut super::Server) {
     if Rc::ptr_eq(&session.vars, &server.vars) {
         return;
     }
+    if session.vars == server.vars {
+        server.vars = session.vars.clone(); // next time it is seen at once
+        return;
+    }
     if let Some(sql) = server.vars.bring_to(&session.vars)
         && let Some(link) = server.link.as_mut()
     {

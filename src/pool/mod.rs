@@ -410,12 +410,20 @@ impl Pool {
         by_ticket.into_values().collect()
     }
 
+    /// Notes that a kind that is known is asked for now.
+    fn note_asked(&mut self, kind: &Kind) -> Option<&mut KindState> {
+        self.asked += 1;
+        let state = self.kinds.get_mut(kind)?;
+        state.asked = self.asked;
+        Some(state)
+    }
+
     /// Puts a client into its lane.
     fn line_up(&mut self, kind: &Rc<Kind>, waiter: Waiter) {
-        self.asked += 1;
-        let asked = self.asked;
-        let state = self.state(kind);
-        state.asked = asked;
+        self.state(kind);
+        let Some(state) = self.note_asked(kind) else {
+            return;
+        };
         let place = state.place_of(waiter.ticket).unwrap_or_else(|place| place);
         state.waiters.insert(place, waiter);
         self.needed += 1;

@@ -362,11 +362,11 @@ impl Pools {
     }
 
     /// The idle server that a client gets who comes now, if nobody waits who might want it.
-    pub fn at_hand(&self, pool_key: PoolKey, kind: &Rc<Kind>) -> Option<ServerKey> {
+    pub fn at_hand(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) -> Option<ServerKey> {
         if !self.is_settled() {
             return None;
         }
-        let state = self.arena.get(pool_key)?.kinds.get(kind)?;
+        let state = self.arena.get_mut(pool_key)?.note_asked(kind)?;
         let (server, _) = state.idle.last()?;
         state.waiters.is_empty().then_some(*server)
     }

@@ -742,7 +742,7 @@ fn check_rows(world: &World, cluster: &Cluster, written: &[Row]) {
 fn chaos(mode: Mode, target: u64) {
     let cluster = Cluster::start();
     let keys = format!(
-        "  mode: {}\n  max_connections: {SERVERS}\n  acquire_timeout: {ACQUIRE_MS}ms\nauth: {{type: trust}}\n",
+        "  mode: {}\n  max_connections: {SERVERS}\n  acquire_timeout: {ACQUIRE_MS}ms\nauth: {{type: trust, allow_insecure: true}}\n",
         mode.word()
     );
     let scene = Scene::new(&cluster, "chaos", &keys);

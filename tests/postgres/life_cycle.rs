@@ -100,7 +100,7 @@ fn a_client_that_waited_too_long_is_told_the_pool_the_limit_and_what_to_do() {
 
 #[test]
 fn a_queued_client_that_hangs_up_leaves_the_queue() {
-    let keys = "  max_connections: 1\nauth: {type: trust}\n";
+    let keys = "  max_connections: 1\nauth: {type: trust, allow_insecure: true}\n";
     let scene = Scene::new(Cluster::shared(), "life_hang_up", keys);
     let holder = scene.login();
     let mut waiting: Vec<Wire> = (0..3)

@@ -380,7 +380,7 @@ fn secrets(cluster: &Cluster, cells: &[Cell], files: &Place, age: &str) -> Strin
         "server: {{listen_addr: \"127.0.0.1:{{port}}\", unix_socket_dir: {at}, unix_socket_mode: \"0700\", tls: {{{tls}}}}}\n\
          pool: {{dsn: \"postgres://127.0.0.1:{}/postgres\", mode: transaction, max_connections: 20, min_idle_connections: 0}}\n\
          admin: {{users: [postgres]}}\n\
-         auth:\n  failure_delay: 0s\n  failure_limit: 0\n  hba_file: {at}/hba\n  ident_file: {at}/ident\n  users:\n    postgres: x\n{users}",
+         auth:\n  failure_delay: 0s\n  failure_limit: 0\n  allow_insecure: true\n  hba_file: {at}/hba\n  ident_file: {at}/ident\n  users:\n    postgres: x\n{users}",
         cluster.port()
     )
 }
@@ -463,7 +463,7 @@ fn keys_that_one_client_has_proven_serve_those_who_prove_nothing() {
     );
     let pooler = Pooler::start(&format!(
         "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nadmin: {{users: [keys_user]}}\n\
-         auth: {{hba_file: {}/hba, users: {{keys_user: \"{verifier}\"}}}}\n\
+         auth: {{allow_insecure: true, hba_file: {}/hba, users: {{keys_user: \"{verifier}\"}}}}\n\
          pool: {{dsn: \"postgres://127.0.0.1:{}\", min_idle_connections: 2}}\n\
          databases: {{{open}: {{}}, {shut}: {{}}}}\n",
         place.path().display(),
