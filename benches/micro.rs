@@ -238,16 +238,24 @@ const DEMAND: Demand<'static> = Demand {
 fn scram_derivation(bencher: Bencher) {
     let mut random = |into: &mut [u8]| into.fill(7);
     let mut ring = KeyRing::new(&mut random, None);
+    let demand = Demand {
+        method: AuthMethod::Password,
+        ..DEMAND
+    };
     let begun = Verify::begin(
-        DEMAND,
+        demand,
         "alice",
-        Some(&Stored::Plain(Secret::new("secret"))),
+        None,
         &mut ring,
         &mut random,
         &mut Vec::new(),
     );
-    let Progress::Derive(_, job) = begun else {
-        panic!("nothing to derive: {begun:?}");
+    let Progress::Next(waiting) = begun else {
+        panic!("nobody is asked: {begun:?}");
+    };
+    let compared = waiting.step(b"secret\0", &mut ring, &mut Vec::new());
+    let Ok(Progress::Derive(_, job)) = compared else {
+        panic!("nothing to derive: {compared:?}");
     };
     bencher.bench_local(|| black_box(&job).run());
 }

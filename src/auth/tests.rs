@@ -1010,3 +1010,24 @@ fn a_server_that_asks_for_what_it_may_not_gets_nothing() {
         );
     }
 }
+
+/// R5, C15: keys are made once the proof is there. A wait before the challenge would tell that there is such a user.
+#[test]
+fn nobody_waits_for_keys_before_the_challenge() {
+    let secret = plain("secret");
+    for stored in [Some(&secret), None] {
+        let (mut ring, mut random) = (ring(), random());
+        let demand = demand(AuthMethod::ScramSha256, 4096);
+        let mut out = Vec::new();
+        let begun = Verify::begin(demand, "me", stored, &mut ring, &mut random, &mut out);
+        let Progress::Next(verify) = begun else {
+            panic!("{stored:?}: {begun:?}");
+        };
+        let first = b"SCRAM-SHA-256\0\0\0\0\x0cn,,n=,r=abcd";
+        let challenged = verify.step(first, &mut ring, &mut out);
+        assert!(
+            matches!(challenged, Ok(Progress::Next(_))),
+            "{stored:?}: {challenged:?}"
+        );
+    }
+}

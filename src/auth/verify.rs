@@ -38,14 +38,18 @@ enum State {
     Md5 {
         expected: Option<Zeroizing<Vec<u8>>>,
     },
-    /// The user's keys are being made.
-    Preparing { job: KeyDerivation, offer: Offer },
     /// The client's first message is to come.
     ScramFirst { verifier: Verifier, offer: Offer },
     /// The client's last message is to come.
     ScramLast {
         verifier: Verifier,
         challenge: Challenge,
+    },
+    /// The user's keys are being made, to be held against the client's last message.
+    Preparing {
+        job: KeyDerivation,
+        challenge: Challenge,
+        last: Vec<u8>,
     },
 }
 
@@ -97,20 +101,29 @@ impl Offer {
 
 /// What a proof is held against.
 #[derive(Debug)]
-struct Verifier {
-    scram: ScramVerifier,
-    origin: Origin,
+enum Verifier {
+    /// What is stored: the proven keys are known to nobody else and are remembered.
+    Stored(ScramVerifier),
+    /// What is made of the password. Not before the client's last message: an earlier wait would tell that there is such a user.
+    Password(KeyDerivation),
+    /// It goes with no password: no proof is good enough.
+    Invented(ScramVerifier),
 }
 
-/// Where a verifier comes from.
-#[derive(Debug)]
-enum Origin {
-    /// It is what is stored: the proven keys are known to nobody else and are remembered.
-    Stored,
-    /// It was made of the password.
-    Derived,
-    /// It goes with no password: no proof is good enough.
-    Invented,
+impl Verifier {
+    fn salt(&self) -> &[u8] {
+        match self {
+            Verifier::Stored(scram) | Verifier::Invented(scram) => &scram.salt,
+            Verifier::Password(job) => &job.salt,
+        }
+    }
+
+    fn iterations(&self) -> u32 {
+        match self {
+            Verifier::Stored(scram) | Verifier::Invented(scram) => scram.iterations,
+            Verifier::Password(job) => job.iterations,
+        }
+    }
 }
 
 impl Verify {
@@ -167,36 +180,13 @@ impl Verify {
             only_bound: demand.method == AuthMethod::ScramSha256Plus,
         };
         let verifier = match stored {
-            Some(Stored::Scram(verifier)) => Verifier {
-                scram: verifier.clone(),
-                origin: Origin::Stored,
-            },
+            Some(Stored::Scram(verifier)) => Verifier::Stored(verifier.clone()),
             Some(Stored::Plain(password)) => {
-                let job = derivation(password, ring.salt(user), iterations);
-                match ring.find(&job) {
-                    Some(keys) => Verifier {
-                        scram: verifier(&job, keys),
-                        origin: Origin::Derived,
-                    },
-                    None => {
-                        let state = State::Preparing {
-                            job: job.clone(),
-                            offer,
-                        };
-                        return Progress::Derive(
-                            Verify {
-                                user: user.to_owned(),
-                                state,
-                            },
-                            job,
-                        );
-                    }
-                }
+                Verifier::Password(derivation(password, ring.salt(user), iterations))
             }
-            None | Some(Stored::Md5(_)) => Verifier {
-                scram: invented(ring.salt(user), iterations, random),
-                origin: Origin::Invented,
-            },
+            None | Some(Stored::Md5(_)) => {
+                Verifier::Invented(invented(ring.salt(user), iterations, random))
+            }
         };
         offer.request(out);
         Progress::Next(Verify {
@@ -262,8 +252,8 @@ impl Verify {
                 let challenge = Challenge::new(
                     offer.taken(body)?,
                     &offer.nonce,
-                    &verifier.scram.salt,
-                    verifier.scram.iterations,
+                    verifier.salt(),
+                    verifier.iterations(),
                 );
                 backend::write_authentication(out, 11, challenge.text().as_bytes());
                 Ok(Progress::Next(Verify {
@@ -275,19 +265,35 @@ impl Verify {
                 }))
             }
             State::ScramLast {
-                verifier,
+                verifier: Verifier::Password(job),
                 challenge,
-            } => match (challenge.verify(body, &verifier.scram), verifier.origin) {
-                (Err(true), _) => Err(broken("malformed SCRAM message")),
-                (Err(false), _) | (Ok(_), Origin::Invented) => Err(failed(&user)),
-                (Ok((signature, client_key)), origin) => {
-                    if matches!(origin, Origin::Stored) {
-                        ring.proven.note(&user, &verifier.scram, &client_key);
-                    }
-                    backend::write_authentication(out, 12, signature.as_bytes());
-                    Ok(Progress::Done)
-                }
-            },
+            } => {
+                let Some(keys) = ring.find(&job) else {
+                    let state = State::Preparing {
+                        job: job.clone(),
+                        challenge,
+                        last: body.to_vec(),
+                    };
+                    return Ok(Progress::Derive(Verify { user, state }, job));
+                };
+                held_against(&challenge, &verifier(&job, keys), body, &user, out)
+                    .map(|_| Progress::Done)
+            }
+            State::ScramLast {
+                verifier: Verifier::Stored(scram),
+                challenge,
+            } => {
+                let client_key = held_against(&challenge, &scram, body, &user, out)?;
+                ring.proven.note(&user, &scram, &client_key);
+                Ok(Progress::Done)
+            }
+            State::ScramLast {
+                verifier: Verifier::Invented(scram),
+                challenge,
+            } => {
+                held_against(&challenge, &scram, body, &user, &mut Vec::new())?;
+                Err(failed(&user))
+            }
             State::Comparing { .. } | State::Preparing { .. } => {
                 Err(broken("unexpected password message"))
             }
@@ -318,14 +324,8 @@ impl Verify {
         if right {
             return Ok(Progress::Done);
         }
-        let verifier = Verifier {
-            origin: match verifier {
-                Some(_) => Origin::Stored,
-                None => Origin::Invented,
-            },
-            scram: verifier.unwrap_or(decoy),
-        };
-        let (salt, iterations) = (verifier.scram.salt.clone(), verifier.scram.iterations);
+        let verifier = verifier.map_or(Verifier::Invented(decoy), Verifier::Stored);
+        let (salt, iterations) = (verifier.salt().to_vec(), verifier.iterations());
         let job = derivation(&Secret::new(given), salt, iterations);
         match ring.find(&job).cloned() {
             Some(keys) => compare(user, &verifier, &keys, ring),
@@ -358,17 +358,14 @@ impl Verify {
                 ring.remember(&job, keys); // not those of guesses, which would push the others out
                 Ok(progress)
             }
-            State::Preparing { job, offer } => {
-                let verifier = Verifier {
-                    scram: verifier(&job, &keys),
-                    origin: Origin::Derived,
-                };
+            State::Preparing {
+                job,
+                challenge,
+                last,
+            } => {
+                let scram = verifier(&job, &keys);
                 ring.remember(&job, keys);
-                offer.request(out);
-                Ok(Progress::Next(Verify {
-                    user,
-                    state: State::ScramFirst { verifier, offer },
-                }))
+                held_against(&challenge, &scram, &last, &user, out).map(|_| Progress::Done)
             }
             state => Ok(Progress::Next(Verify { user, state })),
         }
@@ -382,12 +379,31 @@ fn compare(
     keys: &Keys,
     ring: &mut KeyRing,
 ) -> Result<Progress<Verify>, Refusal> {
-    let right = same(&keys.stored_key, &verifier.scram.stored_key);
-    if !right || matches!(verifier.origin, Origin::Invented) {
-        return Err(failed(&user));
+    match verifier {
+        Verifier::Stored(scram) if same(&keys.stored_key, &scram.stored_key) => {
+            ring.proven.note(&user, scram, &keys.client_key);
+            Ok(Progress::Done)
+        }
+        _ => Err(failed(&user)),
     }
-    ring.proven.note(&user, &verifier.scram, &keys.client_key);
-    Ok(Progress::Done)
+}
+
+/// Holds a client's last message against a verifier: the key that it has proven, and the answer in `out`.
+fn held_against(
+    challenge: &Challenge,
+    scram: &ScramVerifier,
+    last: &[u8],
+    user: &str,
+    out: &mut Vec<u8>,
+) -> Result<scram::ClientKey, Refusal> {
+    match challenge.verify(last, scram) {
+        Ok((signature, client_key)) => {
+            backend::write_authentication(out, 12, signature.as_bytes());
+            Ok(client_key)
+        }
+        Err(true) => Err(broken("malformed SCRAM message")),
+        Err(false) => Err(failed(user)),
+    }
 }
 
 fn md5_answer(user: &str, stored: &Stored, salt: [u8; 4]) -> Option<Zeroizing<Vec<u8>>> {
