@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::*;
 use crate::auth::KeyDerivation;
 use crate::config::{Outside, schema};
-use crate::wire::{backend, frontend};
+use crate::wire::{backend, frame, frontend};
 
 /// One end of a connection, held by the test; the engine holds the stream.
 #[derive(Default)]
@@ -372,4 +372,17 @@ pub(super) fn readable(pipe: &Shared) -> Event {
 pub(super) fn is_closed(pipe: &Shared) -> bool {
     let by_world = usize::from(matches!(pipe.borrow().who, Some(Who::Server(_))));
     Rc::strong_count(pipe) <= 1 + by_world
+}
+
+/// What a client is told first: code and text of an error, or what is asked of it.
+pub(super) fn said(client: &Shared) -> String {
+    let output = client.borrow().output.clone();
+    match frame::whole(&output, 10_000) {
+        Ok(Some((b'E', body, _))) => {
+            let refusal = Refusal::read(body, Blame::Client);
+            format!("{} {}", refusal.code(), refusal.text())
+        }
+        Ok(Some((b'R', body, _))) => format!("R{}", body.get(3).copied().unwrap_or_default()),
+        _ => String::new(),
+    }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::scene::{Scene, Shared, World, is_closed};
+use super::super::scene::{Scene, Shared, World, is_closed, said};
 use super::super::{Event, TlsFacts};
 use super::*;
-use crate::wire::{frame, frontend};
+use crate::wire::frontend;
 
 /// A scene whose rules are `hba`, with a map `m`.
 fn scene(hba: &str, auth: &str) -> Scene {
@@ -53,18 +53,6 @@ fn certified_as(cn: Option<&str>, dn: Option<&str>) -> Facts {
 fn told(scene: &mut Scene, facts: Facts) -> String {
     let client = scene.client_from(facts, &[(b"user", b"me"), (b"database", b"db")]);
     said(&client)
-}
-
-fn said(client: &Shared) -> String {
-    let output = client.borrow().output.clone();
-    match frame::whole(&output, 10_000) {
-        Ok(Some((b'E', body, _))) => {
-            let refusal = Refusal::read(body, Blame::Client);
-            format!("{} {}", refusal.code(), refusal.text())
-        }
-        Ok(Some((b'R', body, _))) => format!("R{}", body.get(3).copied().unwrap_or_default()),
-        _ => String::new(),
-    }
 }
 
 const TRUSTED: &str = "R0";

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::scene::{Scene, Shared, World, is_closed};
+use super::super::scene::{Scene, Shared, World, is_closed, said};
 use super::super::{Event, Facts};
 use super::*;
-use crate::wire::{backend, frame, frontend};
+use crate::wire::{backend, frontend};
 
 const POOL: &str = "pool: {dsn: 'postgres://127.0.0.1/db?sslmode=disable', max_connections: 1, check_query: null}\n";
 const AUTH: &str =
@@ -29,19 +29,6 @@ fn comes(scene: &mut Scene, user: &str, database: &str) -> Shared {
         (b"options", b"-c search_path=worse"),
     ];
     scene.client_from(Facts::default(), &parameters)
-}
-
-/// Code and text of an error, or what is asked.
-fn said(client: &Shared) -> String {
-    let output = client.borrow().output.clone();
-    match frame::whole(&output, 10_000) {
-        Ok(Some((b'E', body, _))) => {
-            let refusal = Refusal::read(body, Blame::Client);
-            format!("{} {}", refusal.code(), refusal.text())
-        }
-        Ok(Some((b'R', body, _))) => format!("R{}", body.get(3).copied().unwrap_or_default()),
-        _ => String::new(),
-    }
 }
 
 fn types(client: &Shared, password: &[u8], scene: &mut Scene) {
