@@ -8,7 +8,7 @@ use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
 
 /// Leaves the role `none`, also where the startup packet, ALTER ROLE or ALTER DATABASE say otherwise: that takes RESET ROLE.
-const DISCARD_ALL: &str = "DISCARD ALL";
+pub const DISCARD_ALL: &str = "DISCARD ALL";
 
 /// Queries under way whose answers are nobody's but ours.
 #[derive(Debug)]

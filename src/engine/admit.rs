@@ -143,12 +143,23 @@ impl Engine {
     /// Before a password is asked for: has there been too much guessing from there?
     fn hold_back(&mut self, key: ClientKey, facts: &Facts, host: &mut dyn Host) {
         let limit = self.config.auth.failure_limit;
-        let attempt = source(facts).map_or(Attempt::Now, |source| {
-            self.failures.attempt(source, self.now, limit)
-        });
+        let session = self
+            .clients
+            .get_mut(key)
+            .and_then(|client| client.session.as_deref_mut());
+        let Some(session) = session else {
+            return;
+        };
+        let attempt = match source(facts) {
+            Some(source) if !session.charged => self.failures.attempt(source, self.now, limit),
+            _ => Attempt::Now,
+        };
         match attempt {
             Attempt::Now => self.ask_password(key, host),
-            Attempt::At(tick) => self.enter_client(key, ClientState::HeldBack(tick)),
+            Attempt::At(tick) => {
+                session.charged = true;
+                self.enter_client(key, ClientState::HeldBack(tick));
+            }
             Attempt::Refused => {
                 let text = "too many failed logins from this address";
                 let refusal = Refusal::fatal(b"53300", text, Blame::Client).hint(
@@ -276,7 +287,10 @@ impl Engine {
         let Some(client) = self.clients.get(key) else {
             return;
         };
-        if let Some(source) = source(&client.link.facts()) {
+        let session = client.session.as_deref();
+        if let Some(source) = source(&client.link.facts())
+            && !session.is_some_and(|session| session.charged)
+        {
             self.failures.note(source, self.now, limit);
         }
         if delay.is_zero() {

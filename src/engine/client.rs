@@ -57,6 +57,8 @@ pub struct Session {
     pub(super) kind: Option<Rc<Kind>>,
     /// How its secret was found, if that took an `auth_query`; until it is authenticated.
     pub(super) looked_up: Option<Box<LookedUp>>,
+    /// It has waited for its login, and that was charged to where it came from: if it fails, that is paid for.
+    pub(super) charged: bool,
     /// What was known of its pool when that was found out ([`crate::pool::Pool::epoch`]).
     pub(super) epoch: u32,
 }

@@ -320,6 +320,7 @@ impl Engine {
             skip: Skip::default(),
             kind: None,
             looked_up: None,
+            charged: false,
             epoch: 0,
         };
         if session.claim.user.contains('\u{FFFD}') || session.claim.database.contains('\u{FFFD}') {

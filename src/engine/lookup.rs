@@ -16,11 +16,14 @@ use super::{
 use crate::auth::{Found, Secrets, Verify};
 use crate::config::hba::Rule;
 use crate::config::{
-    AuthMethod, AuthQuery, Backend, Config, NAME_MAX, PoolConfig, PoolMode, Secret, Stored,
+    AUTH_QUERY, AuthMethod, AuthQuery, Backend, Config, NAME_MAX, PoolConfig, PoolMode, Secret,
+    Stored,
 };
 use crate::limits;
 use crate::lookup::Lookup;
 use crate::pool::{Kind, Pool};
+use crate::reset::{DISCARD_ALL, Reset};
+use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::printable;
 use crate::wire::refusal::{Blame, Refusal};
 
@@ -547,7 +550,7 @@ impl Engine {
             return;
         };
         let (pool, user) = (server.pool, lookup.user.clone());
-        self.put_idle(key);
+        self.tidy(key);
         let cache = self.config.auth.query_cache;
         let until = self.now.plus(match &answer {
             Ok(Found::Somebody(Some(_))) => cache,
@@ -568,6 +571,30 @@ impl Engine {
             }
         };
         desk.answer(&user, &news, &mut self.lookups.news);
+    }
+
+    /// A server has answered, and the next question must find its session as the first one did: what an operator's query leaves there
+    /// (settings, prepared statements, cursors, temporary tables) is discarded. Our own query leaves nothing.
+    fn tidy(&mut self, key: ServerKey) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let desk = self.lookups.desks.get(&server.pool);
+        if desk.is_some_and(|desk| desk.name.sql == AUTH_QUERY) {
+            return self.put_idle(key);
+        }
+        let mut out = Vec::new();
+        let idle = TransactionStatus::Idle;
+        match Reset::release(idle, Some(DISCARD_ALL), &mut out) {
+            None => self.put_idle(key),
+            Some(reset) => {
+                if let Some(link) = server.link.as_mut() {
+                    link.send(&out);
+                }
+                self.enter_server(key, ServerState::Resetting(reset));
+                self.list(Who::Server(key));
+            }
+        }
     }
 
     /// A server takes too long over a question; it would be no better the second time.

@@ -272,6 +272,34 @@ fn an_answer_serves_for_its_time_and_until_a_login_fails() {
     desk.login("alice", "newer!").expect("by the other query");
 }
 
+/// Found by reading: what a lookup function left in the session (statements, cursors, settings) was there for the next question:
+/// the second user heard that auth_query had failed, or was looked up under another search_path (R8).
+#[test]
+fn what_a_query_leaves_in_its_session_is_discarded() {
+    let desk = Desk::new(
+        "aq_left",
+        FORCED,
+        ", auth_query: \"SELECT * FROM public.untidy($1)\"",
+    );
+    desk.sql(
+        "CREATE FUNCTION public.untidy(name text) RETURNS TABLE (usename text, passwd text) \
+         LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN \
+         EXECUTE 'PREPARE left_behind AS SELECT 1'; \
+         EXECUTE 'DECLARE left_open CURSOR WITH HOLD FOR SELECT 1'; \
+         CREATE TEMPORARY TABLE left_over (n int); \
+         INSERT INTO public.asked VALUES (current_setting('search_path')); \
+         PERFORM set_config('search_path', 'public', false); \
+         RETURN QUERY SELECT u.usename, u.passwd FROM public.users u WHERE u.usename = name; END $$",
+    );
+    desk.sql("INSERT INTO public.users SELECT 'user' || n, 'x' FROM generate_series(1, 6) n");
+    for number in 1..=6 {
+        desk.login(&format!("user{number}"), "x")
+            .expect("it is known");
+    }
+    let paths = "SELECT DISTINCT usename || ' ' || count(*) FROM public.asked GROUP BY usename";
+    assert_eq!(desk.sql(paths), "pg_catalog 6");
+}
+
 fn reload(pooler: &Pooler, text: &str) {
     let before = pooler.log().matches("was reloaded").count();
     pooler.rewrite_config(text);

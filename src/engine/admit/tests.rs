@@ -279,6 +279,30 @@ fn who_guesses_waits_before_the_next_attempt_and_others_do_not() {
     );
 }
 
+/// Catalogue C13. Found by reading: an attempt that had waited was charged when it began to wait and again when it failed, so that
+/// from there only half as many logins could be tried as `failure_limit` says.
+#[test]
+fn a_login_that_has_waited_and_fails_is_charged_once() {
+    let mut scene = scene(
+        "host all all all password\n",
+        ", failure_delay: 0, failure_limit: 1",
+    );
+    let asked = |scene: &mut Scene| {
+        scene.client_from(tcp("10.0.0.1"), &[(b"user", b"me"), (b"database", b"db")])
+    };
+    for _ in 0..6 {
+        let client = asked(&mut scene);
+        answer(&mut scene, &client, b"wrong");
+    }
+    for attempt in 0..5 {
+        let held = asked(&mut scene);
+        assert_eq!(said(&held), "", "{attempt}: it waits");
+        scene.wait(Duration::from_millis(1_100));
+        assert_eq!(said(&held), "R3", "{attempt}: for its second, not longer");
+        answer(&mut scene, &held, b"wrong");
+    }
+}
+
 /// Catalogue C14, C1: connections that say nothing keep nobody out for long.
 #[test]
 fn those_who_say_nothing_make_room_for_those_who_come() {

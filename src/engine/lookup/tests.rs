@@ -209,6 +209,51 @@ fn a_server_that_breaks_over_a_question_is_replaced_once() {
     );
 }
 
+/// Found by reading: what an operator's query left in the session that asks (a prepared statement, a search_path) was there for the
+/// next question, which it broke or answered. Our own query leaves nothing, and costs no round trip more.
+#[test]
+fn a_question_leaves_nothing_for_the_next_one() {
+    let discards = |scene: &Scene| -> usize {
+        let servers = scene.world.servers.iter();
+        servers
+            .map(|server| String::from_utf8_lossy(&server.borrow().output).into_owned())
+            .map(|sent| sent.matches("DISCARD ALL").count())
+            .sum()
+    };
+    let own = AUTH.replace(
+        "auth_user",
+        "auth_query: 'SELECT f($1) FROM pg_authid', auth_user",
+    );
+    let mut scene = scene_of(&format!("{POOL}{own}"));
+    let alice = comes(&mut scene, "alice", "db");
+    answers(&mut scene, 0, &has("alice", "x"));
+    assert_eq!((said(&alice).as_str(), discards(&scene)), ("R3", 1));
+    // Not while it is discarded: another connection is made for the next.
+    let _bob = comes(&mut scene, "bob", "db");
+    assert_eq!(questions(&scene.world.servers[0]), 1);
+    let mut done = Vec::new();
+    for tag in ["DISCARD ALL", "RESET"] {
+        backend::write_command_complete(&mut done, tag);
+        backend::write_ready(&mut done);
+    }
+    answers(&mut scene, 0, &done);
+    let _carol = comes(&mut scene, "carol", "db");
+    assert_eq!(questions(&scene.world.servers[0]), 2);
+    // What cannot be discarded is not used again.
+    let mut error = b"E\0\0\0\x20SERROR\0VERROR\0C25001\0Mno\0\0".to_vec();
+    error[4] = (error.len() - 1) as u8;
+    answers(&mut scene, 0, &has("carol", "x"));
+    answers(&mut scene, 0, &error);
+    assert!(is_closed(&scene.world.servers[0]));
+
+    let mut scene = self::scene();
+    let _alice = comes(&mut scene, "alice", "db");
+    answers(&mut scene, 0, &has("alice", "x"));
+    assert_eq!(discards(&scene), 0);
+    let _bob = comes(&mut scene, "bob", "db");
+    assert_eq!(questions(&scene.world.servers[0]), 2);
+}
+
 /// A password that was changed: one in clear is held against the new one at once, others at the next attempt.
 #[test]
 fn a_login_that_fails_drops_what_was_remembered() {
