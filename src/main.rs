@@ -33,7 +33,8 @@ Options:
   -h, --help          print this and exit
 
 Signals: SIGHUP reads the configuration again, SIGTERM waits for the clients to leave, SIGINT for the servers to be
-released, SIGQUIT or a second signal ends at once.
+released, SIGQUIT or a second signal ends at once. SIGUSR1 pauses: servers are closed as they are released, and no new
+ones are given out; SIGUSR2 resumes.
 ";
 
 struct Arguments {

@@ -1,5 +1,6 @@
 //! Ends things: clients, servers, pairs. What is told to whom, and what is kept.
 
+use super::pause::PAUSE_MODE;
 use super::pump::NO_BLOCKS;
 use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Who, Why,
@@ -90,7 +91,9 @@ impl Engine {
         let Some(server) = self.servers.get(key) else {
             return;
         };
-        let removed = self.pools.get(server.pool).is_none_or(|pool| pool.removed);
+        let pool = self.pools.get(server.pool);
+        let removed = pool.is_none_or(|pool| pool.removed);
+        let held = pool.is_some_and(|pool| pool.held);
         let unfit = if server.relay.has_surplus() {
             Some("it spoke while nobody had asked")
         } else if server.relay.is_in_doubt() || server.relay.is_broken() {
@@ -107,6 +110,8 @@ impl Engine {
             Some("server lifetime over")
         } else if stopping {
             Some("the pooler stops")
+        } else if held {
+            Some(PAUSE_MODE)
         } else {
             None
         };
@@ -291,7 +296,8 @@ impl Engine {
             if let Input::Bytes(count) = input {
                 super::admit::wipe(&mut buffer, count); // perhaps the password of one who failed
             }
-            if client.link.is_readable() {
+            // What came may ask for an answer of the TLS layer.
+            if client.link.is_readable() || client.link.can_flush() {
                 self.list(Who::Client(key));
             }
         }
@@ -535,6 +541,14 @@ impl Engine {
         let name = pool.label();
         let timeout = pool.config.acquire_timeout;
         let waited = format!("Pool \"{name}\": waited {timeout:?} (acquire_timeout)");
+        if pool.held {
+            return Refusal::fatal(
+                b"53300",
+                format!("no server connection of pool \"{name}\" became free in time"),
+                Blame::Operator,
+            )
+            .detail(format!("{waited}; an operator has paused the database (PAUSE, KILL or SIGUSR1), and not resumed it."));
+        }
         if let Some(failure) = &pool.failure {
             return failure.refusal.clone().detail(format!(
                 "{waited}; {} attempts to reach the server failed.",

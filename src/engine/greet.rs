@@ -9,6 +9,7 @@ use super::admit::wipe;
 use super::claim::Claim;
 use super::client::{Console, Place, Role, Session};
 use super::lookup::remember_typed;
+use super::pause::disabled;
 use super::secure::CLIENT_HELLO;
 use super::{
     Accepted, Client, ClientKey, ClientState, Engine, Host, Input, Link, ListenerId, Shutdown,
@@ -478,8 +479,7 @@ impl Engine {
     /// The pool for a name that only the `"*"` entry covers; made when it is first asked for, by somebody who has logged in.
     fn fallback_pool(&mut self, key: ClientKey) -> Option<super::PoolKey> {
         let config = self.config.fallback.clone()?;
-        let client = self.clients.get_mut(key)?;
-        let session = client.session.as_deref_mut()?;
+        let session = self.clients.get(key)?.session.as_deref()?;
         if session.claim.database.contains('\u{FFFD}') {
             return None;
         }
@@ -488,14 +488,14 @@ impl Engine {
             None if self.pools.len() - self.lookups.len()
                 < limits::FALLBACK_POOLS_MAX + self.config.databases.len() =>
             {
-                let pool =
-                    self.pools
-                        .insert(Pool::new(session.claim.database.clone(), config, true));
-                self.names.insert(session.claim.database.clone(), pool);
+                let name = session.claim.database.clone();
+                let pool = self.insert_pool(Pool::new(name.clone(), config, true));
+                self.names.insert(name, pool);
                 pool
             }
             None => return None,
         };
+        let session = self.clients.get_mut(key)?.session.as_deref_mut()?;
         session.place = Place::Pool(pool);
         Some(pool)
     }
@@ -587,7 +587,11 @@ impl Engine {
     /// Why a client may not enter a pool.
     fn barred(&self, key: ClientKey, pool_key: super::PoolKey) -> Option<Refusal> {
         let session = self.clients.get(key)?.session.as_deref()?;
-        if !self.pools.get(pool_key)?.removed {
+        let pool = self.pools.get(pool_key)?;
+        if self.holds.disables(&pool.name) {
+            return Some(disabled(&pool.label()));
+        }
+        if !pool.removed {
             return self.too_many_of(pool_key, &session.claim.user);
         }
         let text = format!(

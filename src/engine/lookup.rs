@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use super::pause;
 use super::queue::{is_passing, pool_removed};
 use super::{
     Client, ClientKey, ClientState, Engine, Host, Place, PoolKey, ServerKey, ServerState, Tick,
@@ -197,6 +198,16 @@ impl Engine {
         };
         let now = self.now;
         let desk = self.lookups.desks.get_mut(&desk_key)?;
+        if self.holds.disables(&desk.name.database) {
+            let label = printable(desk.name.database.as_bytes());
+            let session = self.clients.get(key)?.session.as_deref()?;
+            let refusal = match session.claim.database == desk.name.database {
+                true => pause::disabled(&label),
+                false => pause::authentication_disabled(&label),
+            };
+            self.refuse(key, refusal, host);
+            return None;
+        }
         desk.used_at = now;
         let found = desk.secrets.find(&user, now);
         if let Some(session) = self.clients.get_mut(key)?.session.as_deref_mut() {
@@ -278,7 +289,7 @@ impl Engine {
         let pool_config = Rc::new(asking(target, &name, &query));
         let mut pool = Pool::new(name.database.clone(), pool_config, false);
         pool.for_lookups = true;
-        let key = self.pools.insert(pool);
+        let key = self.insert_pool(pool);
         self.lookups.names.insert(name.clone(), key);
         let desk = Desk {
             name,

@@ -7,7 +7,7 @@
 //! secrets, `newcomers` are those who have not logged in, `claim` keeps what clients say of themselves, `tune` finds out what
 //! servers make of their settings, `queue` gives them servers, `dial` makes servers, `secure` agrees on TLS with both, `pump`
 //! moves bytes between the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console,
-//! `contain` keeps a panic to one connection, `wheel` and `link` are what they sound like.
+//! `contain` keeps a panic to one connection, `pause` holds up what an operator wants held up, `wheel` and `link` are what they sound like.
 
 mod admit;
 mod cancel;
@@ -21,6 +21,7 @@ mod greet;
 mod link;
 mod lookup;
 mod newcomers;
+mod pause;
 mod pump;
 mod queue;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use claim::Claim;
 pub use client::{Client, ClientState, Console, Place, Role, Session};
 pub use console::Request;
 pub use link::{Input, Link};
+pub use pause::{Progress, Scope};
 pub use server::{Server, ServerState};
 pub use stream::{
     Accepted, Address, Event, Facts, Given, Handover, Host, ListenerId, Protection, Ready,
@@ -62,6 +64,7 @@ use claim::Claims;
 use contain::Party;
 use lookup::Lookups;
 use newcomers::Newcomers;
+use pause::Holds;
 
 /// The loop's buffer: one read behind the longest carry.
 const BUFFER_LEN: usize = limits::CARRY_MAX + limits::READ_MAX;
@@ -95,6 +98,7 @@ pub struct Engine {
     logins_armed: bool,
     cancel_keys: CancelKeys,
     claims: Claims,
+    holds: Holds,
     stop: Option<Stop>,
     requests: Vec<Request>,
     /// The loop's one buffer.
@@ -171,6 +175,7 @@ impl Engine {
             logins_armed: false,
             cancel_keys: CancelKeys::default(),
             claims: Claims::default(),
+            holds: Holds::default(),
             stop: None,
             requests: Vec::new(),
             buffer: vec![0; BUFFER_LEN],
@@ -210,6 +215,7 @@ impl Engine {
             || !self.unsettled.is_empty()
             || self.pools.has_ready()
             || self.lookups.has_news()
+            || self.holds.has_orders()
             || self.can_accept();
         Turn {
             wake: if busy {
@@ -309,11 +315,13 @@ impl Engine {
             self.adopt_pool(key, &config);
         }
         self.adopt_lookups(&config);
+        self.holds.adopt(&config);
+        self.hold_pools();
         for (name, pool_config) in &config.databases {
             if !self.names.contains_key(name) {
                 let mut pool = Pool::new(name.clone(), pool_config.clone(), false);
                 pool.expect_base_kind();
-                let key = self.pools.insert(pool);
+                let key = self.insert_pool(pool);
                 self.names.insert(name.clone(), key);
                 self.unsettled.insert(key);
             }

@@ -21,6 +21,7 @@ use crate::wire::{backend, frontend};
 impl Engine {
     /// Goes through the pools whose queue or stock has changed, and serves whom it can.
     pub(super) fn settle(&mut self, host: &mut dyn Host) {
+        self.carry_out(host);
         for _ in 0..limits::SETTLE_ROUNDS {
             self.tell_news(host);
             if self.unsettled.is_empty() && self.pools.is_settled() && !self.lookups.has_news() {
@@ -29,6 +30,7 @@ impl Engine {
             let mut pools = std::mem::take(&mut self.unsettled);
             self.close_surplus(host);
             for &pool in &pools {
+                self.close_held(pool, host);
                 self.close_unwanted(pool, host);
                 self.welcome_waiting(pool, host);
                 self.pools.wake_paused(pool, self.now);

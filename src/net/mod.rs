@@ -26,8 +26,8 @@ use crate::arena::{ClientKey, ServerKey, Tick};
 use crate::auth::KeyDerivation;
 use crate::config::{self, Config};
 use crate::engine::{
-    Accepted, Address, Engine, Event, Handover, Host, ListenerId, Ready, Shutdown, Stream, TlsSide,
-    Who,
+    Accepted, Address, Engine, Event, Handover, Host, ListenerId, Ready, Scope, Shutdown, Stream,
+    TlsSide, Who,
 };
 use helper::Helpers;
 pub use listener::Listener;
@@ -240,7 +240,8 @@ pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Resu
         }
         for event in &polled {
             match event.token() {
-                SIGNALS => signals.drain(&mut |signal| on_signal(signal, &origin, &mut events)),
+                SIGNALS => signals
+                    .drain(&mut |signal| on_signal(signal, &origin, &mut engine, &mut events)),
                 HELPERS => shell.helpers.drain(&mut events),
                 Token(token) if token >= FIRST_OWN_TOKEN => {
                     events.push(Event::Incoming(ListenerId(token - FIRST_OWN_TOKEN)))
@@ -271,8 +272,19 @@ fn readiness(event: &mio::event::Event) -> Ready {
     }
 }
 
-fn on_signal(signal: Signal, origin: &Origin, events: &mut Vec<Event>) {
+fn on_signal(signal: Signal, origin: &Origin, engine: &mut Engine, events: &mut Vec<Event>) {
     match signal {
+        Signal::Pause if engine.pause(Scope::All) => {
+            log::info!("got SIGUSR1, pausing all activity")
+        }
+        Signal::Pause => log::info!("got SIGUSR1, but already paused/suspended"),
+        Signal::Resume if engine.is_stopping() => {
+            log::info!("got SIGUSR2 while shutting down, ignoring")
+        }
+        Signal::Resume if engine.resume(Scope::All) => {
+            log::info!("got SIGUSR2, continuing from PAUSE")
+        }
+        Signal::Resume => log::info!("got SIGUSR2, but not paused/suspended"),
         Signal::Hangup => events.extend(reload(origin).map(|new| Event::Reload(Rc::new(new)))),
         Signal::Terminate => {
             log::info!("got SIGTERM, shutting down, waiting for all clients disconnect");

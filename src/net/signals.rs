@@ -20,13 +20,19 @@ pub(super) enum Signal {
     Interrupt,
     /// SIGQUIT
     Quit,
+    /// SIGUSR1
+    Pause,
+    /// SIGUSR2
+    Resume,
 }
 
-const HANDLED: [(Number, Signal); 4] = [
+const HANDLED: [(Number, Signal); 6] = [
     (Number::SIGHUP, Signal::Hangup),
     (Number::SIGTERM, Signal::Terminate),
     (Number::SIGINT, Signal::Interrupt),
     (Number::SIGQUIT, Signal::Quit),
+    (Number::SIGUSR1, Signal::Pause),
+    (Number::SIGUSR2, Signal::Resume),
 ];
 
 fn handled() -> SigSet {

@@ -178,6 +178,8 @@ pub struct Pool {
     pub from_fallback: bool,
     /// Its servers are asked for secrets (`auth_query`), and no client ever has one.
     pub for_lookups: bool,
+    /// An operator has paused the database: no server is given out or made, and none is kept.
+    pub held: bool,
     /// Counters.
     pub stats: Stats,
     /// Set while no server can be reached.
@@ -236,6 +238,7 @@ impl Pool {
             removed: false,
             from_fallback,
             for_lookups: false,
+            held: false,
             stats: Stats::default(),
             failure: None,
             refused: None,
@@ -453,12 +456,14 @@ impl Pool {
         nobody_waits
             && self.news.is_empty()
             && !self.removed
+            && !self.held
             && self.idle_kinds <= limits::IDLE_KINDS_MAX
     }
 
     /// Whether fewer servers are idle than are to be kept ready, and something is to be done about it: now, or later.
     fn is_short(&self, now: Tick) -> bool {
-        self.idle() < self.config.min_idle_connections
+        !self.held
+            && self.idle() < self.config.min_idle_connections
             && (self.failure.is_some()
                 || self.refused.is_some()
                 || self.refill_after > now
@@ -494,7 +499,7 @@ impl Pool {
 
     /// Whether a connection may be tried now.
     pub fn may_connect(&self, now: Tick) -> bool {
-        !self.is_failing(now) && self.connecting < limits::CONNECTING_MAX
+        !self.held && !self.is_failing(now) && self.connecting < limits::CONNECTING_MAX
     }
 
     /// Whether no connection is to be tried now: the last attempt has failed, and its pause or the next attempt is not over.
@@ -580,7 +585,8 @@ impl Pool {
         let wanted = self.config.min_idle_connections + self.needed;
         let role = self.roles.get(&kind.user).is_none_or(Share::has_room);
         let room = self.share.has_room() && role && self.connecting < limits::CONNECTING_MAX;
-        (!self.removed && !failing && room && self.idle() + self.coming < wanted)
+        let wanted_at_all = !self.removed && !self.held;
+        (wanted_at_all && !failing && room && self.idle() + self.coming < wanted)
             .then(|| kind.clone())
     }
 
@@ -693,6 +699,10 @@ impl Pool {
             "pool {name}: somebody waits for a connection that could be made"
         );
         assert!(self.news.is_empty(), "pool {name}: somebody was not told");
+        assert!(
+            !self.held || (self.idle(), self.connecting) == (0, 0),
+            "pool {name}: paused with servers that nobody uses"
+        );
         for (kind, state) in &self.kinds {
             assert!(
                 state.waiters.is_empty() || state.idle.is_empty(),

@@ -366,7 +366,11 @@ impl Pools {
         if !self.is_settled() {
             return None;
         }
-        let state = self.arena.get_mut(pool_key)?.note_asked(kind)?;
+        let pool = self.arena.get_mut(pool_key)?;
+        if pool.held {
+            return None;
+        }
+        let state = pool.note_asked(kind)?;
         let (server, _) = state.idle.last()?;
         state.waiters.is_empty().then_some(*server)
     }
@@ -576,6 +580,9 @@ impl Pools {
 
     fn look_at(&self, lane: &Lane, now: Tick) -> Option<Verdict> {
         let pool = self.arena.get(lane.pool)?;
+        if pool.held {
+            return Some(Verdict::Stand(Stand::Paused));
+        }
         let state = pool.kinds.get(&lane.kind)?;
         let share = |limit| self.share(lane.pool, &lane.kind.user, limit);
         let wait = |limit| Some(Verdict::Stand(Stand::Limited(limit)));

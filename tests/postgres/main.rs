@@ -32,6 +32,7 @@ mod roles;
 mod scale;
 mod secrets;
 mod session;
+mod signals;
 mod startup;
 mod statements;
 mod support_itself;

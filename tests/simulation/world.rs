@@ -1,6 +1,6 @@
 //! One world: a pooler, a PostgreSQL, clients, a network between them and a clock, all driven by one seed; and the oracle.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -9,8 +9,8 @@ use aether::arena::{ClientKey, ServerKey, Tick};
 use aether::auth::KeyDerivation;
 use aether::config::{AuthMethod, Config, Outside, schema};
 use aether::engine::{
-    Accepted, Address, ClientState, Engine, Event, Handover, Host, ListenerId, Ready, ServerState,
-    Shutdown, Stream, TlsSide, Who,
+    Accepted, Address, ClientState, Engine, Event, Handover, Host, ListenerId, Progress, Ready,
+    Scope as Held, ServerState, Shutdown, Stream, TlsSide, Who,
 };
 use aether::net::tls;
 use aether::stats::Counters;
@@ -361,6 +361,8 @@ pub struct World {
     /// Refused dials and logins, hanging dials end then.
     trouble_until: u64,
     trouble: Trouble,
+    /// What an operator holds up goes on then.
+    held_until: Option<u64>,
     gone: Tally,
     committed: Vec<String>,
     rolled_back: Vec<String>,
@@ -395,6 +397,7 @@ enum Action {
 /// So many worlds in a row have one with TLS.
 const SEALED_EVERY: u64 = 10;
 const TOO_LATE: &str = "57014 canceling authentication due to timeout";
+const KILLED: &str = "57P01 terminating connection due to administrator command";
 /// Nobody's password.
 const WRONG: &str = "a wrong password";
 
@@ -451,6 +454,7 @@ impl World {
             faults: 0,
             trouble_until: 0,
             trouble: Trouble::None,
+            held_until: None,
             gone: Tally::default(),
             committed: Vec::new(),
             rolled_back: Vec::new(),
@@ -487,6 +491,7 @@ impl World {
         }
         (self.faults_left, self.disturbances_left) = (0, 0);
         self.heal();
+        self.let_go();
         self.come_to_rest();
         self.check_end();
         self.stop();
@@ -674,7 +679,7 @@ impl World {
         let told = End::Told(told.clone());
         // An hour that passes at once is more than a login may take, and than a last word waits for its reader.
         let too_late = *end == End::Lost || *end == End::Told(TOO_LATE.to_owned());
-        let excused = self.excused && too_late;
+        let excused = self.excused && (too_late || *end == End::Told(KILLED.to_owned()));
         assert!(
             *end == told || excused,
             "stranger {at}: {end:?} and not {told:?}; faults {}",
@@ -819,6 +824,9 @@ impl World {
         if self.trouble != Trouble::None && self.now >= self.trouble_until {
             self.heal();
         }
+        if self.held_until.is_some_and(|until| self.now >= until) {
+            self.let_go();
+        }
         if self.random.chance(1) {
             self.disturb();
         }
@@ -913,9 +921,14 @@ impl World {
             .people
             .iter()
             .filter_map(|person| person.client.next_wake());
-        let others = [self.wake, self.postgres.next_wake(self.now), trouble]
-            .into_iter()
-            .flatten();
+        let others = [
+            self.wake,
+            self.postgres.next_wake(self.now),
+            trouble,
+            self.held_until,
+        ]
+        .into_iter()
+        .flatten();
         let next = people.chain(others).filter(|&at| at > self.now).min();
         match next {
             Some(at) => self.now = at,
@@ -954,10 +967,14 @@ impl World {
         for at in (1..events.len()).rev() {
             events.swap(at, self.random.below(at + 1));
         }
+        let before = self.held_pairs();
         let turn = self
             .engine
             .turn(Tick(self.now), &mut events, &mut self.kernel);
         self.engine.check();
+        for pair in self.held_pairs() {
+            assert!(before.contains(&pair), "{pair:?}: out of a paused pool");
+        }
         self.wake = turn.wake.map(|wake| wake.0);
         for request in turn.requests {
             admin::answer(&mut self.engine, &request);
@@ -1006,7 +1023,8 @@ impl World {
             return;
         }
         self.disturbances_left -= 1;
-        match self.random.below(9) {
+        match self.random.below(12) {
+            9..12 => self.hold(),
             0 => self.now += self.random.pick(&[3_000, 200_000]),
             1 => self.reload(),
             2 => self.open_console(),
@@ -1088,7 +1106,8 @@ impl World {
         self.excused = true;
         let backend = self.random.below(self.postgres.backends.len());
         let trouble_us = self.random.pick(&[50_000, 1_000_000, 25_000_000]);
-        match self.random.below(12) {
+        match self.random.below(14) {
+            12 | 13 => self.send_away(),
             0 | 1 => {
                 if let Some(backend) = self.postgres.backends.get_mut(backend) {
                     backend.terminate();
@@ -1169,6 +1188,72 @@ impl World {
                 }
             }
         }
+    }
+
+    /// An operator holds something up, for a while, in a way that nobody must notice but by waiting.
+    fn hold(&mut self) {
+        let held = self
+            .random
+            .pick(&[Held::All, Held::Database("base"), Held::Database("other")]);
+        match self.random.below(4) {
+            0 => self.engine.reconnect(held),
+            1 => drop(self.engine.resume(held)),
+            _ => drop(self.engine.pause(held)),
+        }
+        self.reloaded = true; // servers come and go
+        self.go_on_later();
+    }
+
+    /// The same, but with less regard for those who are there.
+    fn send_away(&mut self) {
+        let database = self.random.pick(&["base", "other"]);
+        match self.random.below(3) {
+            0 => self.engine.kill(Held::Database(database)),
+            1 => drop(self.engine.disable(database)),
+            _ => {
+                let clients = self.engine.clients().iter();
+                let ids: Vec<u64> = clients.map(|(_, client)| client.id).collect();
+                if !ids.is_empty() {
+                    let id = self.random.pick(&ids);
+                    assert!(self.engine.kill_client(id));
+                }
+            }
+        }
+        self.go_on_later();
+    }
+
+    fn go_on_later(&mut self) {
+        let time = self.random.pick(&[5_000, 300_000, 4_000_000]);
+        self.held_until = Some(self.now + time);
+        self.wake = Some(self.now);
+    }
+
+    fn let_go(&mut self) {
+        for held in [Held::All, Held::Database("base"), Held::Database("other")] {
+            let left = self.engine.servers().len();
+            let done = self.engine.pause_progress(held) == Progress::Done;
+            assert!(
+                !done || held != Held::All || left == 0,
+                "{left} servers are there"
+            );
+            self.engine.resume(held);
+        }
+        self.engine.enable("base");
+        self.engine.enable("other");
+        self.held_until = None;
+        self.wake = Some(self.now);
+    }
+
+    /// Who has which server of a paused pool.
+    fn held_pairs(&self) -> BTreeSet<(ClientKey, ServerKey)> {
+        let is_held = |server: &aether::engine::Server| {
+            let pool = self.engine.pools().get(server.pool);
+            pool.is_some_and(|pool| pool.held)
+        };
+        let servers = self.engine.servers().iter();
+        let held = servers.filter(|(_, server)| is_held(server));
+        held.filter_map(|(key, server)| Some((server.state().client()?, key)))
+            .collect()
     }
 
     fn heal(&mut self) {
