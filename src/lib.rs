@@ -6,7 +6,7 @@
 //!
 //! | module | what it owns |
 //! |---|---|
-//! | [`limits`], [`arena`], [`stats`] | every maximum; keys and time; counters |
+//! | [`limits`], [`arena`], [`reasons`], [`stats`] | every maximum; keys and time; why connections end; counters |
 //! | [`tls`] | what we show and whom we trust: certificates, ciphers, PostgreSQL's rules for both |
 //! | [`config`] | one validated configuration, and `aether.yaml` |
 //! | [`wire`] | the protocol: bytes to messages and back |
@@ -16,6 +16,7 @@
 //! | [`pool`] | who gets which server |
 //! | [`engine`] | moves bytes: turn, links, timers |
 //! | [`admin`] | the console, a client that lives inside the engine |
+//! | [`metrics`] | what the engine has counted, for Prometheus |
 //! | [`log`](mod@log) | the line writer that never blocks |
 //! | [`net`] | the only floor that knows the kernel: poll loop, sockets, names, signals |
 //!
@@ -45,8 +46,10 @@ pub mod engine;
 pub mod limits;
 pub mod log;
 pub mod lookup;
+pub mod metrics;
 pub mod net;
 pub mod pool;
+pub mod reasons;
 pub mod relay;
 pub mod reset;
 pub mod startup;

@@ -151,3 +151,19 @@ pub const LOGIN_UNDISTURBED_MS: u64 = 2_000;
 pub const LOGIN_BYTES_FREE: usize = 2 * 1024;
 /// What all clients that have not logged in may hold together, beside that.
 pub const LOGIN_BYTES_MAX: usize = 16 << 20;
+/// Connections to the metrics' address at once; the one that has taken longest makes room for who comes.
+pub const PAGES_MAX: usize = 32;
+/// Largest head of a request for metrics.
+pub const PAGE_REQUEST_MAX: usize = 8 * 1024;
+/// Headers of a request for metrics.
+pub const PAGE_HEADERS_MAX: usize = 64;
+/// An answer is made in parts of so many bytes, the next when the one before has gone. It is also what one turn of the loop makes.
+pub const PAGE_PART: usize = 64 * 1024;
+/// A request for metrics must be whole, or the next one begin, after so long.
+pub const PAGE_REQUEST_MS: u64 = 30_000;
+/// An answer must have been taken after so long.
+pub const PAGE_ANSWER_MS: u64 = 30_000;
+/// Roles of one pool that metrics tell apart; the others are counted together.
+pub const METRIC_USERS_PER_POOL_MAX: usize = 100;
+/// Users that metrics tell apart; the others are counted together.
+pub const METRIC_USERS_MAX: usize = 1_000;

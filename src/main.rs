@@ -181,6 +181,7 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     let was_root = geteuid().is_root();
     become_user(user.as_deref())?;
     harden()?;
+    let pages = net::listen_for_metrics(&config.metrics)?;
     // By the user who has to remove it in the end.
     if let Some(socket) = &config.server.unix_socket {
         listeners.push(net::Listener::unix(socket)?);
@@ -200,6 +201,9 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     for listener in &listeners {
         log::info!("listening on {listener}");
     }
+    for listener in &pages {
+        log::info!("metrics are told at {listener}");
+    }
     log::info!(
         "aether {} started, process {}",
         env!("CARGO_PKG_VERSION"),
@@ -213,8 +217,9 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         user: config.server.user.clone(),
         user_is_given: arguments.user.is_some(),
         mock_secret: config.auth.mock_secret.clone(),
+        metrics: config.metrics.clone(),
     };
-    let result = net::run(config, origin, listeners)
+    let result = net::run(config, origin, listeners, pages)
         .map_err(|error| format!("the loop has failed: {error}"));
     log::info!("stopped");
     flush.wait();

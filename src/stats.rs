@@ -1,6 +1,9 @@
 //! Counters: plain integers beside what they count, and what the console makes of them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use crate::reasons::{self, CONNECT_FAILURES, SERVER_CLOSES};
 
 /// What is counted per pool. Only ever grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +45,151 @@ pub struct Stats {
     pub total: Counters,
     at_last_period: Counters,
     period: Counters,
+    /// How long what happened took.
+    pub times: Times,
+    /// What happens seldom.
+    pub events: Events,
+}
+
+/// How long what happens in a pool takes. The sums are in [`Counters`], but for connecting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Clients waited for a server.
+    pub wait: Histogram,
+    /// A server worked for a client, from its request to ReadyForQuery.
+    pub query: Histogram,
+    /// A transaction lasted, from its first request on.
+    pub transaction: Histogram,
+    /// A server connection was made, its login included.
+    pub connect: Histogram,
+    /// The sum of that, in microseconds.
+    pub connect_us: u64,
+}
+
+/// What happens seldom in a pool, by reason ([`reasons`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Events {
+    /// Server connections that could not be made.
+    pub connect_failures: [u64; CONNECT_FAILURES],
+    /// Server connections that were closed once they had been made.
+    pub server_closes: [u64; SERVER_CLOSES],
+}
+
+impl Events {
+    /// A connection to a server could not be made.
+    pub fn connect_failed(&mut self, sqlstate: [u8; 5]) {
+        if let Some(count) = self
+            .connect_failures
+            .get_mut(reasons::connect_failure(sqlstate))
+        {
+            *count += 1;
+        }
+    }
+
+    /// A server connection was closed, for the reason that the log tells.
+    pub fn server_closed(&mut self, text: &str) {
+        if let Some(count) = self.server_closes.get_mut(reasons::server_close(text)) {
+            *count += 1;
+        }
+    }
+}
+
+/// Bounds of a histogram: 64 microseconds, four times that, and so on, to 67 seconds; what is beyond has a place of its own.
+pub const BOUNDS: usize = 11;
+
+/// How often something took how long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Histogram([u64; BOUNDS + 1]);
+
+impl Histogram {
+    /// Something took so many microseconds.
+    #[inline]
+    pub fn note(&mut self, us: u64) {
+        // The bits that are needed to count up to it: 6 for 64, 7 for 65, 8 for 256.
+        let bits = (u64::BITS - us.saturating_sub(1).leading_zeros()) as usize;
+        let place = ((bits.max(6) - 5) / 2).min(BOUNDS);
+        if let Some(count) = self.0.get_mut(place) {
+            *count += 1;
+        }
+    }
+
+    /// Each bound in microseconds, and how often it took at most as long.
+    pub fn at_most(&self) -> impl Iterator<Item = (u64, u64)> {
+        let mut sum = 0;
+        self.0
+            .iter()
+            .take(BOUNDS)
+            .enumerate()
+            .map(move |(n, count)| {
+                sum += count;
+                (64 << (2 * n), sum)
+            })
+    }
+
+    /// How often between one bound and the next, and beyond the last.
+    pub fn counts(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// How often at all.
+    pub fn count(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+/// What is counted of the whole process, pools or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Client connections that were accepted.
+    pub accepted: u64,
+    /// Client connections that ended: by a word for the reason, and the SQLSTATE that the client was told; bounded.
+    pub client_closes: BTreeMap<(&'static str, [u8; 5]), u64>,
+    /// Logins by method and outcome.
+    pub logins: BTreeMap<(&'static str, &'static str), u64>,
+    /// How long those took that succeeded, from accepting on.
+    pub login_times: Histogram,
+    /// The sum of that, in microseconds.
+    pub login_us: u64,
+    /// Cancel requests by what became of them.
+    pub cancels: BTreeMap<&'static str, u64>,
+    /// How long turns of the loop took.
+    pub turns: Histogram,
+    /// The sum of that, in microseconds.
+    pub turn_us: u64,
+    /// Configurations that were taken over.
+    pub reloads: u64,
+}
+
+/// Stands for SQLSTATEs beyond the most that are told apart: servers choose theirs freely.
+const OTHER: [u8; 5] = *b"other";
+/// Pairs of reason and SQLSTATE that are told apart.
+const CLOSES_MAX: usize = 128;
+
+impl Process {
+    /// A client connection ended. `sqlstate`: what it was told; zeros: nothing.
+    pub fn client_closed(&mut self, reason: &'static str, sqlstate: [u8; 5]) {
+        let key = (reason, sqlstate);
+        let is_room =
+            self.client_closes.len() < CLOSES_MAX || self.client_closes.contains_key(&key);
+        let key = if is_room { key } else { (reason, OTHER) };
+        *self.client_closes.entry(key).or_default() += 1;
+    }
+
+    /// A login has come to its end.
+    pub fn login_ended(&mut self, method: &'static str, outcome: &'static str) {
+        *self.logins.entry((method, outcome)).or_default() += 1;
+    }
+
+    /// A cancel request came, and this became of it.
+    pub fn cancel_asked(&mut self, outcome: &'static str) {
+        *self.cancels.entry(outcome).or_default() += 1;
+    }
+
+    /// A turn of the loop has taken so many microseconds.
+    pub fn turned(&mut self, us: u64) {
+        self.turns.note(us);
+        self.turn_us += us;
+    }
 }
 
 /// How often averages are made.
@@ -89,6 +237,40 @@ pub fn mean(sum: u64, count: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_belongs_to_the_first_bound_that_it_does_not_exceed() {
+        let bounds: Vec<u64> = Histogram::default().at_most().map(|(us, _)| us).collect();
+        assert_eq!(bounds.len(), BOUNDS);
+        assert_eq!((bounds[0], bounds[1], bounds[2]), (64, 256, 1024));
+        assert_eq!(bounds[BOUNDS - 1], 67_108_864);
+        for (n, bound) in bounds.into_iter().enumerate() {
+            for (us, place) in [(bound - 1, n), (bound, n), (bound + 1, n + 1)] {
+                let mut histogram = Histogram::default();
+                histogram.note(us);
+                assert_eq!(histogram.counts()[place], 1, "{us}");
+            }
+        }
+        let mut histogram = Histogram::default();
+        for us in [0, 1, 65, u64::MAX] {
+            histogram.note(us);
+        }
+        assert_eq!(histogram.count(), 4);
+        assert_eq!(histogram.at_most().last().map(|(_, count)| count), Some(3));
+    }
+
+    /// Servers choose their SQLSTATEs freely.
+    #[test]
+    fn kinds_of_ends_are_bounded() {
+        let mut process = Process::default();
+        for n in 0..100_000_u32 {
+            let mut code = [b'0'; 5];
+            code.copy_from_slice(format!("{n:05}").as_bytes());
+            process.client_closed("refused", code);
+        }
+        assert!(process.client_closes.len() <= CLOSES_MAX + 1);
+        assert_eq!(process.client_closes.values().sum::<u64>(), 100_000);
+    }
 
     #[test]
     fn averages_are_those_of_the_last_full_period() {

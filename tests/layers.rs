@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. A module may use its own floor and those before it.
 const FLOORS: [&[&str]; 12] = [
-    &["limits", "arena", "stats", "log"],
+    &["limits", "arena", "reasons", "stats", "log"],
     &["tls"],
     &["config"],
     &["wire"],
@@ -14,15 +14,15 @@ const FLOORS: [&[&str]; 12] = [
     &["startup", "tune", "reset", "lookup"],
     &["pool"],
     &["engine"],
-    &["admin"],
+    &["admin", "metrics"],
     &["net"],
     &["main", "lib"],
 ];
 
 /// Modules that decide and never touch the world.
-const PURE: [&str; 12] = [
-    "limits", "arena", "stats", "tls", "wire", "auth", "relay", "startup", "tune", "reset",
-    "lookup", "pool",
+const PURE: [&str; 13] = [
+    "limits", "arena", "reasons", "stats", "tls", "wire", "auth", "relay", "startup", "tune",
+    "reset", "lookup", "pool",
 ];
 
 /// What only the shell may name.

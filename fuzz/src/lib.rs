@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod dsn;
 pub mod frame;
 pub mod hba;
+pub mod http;
 pub mod ident;
 pub mod login;
 pub mod refusal;
@@ -21,11 +22,12 @@ pub mod yaml;
 pub type Property = fn(&[u8]);
 
 /// Every property, under the name of its target.
-pub const ALL: [(&str, Property); 12] = [
+pub const ALL: [(&str, Property); 13] = [
     ("certificate", certificate::holds),
     ("dsn", dsn::holds),
     ("frame", frame::holds),
     ("hba", hba::holds),
+    ("http", http::holds),
     ("ident", ident::holds),
     ("login", login::holds),
     ("refusal", refusal::holds),

@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::hba::Method;
 use super::units::show_duration;
 use super::{
-    AdminConfig, AuthConfig, AuthQuery, Backend, Config, PoolConfig, RequireAuth, ServerConfig,
-    TlsWords, UserConfig,
+    AdminConfig, AuthConfig, AuthQuery, Backend, Config, MetricsConfig, PoolConfig, RequireAuth,
+    ServerConfig, TlsWords, UserConfig,
 };
 
 /// Stands for every secret.
@@ -27,6 +27,7 @@ pub fn effective(config: &Config) -> String {
     write_users(config, &mut page);
     write_auth(&config.auth, &mut page);
     write_admin(&config.admin, &mut page);
+    write_metrics(&config.metrics, &mut page);
     page.0
 }
 
@@ -278,6 +279,26 @@ fn write_admin(admin: &AdminConfig, page: &mut Page) {
     page.line(0, "admin", "");
     page.line(1, "users", &list(admin.users.iter().cloned()));
     page.line(1, "stats_users", &list(admin.stats_users.iter().cloned()));
+}
+
+fn write_metrics(metrics: &MetricsConfig, page: &mut Page) {
+    page.line(0, "metrics", "");
+    let listen = list(metrics.listen.iter().map(ToString::to_string));
+    let listen = if metrics.listen.is_empty() {
+        "null"
+    } else {
+        &listen
+    };
+    page.line(1, "listen_addr", listen);
+    page.line(1, "unix_socket", &optional(metrics.unix_socket.as_deref()));
+    let token = metrics.bearer_token.as_ref();
+    page.line(1, "bearer_token", token.map_or("null", |_| MASK));
+    let required = metrics.required_databases.as_ref();
+    page.line(
+        1,
+        "required_databases",
+        &required.map_or("null".to_owned(), |names| list(names.iter().cloned())),
+    );
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {

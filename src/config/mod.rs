@@ -46,6 +46,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Who may use the console.
     pub admin: AdminConfig,
+    /// Where metrics are told.
+    pub metrics: MetricsConfig,
     /// What was accepted but deserves a look, one line each; logged at start and reload.
     pub warnings: Vec<String>,
 }
@@ -330,6 +332,36 @@ pub struct AdminConfig {
     pub users: Vec<String>,
     /// May only look.
     pub stats_users: Vec<String>,
+}
+
+/// Section `metrics`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Addresses to be asked at; none: off.
+    pub listen: Vec<SocketAddr>,
+    /// The Unix socket to be asked at as well: its path.
+    pub unix_socket: Option<String>,
+    /// What whoever asks for metrics has to show.
+    pub bearer_token: Option<Secret>,
+    /// Databases of which `/readyz` wants a server to be reachable; `None`: all that are configured.
+    pub required_databases: Option<Vec<String>>,
+}
+
+impl MetricsConfig {
+    /// Whether anybody can ask for metrics.
+    pub fn is_on(&self) -> bool {
+        !self.listen.is_empty() || self.unix_socket.is_some()
+    }
+
+    /// Where they are told.
+    pub fn places(&self) -> Vec<String> {
+        let mut places: Vec<String> = self.listen.iter().map(SocketAddr::to_string).collect();
+        places.extend(self.unix_socket.clone());
+        if places.is_empty() {
+            places.push("no address".to_owned());
+        }
+        places
+    }
 }
 
 /// Longest name of a user or a database, in bytes. PostgreSQL's own have at most 63; a key of YAML has some thousand.

@@ -5,6 +5,7 @@
 
 mod auth;
 mod lookup;
+mod metrics;
 mod pool;
 mod server;
 mod tls;
@@ -24,7 +25,15 @@ use super::{
 };
 
 /// The sections.
-const SECTIONS: [&str; 6] = ["server", "pool", "databases", "users", "auth", "admin"];
+const SECTIONS: [&str; 7] = [
+    "server",
+    "pool",
+    "databases",
+    "users",
+    "auth",
+    "admin",
+    "metrics",
+];
 
 /// Reads the text of an `aether.yaml`. `path` is its name in errors and the place from which relative file names count.
 ///
@@ -124,6 +133,12 @@ fn read_sections(
         &auth,
         problems,
     );
+    let metrics = metrics::read(
+        &section(&top, "metrics", &metrics::KEYS, problems),
+        |name| databases.contains_key(name),
+        context,
+        problems,
+    );
     let databases: BTreeMap<String, Rc<PoolConfig>> = databases
         .into_iter()
         .map(|(name, draft)| (name, Rc::new(draft.finished(&asks))))
@@ -136,6 +151,7 @@ fn read_sections(
         users,
         auth,
         admin,
+        metrics,
         warnings: Vec::new(),
     })
 }

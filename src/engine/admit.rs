@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use zeroize::Zeroize;
 
+use super::client::Login;
 use super::lookup::Purpose;
 use super::stream::Facts;
 use super::{ClientKey, ClientState, Engine, Host, Session, Timer, ms};
@@ -31,9 +32,11 @@ impl Engine {
             Some(rule) if rule.method != Method::Reject => rule,
             other => {
                 let refusal = turned_away(other.as_deref(), &asking, &facts);
+                self.login_by(key, Method::Reject);
                 return self.refuse(key, refusal, host);
             }
         };
+        self.login_by(key, rule.method);
         if rule.client_cert != ClientCert::Off && !has_certificate(&facts) {
             let text = "connection requires a valid client certificate";
             return self.refuse(key, Refusal::fatal(b"28000", text, Blame::Client), host);
@@ -60,6 +63,37 @@ impl Engine {
     fn facts_and_session(&self, key: ClientKey) -> Option<(Facts, &Session)> {
         let client = self.clients.get(key)?;
         Some((client.link.facts(), client.session.as_deref()?))
+    }
+
+    /// Notes how a client has to prove itself, for counting.
+    fn login_by(&mut self, key: ClientKey, method: Method) {
+        let client = self.clients.get_mut(key);
+        if let Some(session) = client.and_then(|client| client.session.as_deref_mut())
+            && session.login != Login::Counted
+        {
+            session.login = Login::By(method);
+        }
+    }
+
+    /// A login is over: counts it, once.
+    pub(super) fn count_login(&mut self, key: ClientKey, outcome: &'static str) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let Some(session) = client.session.as_deref_mut() else {
+            return;
+        };
+        let method = match std::mem::replace(&mut session.login, Login::Counted) {
+            Login::Counted => return,
+            Login::Unruled => "none",
+            Login::By(method) => method.as_str(),
+        };
+        self.tally.login_ended(method, outcome);
+        if outcome == "ok" {
+            let took = self.now.since(client.connected_at);
+            self.tally.login_times.note(took);
+            self.tally.login_us += took;
+        }
     }
 
     /// No password is asked for: the name in the certificate is enough, or nothing is needed.
@@ -287,9 +321,14 @@ impl Engine {
         let Some(client) = self.clients.get(key) else {
             return;
         };
-        let session = client.session.as_deref();
-        if let Some(source) = source(&client.link.facts())
-            && !session.is_some_and(|session| session.charged)
+        let facts = client.link.facts();
+        let is_charged = client
+            .session
+            .as_deref()
+            .is_some_and(|session| session.charged);
+        self.count_login(key, "failed");
+        if let Some(source) = source(&facts)
+            && !is_charged
         {
             self.failures.note(source, self.now, limit);
         }

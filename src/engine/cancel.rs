@@ -37,17 +37,20 @@ impl Engine {
         let state = owner
             .and_then(|owner| self.clients.get(owner))
             .map(|client| &client.state);
-        let reason = match (owner, state) {
+        let (outcome, reason) = match (owner, state) {
             (Some(owner), Some(ClientState::Queued)) => {
                 self.cancel_waiting(owner);
-                "cancel request done"
+                ("queued", "cancel request done")
             }
             (Some(owner), Some(state)) => match state.server() {
-                Some(server) if self.forward_cancel(asker, owner, server, host) => return,
-                _ => "cancel request for an idle client",
+                Some(server) if self.forward_cancel(asker, owner, server, host) => {
+                    return self.tally.cancel_asked("forwarded");
+                }
+                _ => ("idle", "cancel request for an idle client"),
             },
-            _ => "cancel request for nobody",
+            _ => ("unknown", "cancel request for nobody"),
         };
+        self.tally.cancel_asked(outcome);
         self.close_client(asker, reason, host);
     }
 

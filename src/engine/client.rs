@@ -9,7 +9,7 @@ use super::lookup::{LookedUp, Purpose};
 use super::server::Server;
 use crate::arena::{PoolKey, ServerKey, Tick};
 use crate::auth::Verify;
-use crate::config::hba::Rule;
+use crate::config::hba::{Method, Rule};
 use crate::config::{Config, PoolMode, ServerAssignment};
 use crate::limits;
 use crate::pool::Kind;
@@ -61,6 +61,19 @@ pub struct Session {
     pub(super) charged: bool,
     /// What was known of its pool when that was found out ([`crate::pool::Pool::epoch`]).
     pub(super) epoch: u32,
+    /// Its login, as far as it is to be counted still.
+    pub(super) login: Login,
+}
+
+/// A login that is counted when it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// No rule was found for it yet.
+    Unruled,
+    /// How its client has to prove itself.
+    By(Method),
+    /// It was counted.
+    Counted,
 }
 
 impl Session {

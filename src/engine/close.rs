@@ -6,11 +6,15 @@ use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Who, Why,
 };
 use crate::pool::{Limit, Waits};
+use crate::reasons;
 use crate::relay::Then;
 use crate::relay::prepared::{ClientStatements, With};
 use crate::wire::frame::printable;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
+
+/// The SQLSTATE of those who are told nothing.
+const NO_CODE: [u8; 5] = [0; 5];
 
 const LEFT_IN_THE_MIDDLE: &str = "client left in the middle of a message, a copy or a batch";
 
@@ -45,6 +49,14 @@ impl Engine {
             Departure::Lost(why) => format!("client lost: {why}"),
             Departure::Welcomed | Departure::Over | Departure::Refused => "closed".to_owned(),
         };
+        if self
+            .clients
+            .get(key)
+            .is_some_and(|client| client.state.server().is_some())
+        {
+            let word = reasons::client_close(&reason);
+            self.tally.client_closed(word, NO_CODE);
+        }
         if let Some(server) = self.unpair(key) {
             self.release(server, departure, host);
         }
@@ -188,6 +200,12 @@ impl Engine {
         if matches!(client.state, ClientState::Leaving { .. }) {
             return; // it has been told
         }
+        self.tally.client_closed("refused", refusal.sqlstate);
+        let timed_out = refusal.sqlstate == *b"57014";
+        self.count_login(key, if timed_out { "timeout" } else { "refused" });
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
         let server = client
             .state
             .server()
@@ -254,6 +272,16 @@ impl Engine {
 
     /// Ends a client's connection without another word. A server that it holds is released.
     pub(super) fn close_client(&mut self, key: ClientKey, reason: &str, host: &mut dyn Host) {
+        let is_counted = |client: &Client| matches!(client.state, ClientState::Leaving { .. });
+        if self
+            .clients
+            .get(key)
+            .is_some_and(|client| !is_counted(client))
+        {
+            let word = reasons::client_close(reason);
+            self.tally.client_closed(word, NO_CODE);
+            self.count_login(key, "left");
+        }
         self.forget(key);
         if let Some(server) = self.unpair(key) {
             self.release(server, Departure::Closed, host);
@@ -377,6 +405,7 @@ impl Engine {
             .servers
             .get(server)
             .is_some_and(|server| server.relay.may_add_error());
+        self.tally.client_closed("server", refusal.sqlstate);
         let _ = self.unpair(client);
         self.close_server(server, reason, host);
         self.forget(client);
@@ -405,6 +434,10 @@ impl Engine {
                 && let Some(link) = server.link.as_mut()
             {
                 link.send(&bye);
+            }
+            let was_made = !server.state.is_cancel() && !server.state.is_connecting();
+            if let Some(pool) = self.pools.get_mut(server.pool).filter(|_| was_made) {
+                pool.stats.events.server_closed(reason);
             }
             if !server.state.is_cancel() {
                 let age = self.now.since(server.created_at) / 1_000_000;

@@ -8,7 +8,9 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::{BUFFER_LEN, ClientKey, Engine, Host, ServerKey, ServerState, Who};
+use super::{
+    BUFFER_LEN, Client, ClientKey, ClientState, Engine, Host, ServerKey, ServerState, Who,
+};
 use crate::wire::frame::printable;
 use crate::wire::refusal::{Blame, Refusal};
 
@@ -109,7 +111,14 @@ impl Engine {
         let client = client.or_else(|| self.servers.get(server?)?.state.client());
         if let Some(key) = client {
             self.forget(key);
-            self.clients.remove(key);
+            let is_counted = |client: &Client| matches!(client.state, ClientState::Leaving { .. });
+            if self
+                .clients
+                .remove(key)
+                .is_some_and(|client| !is_counted(&client))
+            {
+                self.tally.client_closed("internal", *b"XX000");
+            }
         }
         if let Some(key) = server {
             self.abandon_server(key, host);
@@ -129,7 +138,12 @@ impl Engine {
         }
         match server.state {
             ServerState::Cancelling(_) => self.drop_cancel(key, host),
-            _ => self.drop_server(key),
+            _ => {
+                if let Some(pool) = self.pools.get_mut(server.pool) {
+                    pool.stats.events.server_closed("internal error");
+                }
+                self.drop_server(key);
+            }
         }
     }
 

@@ -414,6 +414,9 @@ impl Engine {
             log::info!("pool {}: the server can be reached again", pool.label());
         }
         pool.stats.total.connects += 1;
+        let took = now.since(server.created_at);
+        pool.stats.times.connect.note(took);
+        pool.stats.times.connect_us += took;
         let (pool, kind) = (server.pool, server.kind.clone());
         self.learn(key, welcome);
         self.pools.dial_ended(pool, &kind);
@@ -426,7 +429,8 @@ impl Engine {
             return;
         };
         let (pool_key, kind) = (server.pool, server.kind.clone());
-        if let Some(pool) = self.pools.get(pool_key) {
+        if let Some(pool) = self.pools.get_mut(pool_key) {
+            pool.stats.events.connect_failed(refusal.sqlstate);
             let again = pool
                 .last_error()
                 .is_some_and(|last| last.message == refusal.message);

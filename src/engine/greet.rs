@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::admit::wipe;
 use super::claim::Claim;
-use super::client::{Console, Place, Role, Session};
+use super::client::{Console, Login, Place, Role, Session};
 use super::lookup::remember_typed;
 use super::pause::disabled;
 use super::secure::CLIENT_HELLO;
@@ -47,6 +47,7 @@ impl Engine {
             }
             match host.accept(listener, self.clients.next_key()) {
                 Accepted::Stream(stream) => {
+                    self.tally.accepted += 1;
                     let id = self.next_id();
                     let key =
                         self.clients
@@ -323,6 +324,7 @@ impl Engine {
             looked_up: None,
             charged: false,
             epoch: 0,
+            login: Login::Unruled,
         };
         if session.claim.user.contains('\u{FFFD}') || session.claim.database.contains('\u{FFFD}') {
             session.place = Place::Nowhere;
@@ -450,6 +452,14 @@ impl Engine {
         };
         session.looked_up = None;
         session.claim = self.claims.share(&session.claim);
+        self.count_login(key, "ok");
+        let Some(session) = self
+            .clients
+            .get(key)
+            .and_then(|client| client.session.as_deref())
+        else {
+            return;
+        };
         // Those who were already here when the stop began: a session that begins now would only be cut off.
         if self
             .stop

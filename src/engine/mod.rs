@@ -115,6 +115,8 @@ pub struct Engine {
     containing: bool,
     /// Panics that were.
     contained: u64,
+    /// What is counted of no pool in particular.
+    tally: stats::Process,
 }
 
 /// A graceful stop in progress.
@@ -186,6 +188,7 @@ impl Engine {
             handshakes: 0,
             containing: false,
             contained: 0,
+            tally: stats::Process::default(),
         };
         engine.wheel.insert(now.plus(stats::PERIOD), Timer::Period);
         engine.adopt(config);
@@ -248,6 +251,7 @@ impl Engine {
             }),
             Event::Reload(config) => {
                 log::info!("the configuration was reloaded");
+                self.tally.reloads += 1;
                 self.adopt(config);
             }
             Event::Shutdown(how) => self.begin_stop(how, host),
@@ -598,6 +602,26 @@ impl Engine {
     /// The configuration in force.
     pub fn config(&self) -> &Rc<Config> {
         &self.config
+    }
+
+    /// What is counted of no pool in particular.
+    pub fn tally(&self) -> &stats::Process {
+        &self.tally
+    }
+
+    /// A turn, and what came of it, has taken so many microseconds. The engine has no clock of its own.
+    pub fn turned(&mut self, us: u64) {
+        self.tally.turned(us);
+    }
+
+    /// Clients that have not shown yet who they are.
+    pub fn newcomer_count(&self) -> usize {
+        self.newcomers.len()
+    }
+
+    /// Bytes that the texts of prepared statements take.
+    pub fn statement_bytes(&self) -> usize {
+        self.library.bytes()
     }
 
     /// The time of the present turn.

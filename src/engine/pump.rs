@@ -10,7 +10,7 @@ use super::{
 use crate::config::PoolMode;
 use crate::relay::prepared::{Library, ServerStatements, Slot, With};
 use crate::relay::{Relay, Then, Vars};
-use crate::stats::Counters;
+use crate::stats::{Counters, Times};
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
@@ -62,6 +62,7 @@ impl Engine {
             library: &mut self.library,
             max_prepared: pool.config.max_prepared_statements,
             counters: &mut pool.stats.total,
+            times: &mut pool.stats.times,
             now: self.now,
         };
         let pumped = pair.pump();
@@ -108,6 +109,7 @@ struct Pair<'a> {
     library: &'a mut Library,
     max_prepared: usize,
     counters: &'a mut Counters,
+    times: &'a mut Times,
     now: Tick,
 }
 
@@ -234,9 +236,13 @@ impl Pair<'_> {
         self.counters.queries += tally.queries;
         self.counters.transactions += tally.transactions;
         if was_busy && !relay.is_busy() {
-            self.counters.query_us += self.now.since(self.server.request_at);
+            let took = self.now.since(self.server.request_at);
+            self.counters.query_us += took;
+            self.times.query.note(took);
             if relay.status() == TransactionStatus::Idle {
-                self.counters.transaction_us += self.now.since(self.server.transaction_at);
+                let took = self.now.since(self.server.transaction_at);
+                self.counters.transaction_us += took;
+                self.times.transaction.note(took);
             }
             client.since = self.now;
         }

@@ -204,7 +204,9 @@ impl Engine {
         };
         let counters = &mut pool.stats.total;
         counters.assignments += 1;
-        counters.wait_us += now.since(since);
+        let waited = now.since(since);
+        counters.wait_us += waited;
+        pool.stats.times.wait.note(waited);
         counters.idle_us += now.since(server.since);
         counters.idle_ends += 1;
         server.relay.begin(client.mode() == PoolMode::Statement);

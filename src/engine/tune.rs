@@ -179,7 +179,9 @@ impl Engine {
     pub(super) fn welcome_waiting(&mut self, pool_key: PoolKey, host: &mut dyn Host) {
         for (waiter, vars) in self.pools.take_welcomed(pool_key) {
             if let Some(pool) = self.pools.get_mut(pool_key) {
-                pool.stats.total.wait_us += self.now.since(waiter.since);
+                let waited = self.now.since(waiter.since);
+                pool.stats.total.wait_us += waited;
+                pool.stats.times.wait.note(waited);
             }
             self.enter_client(waiter.client, ClientState::Idle);
             self.welcome(waiter.client, &vars, None, host);

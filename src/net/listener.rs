@@ -86,7 +86,25 @@ impl Listener {
     /// # Errors
     /// What is in the way, and what to do.
     pub fn unix(wanted: &UnixSocket) -> Result<Listener, String> {
-        let path = wanted.path();
+        Listener::unix_at(&wanted.path(), wanted)
+    }
+
+    /// Listens on the Unix socket for metrics: for its owner and group.
+    ///
+    /// # Errors
+    /// What is in the way, and what to do.
+    pub(super) fn for_metrics(path: &str) -> Result<Listener, String> {
+        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        let wanted = UnixSocket {
+            directory: directory.to_owned(),
+            port: 0,
+            mode: 0o660,
+            group: None,
+        };
+        Listener::unix_at(path, &wanted)
+    }
+
+    fn unix_at(path: &str, wanted: &UnixSocket) -> Result<Listener, String> {
         let said = |error: &io::Error| {
             format!(
                 "cannot listen on Unix socket \"{path}\": {}",
@@ -96,8 +114,8 @@ impl Listener {
         let (address, files) = match path.strip_prefix('@') {
             Some(name) => (UnixAddr::new_abstract(name.as_bytes()), None),
             None => {
-                let files = Files::take(Path::new(&path), wanted)?;
-                (UnixAddr::new(path.as_str()), Some(files))
+                let files = Files::take(Path::new(path), wanted)?;
+                (UnixAddr::new(path), Some(files))
             }
         };
         let listen = || -> io::Result<OwnedFd> {
@@ -110,8 +128,8 @@ impl Listener {
         if files.is_some() {
             // Nobody can connect before it listens.
             let group = wanted.group.as_deref().map(group_id).transpose()?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(wanted.mode))
-                .and_then(|()| group.map_or(Ok(()), |group| chown(&path, None, Some(group))))
+            fs::set_permissions(path, fs::Permissions::from_mode(wanted.mode))
+                .and_then(|()| group.map_or(Ok(()), |group| chown(path, None, Some(group))))
                 .map_err(|error| {
                     let to = wanted.group.as_deref().unwrap_or("its own");
                     format!(

@@ -3,8 +3,10 @@
 //! [`run`] is the process's loop. It turns what the kernel says into [`Event`]s, calls [`Engine::turn`], and does nothing else
 //! that could block: names and key derivations are worked on by [`helper`] threads.
 
+mod facts;
 mod helper;
 mod listener;
+mod pages;
 mod signals;
 mod socket;
 pub mod tls;
@@ -29,13 +31,17 @@ use crate::engine::{
     Accepted, Address, Engine, Event, Handover, Host, ListenerId, Ready, Scope, Shutdown, Stream,
     TlsSide, Who,
 };
+use crate::limits;
 use helper::Helpers;
 pub use listener::Listener;
+use pages::Pages;
 use signals::{Signal, Signals};
 use socket::Socket;
 
 /// Tokens below this are keys of connections ([`token`]).
 const FIRST_OWN_TOKEN: usize = usize::MAX - 1024;
+/// The tokens of whoever asks for metrics begin here.
+const FIRST_PAGE_TOKEN: usize = usize::MAX - 512;
 const SIGNALS: Token = Token(usize::MAX - 2);
 const HELPERS: Token = Token(usize::MAX - 3);
 
@@ -104,7 +110,13 @@ pub fn fit_descriptors(config: &mut Config) -> String {
     let pools = config.databases.values();
     let servers: usize = pools.map(|pool| pool.max_connections).sum();
     let servers = servers.min(limit / 2);
-    let room = limit.saturating_sub(servers + SPARE_DESCRIPTORS).max(1);
+    let pages = match config.metrics.is_on() {
+        true => limits::PAGES_MAX,
+        false => 0,
+    };
+    let room = limit
+        .saturating_sub(servers + SPARE_DESCRIPTORS + pages)
+        .max(1);
     let wanted = config.server.max_client_connections;
     if wanted > room {
         config.server.max_client_connections = room;
@@ -114,6 +126,19 @@ pub fn fit_descriptors(config: &mut Config) -> String {
         ));
     }
     format!("at most {limit} files may be open: {servers} for servers, and {room} for clients")
+}
+
+/// Binds the addresses at which metrics are told, and their Unix socket.
+///
+/// # Errors
+///
+/// What could not be bound, and why.
+pub fn listen_for_metrics(config: &config::MetricsConfig) -> Result<Vec<Listener>, String> {
+    let mut listeners = listen(&config.listen).map_err(|error| format!("metrics: {error}"))?;
+    if let Some(path) = &config.unix_socket {
+        listeners.push(Listener::for_metrics(path)?);
+    }
+    Ok(listeners)
 }
 
 /// Blocks the signals that [`run`] handles; to be called before any thread is started.
@@ -141,11 +166,14 @@ pub struct Origin {
     pub user_is_given: bool,
     /// `auth.mock_secret`, as the file had it at the start.
     pub mock_secret: Option<config::Secret>,
+    /// Section `metrics`, as the file had it at the start.
+    pub metrics: config::MetricsConfig,
 }
 
 impl Origin {
     /// What a new configuration asks for that only a restart can bring.
     fn takes_restart(&self, new: &Config) -> Vec<String> {
+        let metrics = &new.metrics;
         let (new, mock_secret) = (&new.server, &new.auth.mock_secret);
         let addresses = |list: &[SocketAddr]| {
             let list: Vec<String> = list.iter().map(SocketAddr::to_string).collect();
@@ -183,6 +211,14 @@ impl Origin {
         if *mock_secret != self.mock_secret {
             texts.push("auth.mock_secret takes a restart; the old one stays in force".to_owned());
         }
+        let (old, metrics) = (self.metrics.places(), metrics.places());
+        if metrics != old {
+            texts.push(format!(
+                "metrics: {} takes a restart; {} stays in force",
+                metrics.join(", "),
+                old.join(", ")
+            ));
+        }
         texts
     }
 }
@@ -192,7 +228,12 @@ impl Origin {
 /// # Errors
 ///
 /// What the operating system says when the loop cannot be set up.
-pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Result<()> {
+pub fn run(
+    config: Config,
+    origin: Origin,
+    listeners: Vec<Listener>,
+    pages: Vec<Listener>,
+) -> io::Result<()> {
     let mut poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
     let mut signals = Signals::new()?;
@@ -209,6 +250,7 @@ pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Resu
         listener.register(&shell.registry, Token(FIRST_OWN_TOKEN + at))?;
         shell.listeners.push(listener);
     }
+    let mut pages = Pages::new(FIRST_PAGE_TOKEN, pages, &shell.registry)?;
     let start = Instant::now();
     let now = || Tick(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
     let mut engine = Engine::new(Rc::new(config), now(), &mut shell);
@@ -229,7 +271,13 @@ pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Resu
         if turn.stopped {
             return Ok(());
         }
-        let timeout = match turn.wake {
+        let mut wake = turn.wake;
+        if pages.is_on() {
+            let at = pages.turn(begun, &engine, &shell.registry);
+            wake = wake.into_iter().chain(at).min();
+            engine.turned(now().since(begun));
+        }
+        let timeout = match wake {
             _ if !events.is_empty() => Some(Duration::ZERO),
             Some(wake) => Some(Duration::from_micros(wake.since(begun)).next_millisecond()),
             None => None,
@@ -243,6 +291,7 @@ pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Resu
                 SIGNALS => signals
                     .drain(&mut |signal| on_signal(signal, &origin, &mut engine, &mut events)),
                 HELPERS => shell.helpers.drain(&mut events),
+                Token(token) if pages.note(token, event) => {}
                 Token(token) if token >= FIRST_OWN_TOKEN => {
                     events.push(Event::Incoming(ListenerId(token - FIRST_OWN_TOKEN)))
                 }

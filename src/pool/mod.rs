@@ -404,6 +404,22 @@ impl Pool {
         self.tickets.len()
     }
 
+    /// Since when the one has waited that has waited longest.
+    pub fn oldest_wait(&self) -> Option<Tick> {
+        let askers = |state: &KindState| {
+            let first = |question: &Question| question.askers.values().next().map(|of| of.since);
+            state.questions.values().filter_map(first).min()
+        };
+        let oldest = |state: &KindState| {
+            let first = state.waiters.front().map(|waiter| waiter.since);
+            first.into_iter().chain(askers(state)).min()
+        };
+        if self.tickets.is_empty() {
+            return None;
+        }
+        self.kinds.values().filter_map(oldest).min()
+    }
+
     /// Who waits, the first to come first.
     pub fn waiting_clients(&self) -> Vec<ClientKey> {
         let tickets = self.tickets.iter();

@@ -117,6 +117,11 @@ impl Pools {
         self.arena.iter()
     }
 
+    /// The first at or after a slot: for cursors that go on where they stopped.
+    pub fn at_or_after(&self, slot: u32) -> Option<(PoolKey, &Pool)> {
+        self.arena.at_or_after(slot)
+    }
+
     /// The keys of all of them.
     pub fn keys(&self) -> Vec<PoolKey> {
         self.arena.keys()

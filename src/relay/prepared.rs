@@ -194,8 +194,7 @@ impl Library {
     }
 
     /// Bytes that statements take, texts of all clients together.
-    #[cfg(test)]
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes.get()
     }
 }

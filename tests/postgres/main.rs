@@ -25,6 +25,7 @@ mod load;
 mod logins;
 mod matrix;
 mod memory;
+mod metrics;
 mod model;
 mod operations;
 mod relied_on;

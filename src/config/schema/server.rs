@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::super::yaml::{Problems, Section};
+use super::super::yaml::{Field, Problems, Section};
 use super::super::{ServerConfig, UnixSocket};
 use super::{Context, tls};
 
@@ -26,7 +26,7 @@ const PORT: u16 = 6432;
 const CLIENTS_DEFAULT: u64 = 10_000;
 const CLIENTS_MAX: u64 = 1_000_000;
 /// Longest name of a Unix socket (`sun_path`, less its zero byte).
-const SOCKET_NAME_MAX: usize = 107;
+pub(super) const SOCKET_NAME_MAX: usize = 107;
 /// As PostgreSQL and PgBouncer have it: who may log in is decided by the rules.
 const SOCKET_MODE: u32 = 0o777;
 const LEVELS: [(&str, log::LevelFilter); 5] = [
@@ -161,15 +161,22 @@ fn read_unix_socket(
 
 fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr> {
     let default = vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT)];
-    let Some(field) = section.get("listen_addr") else {
-        return default;
-    };
-    let Some(texts) = field.names_list(problems) else {
-        return default;
-    };
+    section
+        .get("listen_addr")
+        .and_then(|field| read_addresses(&field, PORT, problems))
+        .unwrap_or(default)
+}
+
+/// Addresses to listen on, at this port where they say nothing else. `None`: it is no list of texts.
+pub(super) fn read_addresses(
+    field: &Field<'_>,
+    port: u16,
+    problems: &mut Problems,
+) -> Option<Vec<SocketAddr>> {
+    let texts = field.names_list(problems)?;
     let mut all = Vec::new();
     for (text, place) in &texts {
-        match addresses(text) {
+        match addresses(text, port) {
             Ok(addresses) => all.extend(addresses),
             Err(error) => problems.add(place, error),
         }
@@ -177,7 +184,7 @@ fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr
     if texts.is_empty() {
         problems.add(
             &field.place,
-            "the list is empty; expected at least one address, like 127.0.0.1:6432",
+            format!("the list is empty; expected at least one address, like 127.0.0.1:{port}"),
         );
     }
     let mut seen = std::collections::BTreeSet::new();
@@ -193,11 +200,11 @@ fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr
             );
         }
     }
-    all
+    Some(all)
 }
 
 /// What `HOST:PORT` stands for. `*` and no host at all: every address, of both families; `localhost`: both loopbacks.
-fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
+fn addresses(text: &str, default_port: u16) -> Result<Vec<SocketAddr>, String> {
     let shown = if text.contains("://") {
         "a text".to_owned() // a connection string, with its password
     } else {
@@ -205,17 +212,18 @@ fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
     };
     let wrong = || {
         format!(
-            "found {shown}, expected an address and a port: 0.0.0.0:6432, [::1]:6432, localhost:6432, *:6432"
+            "found {shown}, expected an address and a port: 0.0.0.0:{default_port}, [::1]:{default_port}, \
+             localhost:{default_port}, *:{default_port}"
         )
     };
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, PORT)]);
+        return Ok(vec![SocketAddr::new(ip, default_port)]);
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => {
             (host, port.parse::<u16>().map_err(|_| wrong())?)
         }
-        _ => (text, PORT),
+        _ => (text, default_port),
     };
     let inside = host
         .strip_prefix('[')
@@ -237,7 +245,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> Vec<String> {
-        addresses(text)
+        addresses(text, PORT)
             .unwrap()
             .iter()
             .map(ToString::to_string)
@@ -270,7 +278,9 @@ mod tests {
             "1.2.3.4:",
         ] {
             assert!(
-                addresses(text).unwrap_err().contains("expected an address"),
+                addresses(text, PORT)
+                    .unwrap_err()
+                    .contains("expected an address"),
                 "{text}"
             );
         }

@@ -296,6 +296,7 @@ fn the_annotated_file_tells_the_defaults() {
         .chain(&auth::KEYS)
         .chain(&tls::CLIENT_KEYS)
         .chain(&tls::SERVER_KEYS)
+        .chain(&metrics::KEYS)
         .chain(&["databases", "admin", "stats_users"]);
     for key in keys {
         assert!(
@@ -569,6 +570,37 @@ fn a_key_written_twice_is_an_error_at_its_second_line() {
         "databases:\n  a: {dsn: 'postgres://u:p@h/d'}\n  a: {}\n",
         "aether.yaml:3: databases.a: written twice",
     );
+}
+
+#[test]
+fn metrics_are_off_until_an_address_is_named() {
+    let config = ok(ISSUE);
+    assert!(!config.metrics.is_on());
+    let with = |keys: &str| format!("{ISSUE}metrics: {{{keys}}}\n");
+    let config = ok(&with(
+        "listen_addr: localhost, unix_socket: /run/m, bearer_token: t, required_databases: database",
+    ));
+    assert_eq!(
+        config.metrics.places(),
+        ["127.0.0.1:9127", "[::1]:9127", "/run/m"]
+    );
+    assert!(config.warnings.is_empty() && config.metrics.is_on());
+    let shown = effective(&config);
+    assert!(shown.contains("  bearer_token: \"****\"\n  required_databases: [\"database\"]\n"));
+    let open = ok(&with("listen_addr: \"*\""));
+    assert!(
+        open.warnings[0].contains("other machines may read"),
+        "{:?}",
+        open.warnings
+    );
+    refused(&with("listen_addr: []"), "the list is empty");
+    refused(&with("unix_socket: metrics"), "expected the absolute path");
+    refused(&with("bearer_token: 'a b'"), "a token goes through HTTP");
+    refused(
+        &with("required_databases: [x]"),
+        "\"x\" is not among the databases",
+    );
+    refused(&with("listen_add: 1"), "did you mean \"listen_addr\"?");
 }
 
 #[test]

@@ -1,0 +1,318 @@
+//! What the engine has counted, told to whoever measures: Prometheus, OpenTelemetry, or a person with a browser.
+//!
+//! The table [`FAMILIES`] names everything that is told, and how it is read off the engine; the names are a contract
+//! (`docs/metrics.md`). A [`Scrape`] goes through it in pieces and writes them into a [`Sink`], so that a long answer never
+//! holds up the loop. Stands above the engine and beside the console: reads through the engine's public methods and counts
+//! nothing itself. [`http`] reads requests; `net` has the sockets.
+
+mod families;
+pub mod http;
+#[cfg(test)]
+mod literals;
+mod text;
+
+use std::collections::BTreeMap;
+
+use crate::arena::PoolKey;
+use crate::engine::{Engine, ServerState};
+use crate::limits;
+use crate::pool::Pool;
+use crate::stats::Histogram;
+use crate::wire::frame::printable;
+pub use families::FAMILIES;
+pub use text::{Format, Text};
+
+/// A metric with all of its labels.
+pub struct Family {
+    /// Its name without what its kind adds (`_total` of a counter, `_bucket` and others of a histogram); with its unit.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// What it is measured in.
+    pub unit: Unit,
+    /// What it says, in one line.
+    pub help: &'static str,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What the OpenTelemetry conventions call the same; empty where they have no name for it.
+    pub otel: &'static str,
+    of: Of,
+}
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// How often something took how long, in seconds.
+    Histogram,
+}
+
+/// What a metric is measured in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    None,
+    /// Seconds; held in microseconds.
+    Seconds,
+    /// Bytes.
+    Bytes,
+}
+
+/// How a family is read.
+enum Of {
+    /// All of it at once: few values.
+    Process(fn(&Sight<'_>, &mut Out<'_>)),
+    /// What there is of one pool, whose database is the first label.
+    Pool(fn(&Sight<'_>, PoolKey, &Pool, &mut Out<'_>)),
+}
+
+/// What takes metrics, one family after the other.
+pub trait Sink {
+    /// A family begins.
+    fn begin(&mut self, family: &Family);
+    /// A value of it. `micros`: it is in millionths.
+    fn value(&mut self, family: &Family, labels: &[&str], value: i64, micros: bool);
+    /// A histogram, and the sum of what it has counted, in microseconds.
+    fn histogram(&mut self, family: &Family, labels: &[&str], histogram: &Histogram, sum_us: u64);
+    /// The last value of the family was told.
+    fn end(&mut self, family: &Family);
+    /// Whether enough is in it for the moment.
+    fn is_full(&self) -> bool;
+}
+
+/// What the kernel knows of the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Resident memory in bytes; `None`: it is not known, as below.
+    pub resident_bytes: Option<u64>,
+    /// Open files.
+    pub open_files: Option<u64>,
+    /// The limit of open files.
+    pub max_files: Option<u64>,
+    /// CPU time in microseconds.
+    pub cpu_us: Option<u64>,
+    /// When the process began, in microseconds since 1970.
+    pub started_us: Option<u64>,
+}
+
+/// What a family is read off.
+struct Sight<'a> {
+    engine: &'a Engine,
+    facts: &'a Facts,
+    roles: &'a Roles,
+}
+
+/// Where values go, with what is the same for all of them.
+struct Out<'a> {
+    sink: &'a mut dyn Sink,
+    family: &'a Family,
+    /// The database, if it is about a pool.
+    pool: Option<&'a str>,
+}
+
+impl Out<'_> {
+    fn labelled(&mut self, labels: &[&str], write: impl FnOnce(&mut dyn Sink, &Family, &[&str])) {
+        let mut all = [""; 4];
+        let given = self.pool.into_iter().chain(labels.iter().copied());
+        let mut count = 0;
+        for (place, label) in all.iter_mut().zip(given) {
+            *place = label;
+            count += 1;
+        }
+        debug_assert_eq!(count, self.family.labels.len(), "{}", self.family.name);
+        write(self.sink, self.family, all.get(..count).unwrap_or_default());
+    }
+
+    fn count(&mut self, labels: &[&str], count: u64) {
+        let value = i64::try_from(count).unwrap_or(i64::MAX);
+        self.labelled(labels, |sink, family, labels| {
+            sink.value(family, labels, value, false)
+        });
+    }
+
+    fn number(&mut self, labels: &[&str], count: usize) {
+        self.count(labels, count as u64);
+    }
+
+    fn micros(&mut self, labels: &[&str], us: u64) {
+        let value = i64::try_from(us).unwrap_or(i64::MAX);
+        self.labelled(labels, |sink, family, labels| {
+            sink.value(family, labels, value, true)
+        });
+    }
+
+    fn signed(&mut self, labels: &[&str], value: i64) {
+        self.labelled(labels, |sink, family, labels| {
+            sink.value(family, labels, value, false)
+        });
+    }
+
+    fn times(&mut self, labels: &[&str], histogram: &Histogram, sum_us: u64) {
+        self.labelled(labels, |sink, family, labels| {
+            sink.histogram(family, labels, histogram, sum_us)
+        });
+    }
+}
+
+/// The words for what servers do, those of SHOW POOLS.
+const SERVER_STATES: [&str; 6] = [
+    "active",
+    "active_cancel",
+    "being_canceled",
+    "idle",
+    "tested",
+    "login",
+];
+
+/// Stands for the roles of a pool beyond the most that are told apart.
+const OTHERS: &str = "(others)";
+
+/// Servers by pool, role and state: walked once for each scrape. Clients are not walked, so their number costs nothing.
+#[derive(Default)]
+struct Roles {
+    counts: BTreeMap<PoolKey, BTreeMap<String, [usize; 6]>>,
+    /// Servers that a client holds.
+    paired: BTreeMap<PoolKey, usize>,
+}
+
+impl Roles {
+    fn of(engine: &Engine) -> Roles {
+        let mut roles = Roles::default();
+        for (key, pool) in engine.pools().iter() {
+            if let Some(user) = &pool.config.backend.user {
+                roles.place(key, printable(user.as_bytes()));
+            }
+        }
+        for (_, server) in engine.servers().iter() {
+            let state = match server.state() {
+                ServerState::Paired(_) | ServerState::Draining | ServerState::Looking(_) => 0,
+                ServerState::Cancelling(_) => 1,
+                ServerState::Held => 2,
+                ServerState::Idle => 3,
+                ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => 4,
+                ServerState::Resolving
+                | ServerState::AskingTls
+                | ServerState::Dialing
+                | ServerState::LoggingIn(_) => 5,
+            };
+            let counts = roles.place(server.pool, printable(&server.kind.user));
+            if let Some(count) = counts.get_mut(state) {
+                *count += 1;
+            }
+            if server.state().client().is_some() {
+                *roles.paired.entry(server.pool).or_default() += 1;
+            }
+        }
+        roles
+    }
+
+    fn place(&mut self, pool: PoolKey, user: String) -> &mut [usize; 6] {
+        let of_pool = self.counts.entry(pool).or_default();
+        let is_known = of_pool.contains_key(&user);
+        let user = if is_known || of_pool.len() < limits::METRIC_USERS_PER_POOL_MAX {
+            user
+        } else {
+            OTHERS.to_owned()
+        };
+        of_pool.entry(user).or_default()
+    }
+}
+
+/// One going through of all families, in pieces. What comes or goes between two of them is told or is not; a counter of one
+/// piece may be a little younger than that of another.
+pub struct Scrape {
+    family: usize,
+    /// The next pool of that family; `None`: it has not begun.
+    slot: Option<u32>,
+    roles: Roles,
+}
+
+impl Scrape {
+    /// At its beginning.
+    pub fn begin(engine: &Engine) -> Scrape {
+        Scrape {
+            family: 0,
+            slot: None,
+            roles: Roles::of(engine),
+        }
+    }
+
+    /// Goes on until the sink is full. Whether everything was told.
+    pub fn go_on(&mut self, engine: &Engine, facts: &Facts, sink: &mut dyn Sink) -> bool {
+        while let Some(family) = FAMILIES.get(self.family) {
+            let sight = Sight {
+                engine,
+                facts,
+                roles: &self.roles,
+            };
+            if self.slot.is_none() {
+                sink.begin(family);
+                self.slot = Some(0);
+            }
+            match family.of {
+                Of::Process(read) => read(
+                    &sight,
+                    &mut Out {
+                        sink,
+                        family,
+                        pool: None,
+                    },
+                ),
+                Of::Pool(read) => {
+                    let mut slot = self.slot.unwrap_or(0);
+                    while let Some((key, pool)) = engine.pools().at_or_after(slot) {
+                        if sink.is_full() {
+                            self.slot = Some(slot);
+                            return false;
+                        }
+                        slot = key.index() + 1;
+                        if pool.for_lookups {
+                            continue;
+                        }
+                        let label = pool.label();
+                        let mut out = Out {
+                            sink,
+                            family,
+                            pool: Some(&label),
+                        };
+                        read(&sight, key, pool, &mut out);
+                    }
+                }
+            }
+            sink.end(family);
+            self.family += 1;
+            self.slot = None;
+            if sink.is_full() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Which of the required databases cannot be reached, as far as it is known: no server connection is there, and the last attempt
+/// to make one has failed. One that nobody has asked for yet counts as reachable. `None`: Aether takes no clients, it is
+/// stopping.
+pub fn unreachable(engine: &Engine) -> Option<Vec<String>> {
+    if engine.is_stopping() {
+        return None;
+    }
+    let required = &engine.config().metrics.required_databases;
+    let is_required = |pool: &Pool| match required {
+        Some(names) => names.contains(&pool.name),
+        None => !pool.from_fallback,
+    };
+    let is_down = |pool: &Pool| {
+        let is_reached = pool.total() > pool.connecting();
+        !pool.for_lookups && !pool.removed && !is_reached && pool.last_error().is_some()
+    };
+    let pools = engine.pools().iter().map(|(_, pool)| pool);
+    let down = pools.filter(|pool| is_required(pool) && is_down(pool));
+    Some(down.map(Pool::label).collect())
+}
+
+#[cfg(test)]
+mod tests;

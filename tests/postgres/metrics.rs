@@ -1,0 +1,439 @@
+//! Metrics as Prometheus sees them: a load whose every number is known, and what `/metrics` makes of it.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::cluster::PASSWORD;
+use crate::support::process;
+use crate::support::scene::{tcp, yaml};
+use crate::support::wire::{bind, execute, parse, sync};
+use crate::support::{Cluster, PATIENCE, Pooler, Wire, wait_until};
+
+/// An Aether that tells metrics at a port of its own.
+struct Told {
+    pooler: Pooler,
+    port: u16,
+    database: String,
+}
+
+/// `keys`: of the pool, as in [`yaml`]; `metrics`: more keys of that section, each with a comma in front.
+fn start(cluster: &Cluster, name: &str, keys: &str, metrics: &str) -> Told {
+    let database = cluster.database(name);
+    let port = process::free_port();
+    let text = yaml(&tcp(cluster, &database), "", keys)
+        + &format!("metrics: {{listen_addr: \"127.0.0.1:{port}\"{metrics}}}\n");
+    Told {
+        pooler: Pooler::start(&text),
+        port,
+        database,
+    }
+}
+
+/// An answer: its status line with the headers, and its body with the chunks put together.
+fn ask(stream: &mut (impl Read + Write), request: &str) -> (String, String) {
+    stream.write_all(request.as_bytes()).expect("it is sent");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("an answer");
+    let text = String::from_utf8(bytes).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    if !head.contains("Transfer-Encoding: chunked") {
+        return (head.to_owned(), body.to_owned());
+    }
+    let (mut whole, mut rest) = (String::new(), body);
+    loop {
+        let (length, after) = rest.split_once("\r\n").expect("a chunk");
+        let length = usize::from_str_radix(length, 16).expect("its length");
+        if length == 0 {
+            assert_eq!(after, "\r\n");
+            return (head.to_owned(), whole);
+        }
+        whole += &after[..length];
+        rest = after[length..].strip_prefix("\r\n").expect("its end");
+    }
+}
+
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// Asks for a page; `headers`: each with its line end.
+fn get(port: u16, path: &str, headers: &str) -> (String, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+    ask(&mut connect(port), &request)
+}
+
+/// What `/metrics` says: values by series.
+#[derive(Debug)]
+struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    fn of(text: &str) -> Metrics {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let pairs = lines.map(|line| {
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            (series.to_owned(), value.parse().expect("a number"))
+        });
+        Metrics(pairs.collect())
+    }
+
+    #[track_caller]
+    fn value(&self, series: &str) -> f64 {
+        let value = self.0.get(series);
+        *value.unwrap_or_else(|| panic!("there is no {series} in {self:#?}"))
+    }
+
+    fn sum(&self, name: &str) -> f64 {
+        let of = |series: &&String| series.split('{').next() == Some(name);
+        self.0.keys().filter(of).map(|series| self.0[series]).sum()
+    }
+}
+
+impl Told {
+    fn metrics(&self) -> Metrics {
+        let (head, body) = get(self.port, "/metrics", "");
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(
+            head.contains("Content-Type: text/plain; version=0.0.4"),
+            "{head}"
+        );
+        Metrics::of(&body)
+    }
+
+    /// A series of this pool, its database filled in.
+    #[track_caller]
+    fn of_pool(&self, metrics: &Metrics, name: &str, labels: &str) -> f64 {
+        metrics.value(&format!("{name}{{database=\"{}\"{labels}}}", self.database))
+    }
+
+    fn login(&self) -> Wire {
+        Wire::login(self.pooler.port(), "username", PASSWORD, &self.database)
+    }
+}
+
+/// Every number of this load is known, so every number of the answer is.
+#[test]
+fn a_load_is_told_to_the_last_query() {
+    let told = start(
+        Cluster::shared(),
+        "metrics_load",
+        "  mode: transaction\n  max_connections: 3\n",
+        "",
+    );
+    let mut clients: Vec<Wire> = (0..4).map(|_| told.login()).collect();
+    for client in &mut clients {
+        for n in 0..5 {
+            assert_eq!(client.value(&format!("SELECT {n}")), Some(n.to_string()));
+        }
+        client.run("BEGIN");
+        client.run("SELECT 1");
+        client.run("COMMIT");
+        client.send(
+            &[
+                parse("", "SELECT 1"),
+                bind("", "", &[]),
+                execute("", 0),
+                sync(),
+            ]
+            .concat(),
+        );
+        client.read_until(b'Z');
+    }
+    let wrong = [("user", "username"), ("database", told.database.as_str())];
+    Wire::try_login(told.pooler.port(), &wrong, "wrong")
+        .err()
+        .expect("a wrong password");
+    let nowhere = [("user", "username"), ("database", "nowhere")];
+    Wire::try_login(told.pooler.port(), &nowhere, PASSWORD)
+        .err()
+        .expect("no such database");
+    clients.drain(..2).for_each(Wire::terminate);
+    drop(clients.pop()); // and one stays
+    wait_until("three have gone", || {
+        let metrics = told.metrics();
+        metrics.value("aether_clients") == 1.0
+    });
+    let metrics = told.metrics();
+    let of = |name: &str, labels: &str| told.of_pool(&metrics, name, labels);
+    assert_eq!(of("aether_pool_queries_total", ""), 4.0 * 9.0);
+    assert_eq!(of("aether_pool_transactions_total", ""), 4.0 * 7.0);
+    assert_eq!(of("aether_pool_logins_total", ""), 4.0);
+    assert_eq!(of("aether_pool_assignments_total", ""), 4.0 * 7.0);
+    // One after the other, they need one server.
+    assert_eq!(of("aether_pool_server_connects_total", ""), 1.0);
+    assert_eq!(of("aether_pool_connect_duration_seconds_count", ""), 1.0);
+    assert_eq!(
+        of("aether_pool_query_duration_seconds_count", ""),
+        4.0 * 9.0
+    );
+    assert_eq!(
+        of("aether_pool_transaction_duration_seconds_count", ""),
+        4.0 * 7.0
+    );
+    assert_eq!(
+        of("aether_pool_query_duration_seconds_bucket", ",le=\"+Inf\""),
+        4.0 * 9.0
+    );
+    assert!(of("aether_pool_query_duration_seconds_sum", "") > 0.0);
+    assert_eq!(of("aether_pool_clients", ",state=\"idle\""), 1.0);
+    assert_eq!(of("aether_pool_clients", ",state=\"active\""), 0.0);
+    assert_eq!(
+        of("aether_pool_servers", ",user=\"username\",state=\"idle\""),
+        1.0
+    );
+    assert_eq!(of("aether_pool_servers_max", ""), 3.0);
+    assert_eq!(of("aether_pool_oldest_wait_seconds", ""), 0.0);
+    assert_eq!(of("aether_pool_up", ""), 1.0);
+    assert_eq!(metrics.sum("aether_pool_server_closes_total"), 0.0);
+    assert_eq!(
+        metrics.sum("aether_pool_server_connect_failures_total"),
+        0.0
+    );
+    assert_eq!(metrics.value("aether_clients_accepted_total"), 6.0);
+    let login = |outcome: &str| {
+        metrics.value(&format!(
+            "aether_logins_total{{method=\"scram-sha-256\",outcome=\"{outcome}\"}}"
+        ))
+    };
+    assert_eq!((login("ok"), login("failed")), (5.0, 1.0));
+    assert_eq!(metrics.sum("aether_logins_total"), 6.0);
+    assert_eq!(metrics.value("aether_login_duration_seconds_count"), 5.0);
+    let closed = |reason: &str, code: &str| {
+        metrics.value(&format!(
+            "aether_client_closes_total{{reason=\"{reason}\",sqlstate=\"{code}\"}}"
+        ))
+    };
+    assert_eq!(closed("terminate", ""), 2.0);
+    assert_eq!(closed("disconnect", ""), 1.0);
+    assert_eq!(closed("refused", "28P01"), 1.0);
+    assert_eq!(closed("refused", "3D000"), 1.0);
+    assert_eq!(metrics.sum("aether_client_closes_total"), 5.0);
+    // As the console counts.
+    let mut console = Wire::login(told.pooler.port(), "username", PASSWORD, "aether");
+    let stats = crate::support::scene::show(&mut console, "STATS");
+    let row = stats
+        .iter()
+        .find(|row| row["database"] == told.database)
+        .expect("its row");
+    for (column, name) in [
+        ("total_xact_count", "aether_pool_transactions_total"),
+        ("total_query_count", "aether_pool_queries_total"),
+        ("total_received", "aether_pool_received_bytes_total"),
+        ("total_sent", "aether_pool_sent_bytes_total"),
+    ] {
+        assert_eq!(row[column], of(name, "").to_string(), "{name}");
+    }
+}
+
+/// Why servers end, and that they cannot be reached.
+#[test]
+fn the_ends_of_servers_are_told_by_reason_and_readiness_knows_of_them() {
+    let cluster = Cluster::start();
+    cluster.database("metrics_ends");
+    let told = start(&cluster, "metrics_ends", "  mode: transaction\n", "");
+    assert_eq!(get(told.port, "/readyz", "").1, "ready\n");
+    let mut client = told.login();
+    client.run("SELECT 1");
+    cluster.sql(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'metrics_ends'",
+    );
+    let closed = |reason: &str| {
+        let labels = format!(",reason=\"{reason}\"");
+        told.of_pool(&told.metrics(), "aether_pool_server_closes_total", &labels)
+    };
+    wait_until("the end of the server is told", || {
+        closed("server_error") == 1.0
+    });
+    cluster.stop(crate::support::Stop::Fast);
+    client.send(&crate::support::wire::message(b'Q', b"SELECT 1\0"));
+    wait_until("the failed connection is told", || {
+        let labels = ",reason=\"unreachable\"";
+        let name = "aether_pool_server_connect_failures_total";
+        told.of_pool(&told.metrics(), name, labels) >= 1.0
+    });
+    assert_eq!(told.of_pool(&told.metrics(), "aether_pool_up", ""), 0.0);
+    let (head, body) = get(told.port, "/readyz", "");
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(body, "databases that cannot be reached: metrics_ends\n");
+    assert_eq!(get(told.port, "/healthz", "").1, "ok\n");
+}
+
+#[test]
+fn a_token_is_asked_for_and_bad_requests_are_refused() {
+    let socket = std::env::temp_dir().join(format!("aether-metrics-{}", std::process::id()));
+    let keys = format!(
+        ", bearer_token: s3cret, unix_socket: \"{}\"",
+        socket.display()
+    );
+    let told = start(Cluster::shared(), "metrics_token", "", &keys);
+    let status = |headers: &str| get(told.port, "/metrics", headers).0;
+    assert!(status("").starts_with("HTTP/1.1 401 "));
+    assert!(status("").contains("WWW-Authenticate: Bearer"));
+    assert!(status("Authorization: Bearer s3creT\r\n").starts_with("HTTP/1.1 401 "));
+    assert!(status("Authorization: Bearer s3cret\r\n").starts_with("HTTP/1.1 200 "));
+    assert!(
+        get(told.port, "/healthz", "")
+            .0
+            .starts_with("HTTP/1.1 200 "),
+        "it says nothing secret"
+    );
+    assert!(
+        get(told.port, "/nothing", "")
+            .0
+            .starts_with("HTTP/1.1 404 ")
+    );
+    let refused = |request: &str| ask(&mut connect(told.port), request).0;
+    assert!(refused("POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 405 "));
+    assert!(refused("GET /metrics HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    assert!(refused("nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(9_000));
+    assert!(refused(&long).starts_with("HTTP/1.1 431 "));
+    let mut unix = UnixStream::connect(&socket).expect("the socket");
+    let request = "GET /metrics HTTP/1.0\r\nAuthorization: Bearer s3cret\r\n\r\n";
+    let (head, body) = ask(&mut unix, request);
+    assert!(
+        head.starts_with("HTTP/1.1 200 ") && !head.contains("chunked"),
+        "{head}"
+    );
+    assert!(Metrics::of(&body).value("aether_clients_max") > 0.0);
+    // Two requests over one connection, the second sent ahead.
+    let one = "GET /healthz HTTP/1.1\r\nHost: x\r\n";
+    let two = format!("{one}\r\n{one}Connection: close\r\n\r\n");
+    let (_, body) = ask(&mut connect(told.port), &two);
+    assert!(
+        body.starts_with("ok\nHTTP/1.1 200 OK") && body.ends_with("\r\n\r\nok\n"),
+        "{body}"
+    );
+    drop(told);
+    assert!(!socket.exists(), "it is removed at the end");
+}
+
+/// Whoever asks and does not read, or says nothing, neither holds up others nor keeps them out.
+#[test]
+fn slow_askers_are_bounded() {
+    let told = start(Cluster::shared(), "metrics_slow", "", "");
+    let before = told.pooler.rss_kb();
+    let mut slow: Vec<TcpStream> = (0..100).map(|_| connect(told.port)).collect();
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(60);
+    for (n, stream) in slow.iter_mut().enumerate() {
+        if n % 2 == 0 {
+            let _ = stream.write_all(request.as_bytes());
+        }
+    }
+    for _ in 0..5 {
+        assert!(told.metrics().value("aether_clients_max") > 0.0);
+    }
+    let mut client = told.login();
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    let grown = told.pooler.rss_kb().saturating_sub(before);
+    assert!(grown < 20_000, "{grown} kB");
+    drop(slow);
+}
+
+/// What Debian's `promtool` finds fault with.
+fn promtool(text: &str) -> String {
+    assert!(
+        Path::new("/usr/bin/promtool").exists(),
+        "prometheus is not installed: `make test` installs it"
+    );
+    let mut child = Command::new("/usr/bin/promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool");
+    let mut input = child.stdin.take().expect("its input");
+    input.write_all(text.as_bytes()).expect("it reads");
+    drop(input);
+    let output = child.wait_with_output().expect("its end");
+    let said = [output.stdout, output.stderr].concat();
+    format!("{}{}", output.status, String::from_utf8_lossy(&said))
+}
+
+#[test]
+fn promtool_finds_no_fault_and_open_metrics_is_given_to_who_asks() {
+    let told = start(
+        Cluster::shared(),
+        "metrics_format",
+        "  mode: transaction\n",
+        "",
+    );
+    let mut client = told.login();
+    client.run("SELECT 1");
+    let (_, text) = get(told.port, "/metrics", "");
+    assert_eq!(promtool(&text), "exit status: 0");
+    let accept = "Accept: application/openmetrics-text;version=1.0.0;q=0.6,text/plain;q=0.3\r\n";
+    let (head, open) = get(told.port, "/metrics", accept);
+    assert!(
+        head.contains("application/openmetrics-text; version=1.0.0"),
+        "{head}"
+    );
+    assert!(open.ends_with("# EOF\n") && open.contains("# TYPE aether_pool_queries counter\n"));
+    assert!(open.contains("# UNIT aether_pool_wait_duration_seconds seconds\n"));
+    let (plain, open) = (Metrics::of(&text), Metrics::of(&open));
+    let names = |metrics: &Metrics| metrics.0.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&plain), names(&open));
+}
+
+/// A real Prometheus scrapes it, in the format that it negotiates.
+#[test]
+fn prometheus_scrapes_it() {
+    let told = start(
+        Cluster::shared(),
+        "metrics_prometheus",
+        "",
+        ", bearer_token: s3cret",
+    );
+    let mut client = told.login();
+    (0..7).for_each(|_| drop(client.run("SELECT 1")));
+    let place = process::Place::new("prometheus");
+    let config = place.write(
+        "prometheus.yml",
+        &format!(
+            "scrape_configs: [{{job_name: aether, scrape_interval: 1s, authorization: {{credentials: s3cret}}, \
+             static_configs: [{{targets: ['127.0.0.1:{}']}}]}}]\n",
+            told.port
+        ),
+    );
+    let port = process::free_port();
+    let mut command = process::command(Path::new("/usr/bin/prometheus"));
+    command
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!(
+            "--storage.tsdb.path={}",
+            place.path().join("data").display()
+        ))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .current_dir(place.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = process::spawn(command).expect("prometheus");
+    let query = format!(
+        "/api/v1/query?query=aether_pool_queries_total%7Bdatabase%3D%22{}%22%7D",
+        told.database
+    );
+    let mut said = String::new();
+    let found = crate::support::wait_for(3 * PATIENCE, || {
+        std::thread::sleep(Duration::from_millis(200));
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+            return false;
+        };
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let request = format!("GET {query} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it is sent");
+        said.clear();
+        let _ = stream.read_to_string(&mut said);
+        said.contains("\"7\"]")
+    });
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(found, "{said}");
+}
