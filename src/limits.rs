@@ -79,6 +79,10 @@ pub const HANDSHAKES_PER_TURN: usize = 1;
 pub const CONNECTING_MAX: usize = 16;
 /// Addresses of one host name that are tried.
 pub const ADDRESSES_MAX: usize = 64;
+/// For how long the last answer of the name servers is gone by while none of them can be asked.
+pub const STALE_ADDRESSES_MS: u64 = 3_600_000;
+/// Shortest pause before a name is asked for again of its own accord.
+pub const RESOLVE_PAUSE_MS: u64 = 1_000;
 /// Pools made from the `"*"` entry that may exist at once.
 pub const FALLBACK_POOLS_MAX: usize = 1_000;
 /// Derived SCRAM keys remembered.

@@ -100,6 +100,10 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
         "log_level",
         &server.log_level.as_str().to_ascii_lowercase(),
     );
+    let dns = &server.dns;
+    page.line(1, "dns_max_ttl", &show_duration(dns.max_ttl));
+    page.line(1, "dns_nxdomain_ttl", &show_duration(dns.nxdomain_ttl));
+    page.line(1, "dns_query_timeout", &show_duration(dns.query_timeout));
 }
 
 fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {

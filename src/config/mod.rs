@@ -78,6 +78,19 @@ pub struct ServerConfig {
     pub client_login_timeout: Duration,
     /// Least severe log line that is written.
     pub log_level: log::LevelFilter,
+    /// For how long names of hosts are believed.
+    pub dns: DnsConfig,
+}
+
+/// `server.dns_*`: how names of hosts are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// For how long an answer serves new connections; zero: each connection asks.
+    pub max_ttl: Duration,
+    /// The same for the answer that there is no such name.
+    pub nxdomain_ttl: Duration,
+    /// How long a connection waits for an answer; zero: as long as it may take to connect.
+    pub query_timeout: Duration,
 }
 
 impl ServerConfig {

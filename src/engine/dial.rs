@@ -66,6 +66,7 @@ impl Engine {
                 return self.connect_failed(key, unreachable(last), host);
             };
             server.route.next_host += 1;
+            server.route.name = None;
             match next {
                 HostPort::Unix(path) => server.route.addresses.push(Address::Unix(path.clone())),
                 HostPort::Tcp(name, port) => match name.parse() {
@@ -74,41 +75,21 @@ impl Engine {
                         .addresses
                         .push(Address::Tcp(SocketAddr::new(ip, *port))),
                     Err(_) => {
-                        host.resolve(name, *port, key);
-                        return self.enter_server(key, ServerState::Resolving);
+                        let (name, port) = (Rc::<str>::from(name.as_str()), *port);
+                        (server.route.name, server.route.port) = (Some(name.clone()), port);
+                        match self.addresses_of(&name, port, key, host) {
+                            None => return self.enter_server(key, ServerState::Resolving),
+                            Some(Err(why)) => last = why,
+                            Some(Ok(addresses)) => {
+                                if let Some(server) = self.servers.get_mut(key) {
+                                    server.route.addresses = addresses;
+                                }
+                            }
+                        }
                     }
                 },
             }
         }
-    }
-
-    pub(super) fn resolved(
-        &mut self,
-        key: ServerKey,
-        result: Result<Vec<SocketAddr>, String>,
-        host: &mut dyn Host,
-    ) {
-        let Some(server) = self.servers.get_mut(key) else {
-            return;
-        };
-        if !matches!(server.state, ServerState::Resolving) {
-            return;
-        }
-        let last = match result {
-            Ok(addresses) if addresses.is_empty() => "the name has no address".to_owned(),
-            Ok(addresses) => {
-                // The next one to be tried is the last of the list.
-                server.route.addresses = addresses
-                    .into_iter()
-                    .take(limits::ADDRESSES_MAX)
-                    .rev()
-                    .map(Address::Tcp)
-                    .collect();
-                String::new()
-            }
-            Err(why) => why,
-        };
-        self.try_next(key, &last, host);
     }
 
     /// The startup packet goes out, or waits for the connection that is being made.

@@ -5,7 +5,7 @@
 //!
 //! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `lookup` has servers asked for their
 //! secrets, `newcomers` are those who have not logged in, `claim` keeps what clients say of themselves, `tune` finds out what
-//! servers make of their settings, `queue` gives them servers, `dial` makes servers, `secure` agrees on TLS with both, `pump`
+//! servers make of their settings, `queue` gives them servers, `dial` makes servers, `names` knows where their hosts are, `secure` agrees on TLS with both, `pump`
 //! moves bytes between the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console,
 //! `contain` keeps a panic to one connection, `pause` holds up what an operator wants held up, `wheel` and `link` are what they sound like.
 
@@ -20,6 +20,7 @@ mod dial;
 mod greet;
 mod link;
 mod lookup;
+mod names;
 mod newcomers;
 mod pause;
 mod pump;
@@ -44,6 +45,7 @@ pub use client::{Client, ClientState, Console, Place, Role, Session};
 pub use console::Request;
 pub use link::{Input, Link};
 pub use pause::{Progress, Scope};
+pub use names::{HostName, Unresolved};
 pub use server::{Server, ServerState};
 pub use stream::{
     Accepted, Address, Event, Facts, Given, Handover, Host, ListenerId, Protection, Ready,
@@ -63,6 +65,7 @@ use crate::wire::refusal::{Blame, Refusal};
 use claim::Claims;
 use contain::Party;
 use lookup::Lookups;
+use names::Names;
 use newcomers::Newcomers;
 use pause::Holds;
 
@@ -93,6 +96,7 @@ pub struct Engine {
     failures: Failures,
     /// What servers are asked of users, and have said.
     lookups: Lookups,
+    hosts: Names,
     newcomers: Newcomers,
     /// The wheel will look at the oldest of them.
     logins_armed: bool,
@@ -136,6 +140,7 @@ enum Timer {
     Server(ServerKey),
     Pool(PoolKey),
     Logins,
+    Names,
     Accept,
     Stop,
     Period,
@@ -173,6 +178,7 @@ impl Engine {
             ring,
             failures: Failures::default(),
             lookups: Lookups::default(),
+            hosts: Names::default(),
             newcomers: Newcomers::default(),
             logins_armed: false,
             cancel_keys: CancelKeys::default(),
@@ -237,11 +243,7 @@ impl Engine {
             Event::Incoming(listener) => {
                 self.incoming.insert(listener);
             }
-            Event::Resolved { key, result } => {
-                self.guard(Who::Server(key), host, |engine, host| {
-                    engine.resolved(key, result, host)
-                })
-            }
+            Event::Resolved { name, result } => self.resolved(&name, result, host),
             Event::Derived { who, salted } => self.guard(who, host, |engine, host| match who {
                 Who::Client(key) => engine.client_derived(key, &salted, host),
                 Who::Server(key) => engine.server_derived(key, &salted, host),
@@ -321,6 +323,7 @@ impl Engine {
         self.adopt_lookups(&config);
         self.holds.adopt(&config);
         self.hold_pools();
+        self.adopt_names(&config);
         for (name, pool_config) in &config.databases {
             if !self.names.contains_key(name) {
                 let mut pool = Pool::new(name.clone(), pool_config.clone(), false);
@@ -355,17 +358,7 @@ impl Engine {
         self.pools.configure(key, &new);
         if let Some(pool) = self.pools.get_mut(key).filter(|_| moved) {
             pool.moved();
-            let servers: Vec<ServerKey> = self
-                .servers
-                .iter()
-                .filter(|(_, s)| s.pool == key)
-                .map(|(k, _)| k)
-                .collect();
-            for server in servers {
-                if let Some(server) = self.servers.get_mut(server) {
-                    server.recycle = true;
-                }
-            }
+            self.retire(key);
             self.ask_all_anew(key);
         }
         self.unsettled.insert(key);
@@ -389,6 +382,7 @@ impl Engine {
                     }
                 }
                 Timer::Logins => self.logins_expired(host),
+                Timer::Names => self.names_timer(host),
                 Timer::Accept | Timer::Stop => {}
                 Timer::Period => {
                     for key in self.pools.keys() {
@@ -672,6 +666,7 @@ impl Engine {
                 self.check_link(Who::Server(key), link);
             }
         }
+        self.check_names();
         if self.unsettled.is_empty() {
             self.pools.check_settled(self.now);
         }

@@ -90,6 +90,10 @@ pub(super) struct World {
     pub(super) servers_break: bool,
     /// What servers say first; when empty, they let everybody in at once.
     pub(super) greeting: Vec<u8>,
+    /// Names of hosts that were asked for.
+    pub(super) names: Vec<String>,
+    /// Where servers were dialled.
+    pub(super) dialed: Vec<Address>,
     /// Users whose names were asked for.
     pub(super) users: Vec<(u32, ClientKey)>,
     /// Derivations that were asked for and are not done.
@@ -109,7 +113,8 @@ impl Host for World {
         }
     }
 
-    fn dial(&mut self, _: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
+    fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
+        self.dialed.push(to.clone());
         if let Some(why) = &self.unreachable {
             return Err(why.clone());
         }
@@ -138,7 +143,9 @@ impl Host for World {
         Err("no TLS here".to_owned())
     }
 
-    fn resolve(&mut self, _: &str, _: u16, _: ServerKey) {}
+    fn resolve(&mut self, name: &str) {
+        self.names.push(name.to_owned());
+    }
     fn derive(&mut self, job: KeyDerivation, who: Who) {
         self.derivations.push((job, who));
     }

@@ -77,6 +77,10 @@ pub struct Server {
 pub struct Route {
     /// The next host of the pool's list.
     pub next_host: usize,
+    /// The present host, if it is a name that was or is to be looked up.
+    pub name: Option<Rc<str>>,
+    /// The port there.
+    pub port: u16,
     /// Addresses of the present host that have not been tried, the next one last.
     pub addresses: Vec<Address>,
     /// The present address is tried the second way: without TLS, or with.

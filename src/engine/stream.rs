@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use super::names::Unresolved;
 use crate::arena::{ClientKey, ServerKey};
 use crate::auth::{KeyDerivation, SaltedPassword};
 use crate::config::Config;
@@ -211,7 +212,7 @@ pub trait Host {
         handover: Handover,
     ) -> Result<Box<dyn Stream>, String>;
     /// Looks a name up, off the loop; the answer comes as [`Event::Resolved`].
-    fn resolve(&mut self, name: &str, port: u16, key: ServerKey);
+    fn resolve(&mut self, name: &str);
     /// Runs PBKDF2 off the loop; the answer comes as [`Event::Derived`].
     fn derive(&mut self, job: KeyDerivation, who: Who);
     /// Looks up the name of a user of this machine, off the loop; the answer comes as [`Event::UserNamed`].
@@ -263,10 +264,10 @@ pub enum Event {
     Incoming(ListenerId),
     /// A name was looked up.
     Resolved {
-        /// The server connection that asked.
-        key: ServerKey,
-        /// Its addresses, or why there are none.
-        result: Result<Vec<std::net::SocketAddr>, String>,
+        /// Which.
+        name: String,
+        /// Its addresses, or why there are none. Their ports do not count.
+        result: Result<Vec<std::net::SocketAddr>, Unresolved>,
     },
     /// A key derivation is done.
     Derived {

@@ -3,43 +3,33 @@
 //! Threads of their own, so that a stuck resolver holds up no login; and a few for names, so that one that hangs (a name server
 //! that does not answer takes half a minute) holds up no other pool's. Answers come back as [`Event`]s.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use crate::arena::{ClientKey, ServerKey};
+use crate::arena::ClientKey;
 use crate::auth::{KeyDerivation, SaltedPassword};
-use crate::engine::{Event, Who};
-
-/// How long an answer serves those who ask the same.
-const FRESH: Duration = Duration::from_millis(500);
+use crate::engine::{Event, Unresolved, Who};
 
 /// Names that are looked up at once.
 const RESOLVERS: usize = 4;
 
-/// A name to look up, and the port.
-type Question = (String, u16);
-
 enum Answer {
-    Resolved(Question, Found),
+    Resolved(String, Found),
     Derived(Who, SaltedPassword),
     User(ClientKey, Result<String, String>),
 }
 
 /// The threads, and the way to and from them.
 pub(super) struct Helpers {
-    questions: Sender<Question>,
+    names: Sender<String>,
     jobs: Sender<(KeyDerivation, Who)>,
     users: Sender<(u32, ClientKey)>,
     answers: Receiver<Answer>,
-    /// Who waits for which name. Each is asked for once at a time, however long it takes.
-    waiting: BTreeMap<Question, Vec<ServerKey>>,
 }
 
 impl Helpers {
@@ -49,10 +39,10 @@ impl Helpers {
 
     fn start_with(
         waker: Waker,
-        look_up: impl Fn(&str, u16) -> Found + Clone + Send + 'static,
+        look_up: impl Fn(&str) -> Found + Clone + Send + 'static,
     ) -> io::Result<Helpers> {
         let waker = Arc::new(waker);
-        let (questions, asked) = mpsc::channel();
+        let (names, asked) = mpsc::channel();
         let (jobs, given) = mpsc::channel();
         let (users, unnamed) = mpsc::channel();
         let (answer, answers) = mpsc::channel();
@@ -64,17 +54,11 @@ impl Helpers {
                 .name("resolver".to_owned())
                 .stack_size(256 * 1024)
                 .spawn(move || {
-                    let mut last = LastAnswer::default();
                     let next = || asked.lock().ok()?.recv().ok();
-                    work(
-                        std::iter::from_fn(next),
-                        &to,
-                        &wake,
-                        |(name, port): Question| {
-                            let found = last.look_up(&name, port, &look_up);
-                            Answer::Resolved((name, port), found)
-                        },
-                    );
+                    work(std::iter::from_fn(next), &to, &wake, |name: String| {
+                        let found = look_up(&name);
+                        Answer::Resolved(name, found)
+                    });
                 })?;
         }
         let (to, wake) = (answer.clone(), waker.clone());
@@ -99,21 +83,16 @@ impl Helpers {
                 );
             })?;
         Ok(Helpers {
-            questions,
+            names,
             jobs,
             users,
             answers,
-            waiting: BTreeMap::new(),
         })
     }
 
-    pub(super) fn resolve(&mut self, name: String, port: u16, key: ServerKey) {
-        let question = (name, port);
-        let waiting = self.waiting.entry(question.clone()).or_default();
-        waiting.push(key);
-        if waiting.len() == 1 {
-            let _ = self.questions.send(question);
-        }
+    /// Whoever asks sees to it that a name that hangs is asked for once.
+    pub(super) fn resolve(&mut self, name: String) {
+        let _ = self.names.send(name);
     }
 
     pub(super) fn derive(&self, job: KeyDerivation, who: Who) {
@@ -128,13 +107,7 @@ impl Helpers {
     pub(super) fn drain(&mut self, events: &mut Vec<Event>) {
         for answer in self.answers.try_iter() {
             match answer {
-                Answer::Resolved(question, result) => {
-                    let keys = self.waiting.remove(&question).unwrap_or_default();
-                    events.extend(keys.into_iter().map(|key| Event::Resolved {
-                        key,
-                        result: result.clone(),
-                    }));
-                }
+                Answer::Resolved(name, result) => events.push(Event::Resolved { name, result }),
                 Answer::User(key, name) => events.push(Event::UserNamed { key, name }),
                 Answer::Derived(who, salted) => events.push(Event::Derived { who, salted }),
             }
@@ -155,25 +128,7 @@ fn work<T>(
     }
 }
 
-/// The last answer, for the many that ask at once when a pool opens its connections.
-#[derive(Default)]
-struct LastAnswer(Option<(String, u16, Instant, Found)>);
-
-type Found = Result<Vec<SocketAddr>, String>;
-
-impl LastAnswer {
-    fn look_up(&mut self, name: &str, port: u16, look_up: impl Fn(&str, u16) -> Found) -> Found {
-        if let Some((known, at, when, answer)) = &self.0
-            && (known.as_str(), *at) == (name, port)
-            && when.elapsed() < FRESH
-        {
-            return answer.clone();
-        }
-        let answer = look_up(name, port);
-        self.0 = Some((name.to_owned(), port, Instant::now(), answer.clone()));
-        answer
-    }
-}
+type Found = Result<Vec<SocketAddr>, Unresolved>;
 
 fn user_name(uid: u32) -> Result<String, String> {
     let user = nix::unistd::User::from_uid(uid.into());
@@ -185,57 +140,78 @@ fn user_name(uid: u32) -> Result<String, String> {
     Err(format!("could not look up local user ID {uid}: {why}"))
 }
 
-fn look_up(name: &str, port: u16) -> Found {
-    let found = (name, port)
+fn look_up(name: &str) -> Found {
+    let found = (name, 0)
         .to_socket_addrs()
-        .map_err(|error| format!("could not translate host name \"{name}\": {error}"))?;
+        .map_err(|error| unresolved(name, &error.to_string()))?;
     let mut addresses: Vec<SocketAddr> = found.collect();
     addresses.dedup();
     Ok(addresses)
 }
 
+/// The standard library only keeps the text of `gai_strerror`. What is not known to be the name's own fault is taken to pass.
+fn unresolved(name: &str, error: &str) -> Unresolved {
+    let lasting = [
+        "Name or service not known",
+        "No address associated with hostname",
+        "Name does not resolve", // musl's words
+    ];
+    Unresolved {
+        text: format!("could not translate host name \"{name}\": {error}"),
+        passing: !lasting.iter().any(|text| error.contains(text)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
 
-    /// Found by reading: names were looked up one after the other, the same one as often as it was asked for, so that a name
-    /// server that hangs held up the pools of all others for longer and longer.
+    /// Found by reading: names were looked up one after the other, so that a name server that hangs held up the pools of all
+    /// others for longer and longer. (That one name is asked for once is the engine's: `engine/names.rs`.)
     #[test]
-    fn a_name_that_hangs_is_asked_for_once_and_holds_up_no_other() {
+    fn a_name_that_hangs_holds_up_no_other() {
         let poll = mio::Poll::new().expect("a poll");
         let waker = Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
         let (release, held) = mpsc::channel::<()>();
-        let (held, calls) = (Arc::new(Mutex::new(held)), Arc::new(AtomicUsize::new(0)));
-        let counted = calls.clone();
-        let look_up = move |name: &str, _: u16| {
+        let held = Arc::new(Mutex::new(held));
+        let look_up = move |name: &str| {
             if name == "hangs" {
-                counted.fetch_add(1, Ordering::SeqCst);
                 let _ = held.lock().expect("nobody panics").recv();
             }
             Ok(Vec::new())
         };
         let mut helpers = Helpers::start_with(waker, look_up).expect("threads");
-        let key = |n| ServerKey::from_parts(n, 0);
-        (0..100).for_each(|n| helpers.resolve("hangs".to_owned(), 5432, key(n)));
-        helpers.resolve("quick".to_owned(), 5432, key(100));
-        assert_eq!(answers(&mut helpers, 1), [key(100)]);
+        helpers.resolve("hangs".to_owned());
+        helpers.resolve("quick".to_owned());
+        assert_eq!(answer(&mut helpers), "quick");
         drop(release);
-        let all: Vec<ServerKey> = (0..100).map(key).collect();
-        assert_eq!(answers(&mut helpers, 100), all);
-        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        assert_eq!(answer(&mut helpers), "hangs");
     }
 
-    fn answers(helpers: &mut Helpers, count: usize) -> Vec<ServerKey> {
+    fn answer(helpers: &mut Helpers) -> String {
         let (mut events, begin) = (Vec::new(), Instant::now());
-        while events.len() < count && begin.elapsed() < Duration::from_secs(20) {
+        while events.is_empty() && begin.elapsed() < Duration::from_secs(20) {
             helpers.drain(&mut events);
             thread::yield_now();
         }
-        let key = |event| match event {
-            Event::Resolved { key, .. } => Some(key),
-            _ => None,
-        };
-        events.into_iter().filter_map(key).collect()
+        match events.pop() {
+            Some(Event::Resolved { name, .. }) => name,
+            _ => panic!("one answer"),
+        }
+    }
+
+    /// What there is no such name of is known; what no name server could be asked for is not.
+    #[test]
+    fn only_a_name_that_does_not_exist_has_failed_for_good() {
+        let nowhere = look_up("nowhere.invalid").expect_err("RFC 6761 has no such name");
+        assert!(nowhere.text.contains("nowhere.invalid"));
+        let reason = |text| unresolved("x", text).passing;
+        assert!(!reason(
+            "failed to lookup address information: Name or service not known"
+        ));
+        assert!(reason(
+            "failed to lookup address information: Temporary failure in name resolution"
+        ));
     }
 }

@@ -452,8 +452,8 @@ impl Host for Shell {
         tls::secure(stream, side, handover, &self.scratch)
     }
 
-    fn resolve(&mut self, name: &str, port: u16, key: ServerKey) {
-        self.helpers.resolve(name.to_owned(), port, key);
+    fn resolve(&mut self, name: &str) {
+        self.helpers.resolve(name.to_owned());
     }
 
     fn derive(&mut self, job: KeyDerivation, who: Who) {

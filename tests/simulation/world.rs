@@ -10,7 +10,7 @@ use aether::auth::KeyDerivation;
 use aether::config::{AuthMethod, Config, Outside, schema};
 use aether::engine::{
     Accepted, Address, ClientState, Engine, Event, Handover, Host, ListenerId, Progress, Ready,
-    Scope as Held, ServerState, Shutdown, Stream, TlsSide, Who,
+    Scope as Held, ServerState, Shutdown, Stream, TlsSide, Unresolved, Who,
 };
 use aether::net::tls;
 use aether::stats::Counters;
@@ -240,7 +240,7 @@ struct Kernel {
     connections: Vec<(Who, Shared)>,
     backlog: VecDeque<Shared>,
     dialed: Vec<(Address, Shared)>,
-    resolving: Vec<(ServerKey, String, u16)>,
+    resolving: Vec<String>,
     deriving: Vec<(KeyDerivation, Who)>,
     listening: bool,
     /// So many times yet there is no descriptor for a new connection.
@@ -285,8 +285,10 @@ impl Host for Kernel {
         tls::secure(stream, side, handover, &self.scratch)
     }
 
-    fn resolve(&mut self, name: &str, port: u16, key: ServerKey) {
-        self.resolving.push((key, name.to_owned(), port));
+    fn resolve(&mut self, name: &str) {
+        let twice = self.resolving.iter().any(|asked| asked == name);
+        assert!(!twice, "{name} is asked for twice at a time");
+        self.resolving.push(name.to_owned());
     }
 
     fn derive(&mut self, job: KeyDerivation, who: Who) {
@@ -369,6 +371,10 @@ pub struct World {
     excused: bool,
     reloaded: bool,
     stopped: bool,
+    /// What `database.example` stands for.
+    addresses: &'static [&'static str],
+    /// That has changed.
+    moved: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -377,6 +383,8 @@ enum Trouble {
     Refused,
     Silent,
     Starting,
+    /// No name server answers.
+    Nameless,
     /// The roles have another password than the pooler knows.
     Rotated,
 }
@@ -461,6 +469,8 @@ impl World {
             excused: limited,
             reloaded: false,
             stopped: false,
+            addresses: &["10.0.0.9", "10.0.0.1"],
+            moved: false,
             shape,
         };
         world.disturbances_left = world.random.between(0, 15) as u32;
@@ -1002,14 +1012,30 @@ impl World {
     }
 
     fn finish_resolve(&mut self, at: usize) {
-        let (key, name, port) = self.kernel.resolving.swap_remove(at);
-        let address =
-            |text: &str| std::net::SocketAddr::new(text.parse().expect("an address"), port);
-        let result = match name.as_str() {
-            "database.example" => Ok(vec![address("10.0.0.9"), address("10.0.0.1")]),
-            _ => Err(format!("could not translate host name \"{name}\"")),
+        let name = self.kernel.resolving.swap_remove(at);
+        let address = |text: &&str| std::net::SocketAddr::new(text.parse().expect("an address"), 0);
+        let failure = |passing| Unresolved {
+            text: format!("could not translate host name \"{name}\""),
+            passing,
         };
-        self.events.push(Event::Resolved { key, result });
+        let known = name == "database.example";
+        let result = match self.addresses {
+            _ if known && self.trouble == Trouble::Nameless => Err(failure(true)),
+            addresses if known => Ok(addresses.iter().map(address).collect()),
+            _ => Err(failure(false)),
+        };
+        self.events.push(Event::Resolved { name, result });
+    }
+
+    /// The name stands for other places from now on.
+    fn move_name(&mut self) {
+        self.addresses = self.random.pick(&[
+            &["10.0.0.1"],
+            &["10.0.0.2"],
+            &["10.0.0.9", "10.0.0.2"],
+            &["10.0.0.3", "10.0.0.1", "10.0.0.2"],
+        ]);
+        self.moved = true;
     }
 
     // ---- what disturbs ----
@@ -1023,8 +1049,9 @@ impl World {
             return;
         }
         self.disturbances_left -= 1;
-        match self.random.below(12) {
+        match self.random.below(13) {
             9..12 => self.hold(),
+            12 => self.move_name(),
             0 => self.now += self.random.pick(&[3_000, 200_000]),
             1 => self.reload(),
             2 => self.open_console(),
@@ -1132,6 +1159,7 @@ impl World {
                     Trouble::Refused,
                     Trouble::Silent,
                     Trouble::Starting,
+                    Trouble::Nameless,
                     Trouble::Rotated,
                 ]);
                 self.trouble_until = self.now + trouble_us;
@@ -1315,7 +1343,7 @@ impl World {
             all.received += counters.received;
             all.sent += counters.sent;
             all.logins += counters.logins;
-            if self.shape.keeps_servers() && !self.reloaded {
+            if self.shape.keeps_servers() && !self.reloaded && !self.moved {
                 assert!(
                     counters.connects <= pool.config.max_connections as u64,
                     "{} connections",

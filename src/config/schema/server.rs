@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::super::yaml::{Field, Problems, Section};
-use super::super::{ServerConfig, UnixSocket};
+use super::super::{DnsConfig, ServerConfig, UnixSocket};
 use super::{Context, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 14] = [
     "listen_addr",
     "unix_socket_dir",
     "unix_socket_mode",
@@ -20,6 +20,9 @@ pub(super) const KEYS: [&str; 11] = [
     "max_unauthenticated_connections",
     "client_login_timeout",
     "log_level",
+    "dns_max_ttl",
+    "dns_nxdomain_ttl",
+    "dns_query_timeout",
 ];
 /// Aether's port, the one PgBouncer made usual.
 const PORT: u16 = 6432;
@@ -58,6 +61,11 @@ pub(super) fn read(
     };
     let shutdown_timeout = duration("shutdown_timeout", 30);
     let client_login_timeout = duration("client_login_timeout", 60);
+    let dns = DnsConfig {
+        max_ttl: duration("dns_max_ttl", 15),
+        nxdomain_ttl: duration("dns_nxdomain_ttl", 15),
+        query_timeout: duration("dns_query_timeout", 10),
+    };
     if client_login_timeout.is_zero()
         && let Some(field) = section.get("client_login_timeout")
     {
@@ -90,6 +98,7 @@ pub(super) fn read(
             .get("log_level")
             .and_then(|field| field.word(&LEVELS, problems))
             .unwrap_or(log::LevelFilter::Info),
+        dns,
     }
 }
 
