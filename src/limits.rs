@@ -99,14 +99,12 @@ pub const LOG_QUEUE_MAX: usize = 8_192;
 pub const LOG_WRITE_MAX: usize = 64 * 1024;
 /// Longest text from a peer inside a log line or an error.
 pub const QUOTED_TEXT_MAX: usize = 256;
-/// How long a cancel may be under way.
-pub const CANCEL_MS: u64 = 10_000;
 /// Pause after the process ran out of descriptors before it accepts again.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
-/// First pause after a server could not be reached; it doubles with each attempt.
+/// First pause after a server could not be reached; it doubles with each attempt, up to `server_login_retry`.
 pub const RETRY_FIRST_MS: u64 = 50;
-/// Longest pause between attempts to reach a server: service resumes within this time of the server's return.
-pub const RETRY_MAX_MS: u64 = 500;
+/// How often somebody looks whether a question about a user's secret can be asked by now.
+pub const LOOKUP_LOOK_MS: u64 = 500;
 /// Pause before idle connections are made again after one could not be made; it doubles with each login that is refused.
 pub const REFILL_PAUSE_MS: u64 = 1_000;
 /// Longest pause before idle connections are tried again whose login the server refuses.

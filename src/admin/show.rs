@@ -478,7 +478,10 @@ fn database(pool: &Pool) -> Row {
 fn users(engine: &Engine) -> Vec<Row> {
     let listed = engine.config().auth.users.keys();
     let mut users: BTreeMap<&[u8], (UserConfig, usize, usize)> = listed
-        .map(|name| (name.as_bytes(), Default::default()))
+        .map(|name| {
+            let config = engine.pools().user_config(name.as_bytes());
+            (name.as_bytes(), (config, 0, 0))
+        })
         .collect();
     for (name, config, servers, clients) in engine.pools().users() {
         users.insert(name, (config, servers, clients));

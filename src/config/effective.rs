@@ -97,6 +97,11 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
     );
     page.line(
         1,
+        "cancel_wait_timeout",
+        &show_duration(server.cancel_wait_timeout),
+    );
+    page.line(
+        1,
         "log_level",
         &server.log_level.as_str().to_ascii_lowercase(),
     );
@@ -170,6 +175,9 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
         "abandoned_query_timeout",
         &show_duration(pool.abandoned_query_timeout),
     );
+    for (key, time) in { pool.timeouts }.by_key() {
+        page.line(2, key, &show_duration(*time));
+    }
     write_asks(2, pool.auth_query.as_deref(), page);
 }
 
@@ -223,15 +231,23 @@ fn write_words(depth: usize, words: &TlsWords, page: &mut Page) {
 }
 
 fn write_users(config: &Config, page: &mut Page) {
-    if config.users.is_empty() {
+    let defaults = (config.user_defaults != UserConfig::default())
+        .then(|| ("*".to_owned(), config.user_defaults));
+    if config.users.is_empty() && defaults.is_none() {
         return page.line(0, "users", "null");
     }
     page.line(0, "users", "");
-    for (name, user) in &config.users {
+    let users = config.users.iter();
+    for (name, user) in defaults
+        .iter()
+        .map(|(name, user)| (name, user))
+        .chain(users)
+    {
         let UserConfig {
             mode,
             max_connections,
             max_client_connections,
+            timeouts,
         } = user;
         page.line(1, &quoted(name), "");
         page.line(2, "mode", mode.map_or("null", |mode| mode.as_str()));
@@ -241,6 +257,10 @@ fn write_users(config: &Config, page: &mut Page) {
             "max_client_connections",
             &max_client_connections.to_string(),
         );
+        for (key, time) in { *timeouts }.by_key() {
+            let text = time.map_or("null".to_owned(), show_duration);
+            page.line(2, key, &text);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ pub mod ident;
 mod nearest;
 pub mod schema;
 pub mod secret;
+mod timeouts;
 mod tokens;
 pub mod units;
 pub mod userlist;
@@ -29,6 +30,7 @@ pub use effective::effective;
 pub use files::load;
 pub(crate) use nearest::nearest;
 pub use secret::{ScramVerifier, Secret, Stored};
+pub use timeouts::{Timeouts, UserTimeouts};
 pub use yaml::{ConfigError, Outside};
 
 /// Everything an operator may decide, checked and complete.
@@ -42,6 +44,8 @@ pub struct Config {
     pub fallback: Option<Rc<PoolConfig>>,
     /// Section `users`: what is set for single users.
     pub users: BTreeMap<String, UserConfig>,
+    /// Its `"*"` entry: for users who are not in `users`. Those who are have inherited from it.
+    pub user_defaults: UserConfig,
     /// Who may log in.
     pub auth: AuthConfig,
     /// Who may use the console.
@@ -76,6 +80,8 @@ pub struct ServerConfig {
     pub max_unauthenticated_connections: usize,
     /// Absolute limit for a client's login; zero: off.
     pub client_login_timeout: Duration,
+    /// A cancel may take this long on its way to the server; zero: for ever.
+    pub cancel_wait_timeout: Duration,
     /// Least severe log line that is written.
     pub log_level: log::LevelFilter,
     /// For how long names of hosts are believed.
@@ -211,6 +217,8 @@ pub struct PoolConfig {
     pub client_idle_timeout: Duration,
     /// A query whose client has gone may run on for this long; then it is cancelled. Zero: to its end.
     pub abandoned_query_timeout: Duration,
+    /// What clients may take their time for.
+    pub timeouts: Timeouts,
     /// Where the secrets of users are asked for who are not in `auth.users`; `None`: nowhere.
     pub auth_query: Option<Rc<AuthQuery>>,
 }
@@ -241,6 +249,8 @@ pub struct UserConfig {
     pub max_connections: usize,
     /// Most clients that log in as this user; 0: no limit.
     pub max_client_connections: usize,
+    /// What is different for this user from what the pools say.
+    pub timeouts: UserTimeouts,
 }
 
 /// Where the servers of a pool are and as whom Aether logs in.

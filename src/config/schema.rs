@@ -127,7 +127,7 @@ fn read_sections(
         .map(|draft| draft.pool.backend.user.as_ref())
         .collect();
     let looked_up = lookup::check(databases.iter(), fallback.as_ref(), &asks, problems);
-    let users = users::read(&top, &roles, &auth, looked_up, problems);
+    let (users, user_defaults) = users::read(&top, &roles, &auth, looked_up, problems);
     let admin = read_admin(
         &section(&top, "admin", &["users", "stats_users"], problems),
         &auth,
@@ -149,6 +149,7 @@ fn read_sections(
         databases,
         fallback,
         users,
+        user_defaults,
         auth,
         admin,
         metrics,

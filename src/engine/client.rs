@@ -1,12 +1,10 @@
 //! A client: its connection, its state, and what it said of itself.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::claim::Claim;
 use super::link::Link;
 use super::lookup::{LookedUp, Purpose};
-use super::server::Server;
 use crate::arena::{PoolKey, ServerKey, Tick};
 use crate::auth::Verify;
 use crate::config::hba::{Method, Rule};
@@ -16,7 +14,6 @@ use crate::pool::Kind;
 use crate::pool::cancel::CancelKey;
 use crate::relay::prepared::ClientStatements;
 use crate::relay::{Skip, Vars};
-use crate::wire::backend::TransactionStatus;
 use crate::wire::refusal::Refusal;
 
 /// A client.
@@ -284,41 +281,6 @@ impl Client {
             Place::Pool(pool) => Some(pool),
             _ => None,
         }
-    }
-
-    /// When its state must be over; `None`: it may last for ever, or is part of a login, for which there is one timer for all
-    /// ([`Client::login_deadline`]). `server` is the one that it holds.
-    pub(super) fn deadline(
-        &self,
-        pool: Option<&crate::config::PoolConfig>,
-        server: Option<&Server>,
-    ) -> Option<Tick> {
-        let after = |delay: Duration| (!delay.is_zero()).then(|| self.since.plus(delay));
-        match &self.state {
-            ClientState::Greeting { .. }
-            | ClientState::Proving(_)
-            | ClientState::Deriving(_)
-            | ClientState::Identifying(_)
-            | ClientState::LookingUp(_) => None,
-            ClientState::HeldBack(until) | ClientState::Failing(until, _) => Some(*until),
-            ClientState::AwaitingWelcome | ClientState::Queued => after(pool?.acquire_timeout),
-            ClientState::Idle => after(pool?.client_idle_timeout),
-            ClientState::Paired(_) => {
-                let relay = &server?.relay;
-                let idle = !relay.is_busy() && relay.status() == TransactionStatus::Idle;
-                after(pool?.client_idle_timeout).filter(|_| idle)
-            }
-            ClientState::Departing(_) => after(pool?.abandoned_query_timeout),
-            ClientState::Cancelling(_) => after(Duration::from_millis(limits::CANCEL_MS)),
-            ClientState::Leaving { .. } => after(Duration::from_millis(limits::LINGER_MS)),
-            ClientState::Console(_) => None,
-        }
-    }
-
-    /// When its login must be over.
-    pub(super) fn login_deadline(&self, config: &Config) -> Option<Tick> {
-        let limit = config.server.client_login_timeout;
-        (!limit.is_zero()).then(|| self.connected_at.plus(limit))
     }
 
     /// Whether it only gets its server with the first query.

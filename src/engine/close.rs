@@ -1,9 +1,11 @@
 //! Ends things: clients, servers, pairs. What is told to whom, and what is kept.
 
+use super::overdue::Overdone;
 use super::pause::PAUSE_MODE;
 use super::pump::NO_BLOCKS;
 use super::{
-    Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Who, Why,
+    Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Tick, Who,
+    Why,
 };
 use crate::pool::{Limit, Waits};
 use crate::reasons;
@@ -11,7 +13,10 @@ use crate::relay::Then;
 use crate::relay::prepared::{ClientStatements, With};
 use crate::wire::frame::printable;
 use crate::wire::frontend;
-use crate::wire::refusal::{Blame, Refusal};
+use crate::wire::refusal::{Blame, Refusal, notice};
+
+/// In PgBouncer's words.
+const QUEUED: &str = "No server connection available in postgres backend, client being queued";
 
 /// The SQLSTATE of those who are told nothing.
 const NO_CODE: [u8; 5] = [0; 5];
@@ -542,26 +547,60 @@ impl Engine {
                 let refusal = self.waited_too_long(key, client);
                 self.refuse(key, refusal, host);
             }
-            ClientState::Idle | ClientState::Paired(_) => {
-                let refusal = Refusal::fatal(
-                    b"57P05",
-                    "terminating connection due to idle-session timeout",
-                    Blame::Operator,
-                )
-                .hint("See client_idle_timeout of the pool in Aether's configuration.");
-                self.refuse(key, refusal, host);
-            }
-            ClientState::Departing(server) => {
-                let server = *server;
-                self.client_left(key, Departure::Lost(Why::Eof), host);
-                let drains = |server: &super::Server| matches!(server.state, ServerState::Draining);
-                if self.servers.get(server).is_some_and(drains) {
-                    self.server_expired(server, host); // its time is over as well, and does not begin anew
-                }
+            ClientState::Idle => self.refuse(key, idle_for_too_long(), host),
+            ClientState::Paired(server) | ClientState::Departing(server) => {
+                let (server, what) = (*server, self.has_overdone(client));
+                self.pair_expired(key, server, what, host);
             }
             ClientState::Cancelling(_) => self.close_client(key, "cancel request timed out", host),
             ClientState::Leaving { .. } => self.end_lingering(key, host),
             ClientState::Console(_) => {}
+        }
+    }
+
+    /// A client has overdone something with its server.
+    fn pair_expired(
+        &mut self,
+        key: ClientKey,
+        server: ServerKey,
+        what: Option<Overdone>,
+        host: &mut dyn Host,
+    ) {
+        let Some(what) = what else {
+            return self.arm_client(key);
+        };
+        if let Some(refusal) = what.refusal() {
+            if self
+                .servers
+                .get(server)
+                .is_some_and(|server| server.relay.is_busy())
+            {
+                let _ = self.cancel(server, None, host); // the server does not notice by itself that nobody waits
+            }
+            let reason = refusal.text();
+            return self.end_pair(key, server, &refusal, &reason, host);
+        }
+        if what == Overdone::Idle {
+            return self.refuse(key, idle_for_too_long(), host);
+        }
+        self.client_left(key, Departure::Lost(Why::Eof), host);
+        let drains = |server: &super::Server| matches!(server.state, ServerState::Draining);
+        if self.servers.get(server).is_some_and(drains) {
+            self.server_expired(server, host); // its time is over as well, and does not begin anew
+        }
+    }
+
+    /// `query_wait_notify`: a client that waits with a query is told so once, in PgBouncer's words. `armed`: the time for which the
+    /// timer was set that has brought us here.
+    pub(super) fn tell_of_queue(&mut self, key: ClientKey, armed: Tick) {
+        let Some(at) = self.notice_of_queue(key) else {
+            return;
+        };
+        if armed <= at && at <= self.now {
+            let mut out = Vec::new();
+            notice(&mut out, QUEUED, None);
+            self.send_to_client(key, &out);
+            self.list_if_it_can_go_on(Who::Client(key));
         }
     }
 
@@ -578,8 +617,8 @@ impl Engine {
             );
         };
         let name = pool.label();
-        let timeout = pool.config.acquire_timeout;
-        let waited = format!("Pool \"{name}\": waited {timeout:?} (acquire_timeout)");
+        let (limit, timeout) = self.limit_of_wait(client);
+        let waited = format!("Pool \"{name}\": waited {timeout:?} ({limit})");
         if pool.held {
             return Refusal::fatal(
                 b"53300",
@@ -627,6 +666,15 @@ impl Engine {
             .detail(format!("{waited}; {in_use} of {max} server connections{what} are in use, {clients} clients wait."))
             .hint(format!("Raise {knob}, or look for clients that hold on to their sessions: SHOW CLIENTS in the console."))
     }
+}
+
+fn idle_for_too_long() -> Refusal {
+    Refusal::fatal(
+        b"57P05",
+        "terminating connection due to idle-session timeout",
+        Blame::Operator,
+    )
+    .hint("See client_idle_timeout of the pool in Aether's configuration.")
 }
 
 /// Why an idle server's connection is over.

@@ -7,7 +7,8 @@
 //! secrets, `newcomers` are those who have not logged in, `claim` keeps what clients say of themselves, `tune` finds out what
 //! servers make of their settings, `queue` gives them servers, `dial` makes servers, `names` knows where their hosts are, `secure` agrees on TLS with both, `pump`
 //! moves bytes between the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console,
-//! `contain` keeps a panic to one connection, `pause` holds up what an operator wants held up, `wheel` and `link` are what they sound like.
+//! `contain` keeps a panic to one connection, `overdue` knows how long anything may take, `pause` holds up what an operator wants held up,
+//! `wheel` and `link` are what they sound like.
 
 mod admit;
 mod cancel;
@@ -22,6 +23,7 @@ mod link;
 mod lookup;
 mod names;
 mod newcomers;
+mod overdue;
 mod pause;
 mod pump;
 mod queue;
@@ -319,7 +321,7 @@ impl Engine {
         let (old, new) = (&self.config.auth.users, &config.auth.users);
         self.ring.proven.reconfigured(old, new);
         self.config = config.clone();
-        self.pools.configure_users(&config.users);
+        self.pools.configure_users(&config);
         for key in self.pools.keys() {
             self.adopt_pool(key, &config);
         }
@@ -336,6 +338,19 @@ impl Engine {
                 self.unsettled.insert(key);
             }
         }
+        self.arm_all();
+    }
+
+    /// The limits may be shorter than when the timers were set.
+    fn arm_all(&mut self) {
+        for key in self.clients.keys() {
+            self.arm_client(key);
+        }
+        for key in self.servers.keys() {
+            self.arm_server(key);
+        }
+        self.logins_armed = false;
+        self.arm_logins();
     }
 
     fn adopt_pool(&mut self, key: PoolKey, config: &Config) {
@@ -404,12 +419,15 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        if client.armed.take_if(|at| *at <= self.now).is_none() {
+        let Some(armed) = client.armed.take_if(|at| *at <= self.now) else {
             return; // it was armed anew since
-        }
+        };
         match self.client_deadline(key) {
             Some(at) if at <= self.now => self.client_expired(key, host),
-            _ => self.arm_client(key),
+            _ => {
+                self.tell_of_queue(key, armed);
+                self.arm_client(key);
+            }
         }
     }
 
@@ -455,24 +473,6 @@ impl Engine {
         }
     }
 
-    fn client_deadline(&self, key: ClientKey) -> Option<Tick> {
-        let client = self.clients.get(key)?;
-        let pool = client
-            .pool()
-            .and_then(|pool| self.pools.get(pool))
-            .map(|pool| &*pool.config);
-        let server = client
-            .state
-            .server()
-            .and_then(|server| self.servers.get(server));
-        client.deadline(pool, server)
-    }
-
-    fn server_deadline(&self, key: ServerKey) -> Option<Tick> {
-        let server = self.servers.get(key)?;
-        server.deadline(&self.pools.get(server.pool)?.config)
-    }
-
     /// Sees to it that the wheel looks at a client when its state must be over.
     fn arm_client(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else {
@@ -513,6 +513,9 @@ impl Engine {
             }
             client.state = state;
             client.since = self.now;
+            if matches!(client.state, ClientState::Paired(_)) {
+                return; // whoever runs the pair sees to that
+            }
         }
         self.arm_client(key);
     }

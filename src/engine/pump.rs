@@ -81,11 +81,16 @@ impl Engine {
         let cancels = server.cancels > 0;
         match pumped {
             Pumped::Waits => {
-                if !pool.config.client_idle_timeout.is_zero() {
+                if pool.watched {
                     self.arm_client(client_key);
                 }
             }
-            Pumped::GoesOn => self.list(Who::Client(client_key)),
+            Pumped::GoesOn => {
+                if pool.watched {
+                    self.arm_client(client_key); // it may go on without a pause for as long as it likes
+                }
+                self.list(Who::Client(client_key));
+            }
             Pumped::Over => self.give_back(client_key, server_key, host),
             Pumped::BlockBegun => {
                 self.end_pair(client_key, server_key, &no_blocks(), NO_BLOCKS, host)
@@ -269,6 +274,14 @@ impl Pair<'_> {
                 self.times.transaction.note(took);
             }
             client.since = self.now;
+        } else if tally.queries > 0 {
+            // What comes behind it in a pipeline begins now.
+            self.counters.query_us += self.now.since(self.server.request_at);
+            self.server.request_at = self.now;
+            if tally.transactions > 0 {
+                self.counters.transaction_us += self.now.since(self.server.transaction_at);
+                self.server.transaction_at = self.now;
+            }
         }
         if relay.is_broken() {
             return Err(Pumped::ServerBroke(invalid_parameter()));

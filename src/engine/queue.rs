@@ -201,6 +201,7 @@ impl Engine {
         counters.idle_us += now.since(server.since);
         counters.idle_ends += 1;
         server.relay.begin(client.mode() == PoolMode::Statement);
+        (server.request_at, server.transaction_at) = (now, now);
         server.shared = client.mode() != PoolMode::Session;
         let awaiting = matches!(client.state, ClientState::AwaitingWelcome);
         if server.shared && !awaiting {
@@ -409,7 +410,7 @@ impl Engine {
             .map(|failure| failure.retry_at)
             .filter(|_| short || pool.waiting() > 0 || asked);
         // Whatever else keeps a question waiting is over without a word.
-        let look = asked.then(|| self.now.plus(ms(limits::RETRY_MAX_MS)));
+        let look = asked.then(|| self.now.plus(ms(limits::LOOKUP_LOOK_MS)));
         let refill = Some(pool.refill_after).filter(|_| short);
         let refused = pool
             .refused
@@ -474,13 +475,14 @@ impl Engine {
                 .as_ref()
                 .map_or(0, |failure| failure.attempts)
                 .saturating_add(1);
-            let pause = (limits::RETRY_FIRST_MS << attempts.saturating_sub(1).min(10))
-                .min(limits::RETRY_MAX_MS);
+            let first = ms(limits::RETRY_FIRST_MS);
+            let longest = pool.config.timeouts.server_login_retry.max(first);
+            let pause = (first * (1 << attempts.saturating_sub(1).min(10))).min(longest);
             pool.refused = None;
             pool.failure = Some(crate::pool::Failure {
                 refusal,
                 attempts,
-                retry_at: now.plus(ms(pause)),
+                retry_at: now.plus(pause),
             });
             // The server is full, partly with connections of ours that nobody uses: the waiter's next attempt gets the place.
             if full

@@ -1,13 +1,10 @@
 //! A server connection: its state, what it was started with, and what it said of itself.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::link::Link;
 use super::stream::{Address, TlsSide};
 use crate::arena::{ClientKey, PoolKey, ServerKey, Tick};
-use crate::config::PoolConfig;
-use crate::limits;
 use crate::lookup::Lookup;
 use crate::pool::Kind;
 use crate::relay::prepared::ServerStatements;
@@ -243,32 +240,6 @@ impl Server {
     /// Its connection.
     pub fn link(&self) -> Option<&Link> {
         self.link.as_ref()
-    }
-
-    /// When its state must be over, or be looked at again.
-    pub(super) fn deadline(&self, pool: &PoolConfig) -> Option<Tick> {
-        let after = |delay: Duration| Some(self.since.plus(delay));
-        match &self.state {
-            ServerState::Resolving
-            | ServerState::AskingTls
-            | ServerState::Dialing
-            | ServerState::LoggingIn(_)
-            | ServerState::Tuning(_)
-            | ServerState::Looking(_) => after(pool.connect_timeout),
-            ServerState::Checking(_) => after(pool.check_timeout),
-            ServerState::Resetting(_) => after(pool.reset_timeout),
-            ServerState::Held | ServerState::Cancelling(_) => {
-                after(Duration::from_millis(limits::CANCEL_MS))
-            }
-            ServerState::Paired(_) => None,
-            ServerState::Draining => (!pool.abandoned_query_timeout.is_zero())
-                .then(|| self.since.plus(pool.abandoned_query_timeout)),
-            ServerState::Idle => {
-                let idle = (!pool.max_idle_time.is_zero())
-                    .then(|| self.since.max(self.spared_at).plus(pool.max_idle_time));
-                [idle, self.retire_at].into_iter().flatten().min()
-            }
-        }
     }
 
     /// Whether it is who logged in, as far as the server reports it: whatever has changed that, a function or a text that only

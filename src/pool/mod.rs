@@ -185,6 +185,8 @@ pub struct Pool {
     pub for_lookups: bool,
     /// An operator has paused the database: no server is given out or made, and none is kept.
     pub held: bool,
+    /// Clients may be late with their servers: whoever runs one looks at the time.
+    pub watched: bool,
     /// Counters.
     pub stats: Stats,
     /// Set while no server can be reached.
@@ -244,6 +246,7 @@ impl Pool {
             from_fallback,
             for_lookups: false,
             held: false,
+            watched: false,
             stats: Stats::default(),
             failure: None,
             refused: None,
@@ -265,6 +268,18 @@ impl Pool {
             epoch: 0,
             news: BTreeSet::new(),
         }
+    }
+
+    /// Whether any limit in time holds for what clients do with their servers.
+    fn is_to_be_watched(&self) -> bool {
+        let timeouts = &self.config.timeouts;
+        let all = [
+            timeouts.query_timeout,
+            timeouts.transaction_timeout,
+            timeouts.idle_transaction_timeout,
+            self.config.client_idle_timeout,
+        ];
+        all.iter().any(|limit| !limit.is_zero())
     }
 
     /// Its name, fit for a log line: under `"*"` it is whatever a client has asked for.

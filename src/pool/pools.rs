@@ -17,7 +17,7 @@ pub(super) use questions::Question;
 
 use super::{Kind, Lane, Pool, Share, Stand, Waiter, Wants};
 use crate::arena::{Arena, ClientKey, OfPool, PoolKey, ServerKey, Tick};
-use crate::config::{PoolConfig, PoolMode, UserConfig};
+use crate::config::{Config, PoolConfig, PoolMode, UserConfig};
 use crate::relay::Settings;
 use crate::wire::frame::printable;
 
@@ -90,6 +90,10 @@ struct User {
 pub struct Pools {
     arena: Arena<OfPool, Pool>,
     configured: BTreeMap<String, UserConfig>,
+    /// For those who are not.
+    user_defaults: UserConfig,
+    /// Whether any user has limits in time of its own.
+    users_have_timeouts: bool,
     users: BTreeMap<Vec<u8>, User>,
     /// Lanes to be looked at, by the ticket of the client that is next in them.
     ready: BTreeMap<u64, Lane>,
@@ -139,7 +143,15 @@ impl Pools {
 
     /// Takes a pool in.
     pub fn insert(&mut self, pool: Pool) -> PoolKey {
-        self.arena.insert(pool)
+        let key = self.arena.insert(pool);
+        self.watch(key);
+        key
+    }
+
+    fn watch(&mut self, key: PoolKey) {
+        if let Some(pool) = self.arena.get_mut(key) {
+            pool.watched = pool.is_to_be_watched() || self.users_have_timeouts;
+        }
     }
 
     /// Forgets a pool in which nobody is.
@@ -153,7 +165,12 @@ impl Pools {
             .ok()
             .and_then(|name| self.configured.get(name))
             .copied()
-            .unwrap_or_default()
+            .unwrap_or(self.user_defaults)
+    }
+
+    /// Whether any user has limits in time that differ from those of the pools.
+    pub fn users_have_timeouts(&self) -> bool {
+        self.users_have_timeouts
     }
 
     /// When clients give their servers back for which a role logs in to a pool: the role's own setting wins, as in PgBouncer.
@@ -176,8 +193,14 @@ impl Pools {
     }
 
     /// Takes over what is configured of users.
-    pub fn configure_users(&mut self, configured: &BTreeMap<String, UserConfig>) {
-        self.configured = configured.clone();
+    pub fn configure_users(&mut self, config: &Config) {
+        self.configured = config.users.clone();
+        self.user_defaults = config.user_defaults;
+        let mut all = config.users.values().chain([&config.user_defaults]);
+        self.users_have_timeouts = all.any(|user| user.timeouts != Default::default());
+        for key in self.keys() {
+            self.watch(key);
+        }
         let names: Vec<Vec<u8>> = self.users.keys().cloned().collect();
         for name in names {
             let max = self.user_config(&name).max_connections;
@@ -195,6 +218,7 @@ impl Pools {
             return;
         };
         pool.config = config.clone();
+        pool.watched = pool.is_to_be_watched() || self.users_have_timeouts;
         pool.share.limit(config.max_connections);
         self.surplus.extend(pool.share.surplus_idle());
         for role in pool.roles.values_mut() {

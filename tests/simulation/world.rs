@@ -67,6 +67,9 @@ struct Shape {
     check_delay: &'static str,
     lifetime: &'static str,
     idle_time: &'static str,
+    /// Limits in time that clients do exceed, in worlds with faults; zeros in the others. Of queries, of transactions, within
+    /// transactions, outside of them, and when clients are told that they wait.
+    hurry: [&'static str; 5],
     /// Sessions may leave behind what costs a connection.
     leftovers: bool,
     /// `server.tls.mode`; `None`: no TLS for clients.
@@ -113,6 +116,11 @@ impl Shape {
             check_delay: random.pick(&["0", "1s", "30s"]),
             lifetime: random.pick(&["0", "0", "3s", "1h"]),
             idle_time: random.pick(&["0", "2s", "10m"]),
+            hurry: if faults && random.chance(25) {
+                [(); 5].map(|()| random.pick(&["0", "100ms", "1s", "5s"]))
+            } else {
+                ["0"; 5]
+            },
             leftovers: random.chance(30),
             client_tls: None,
             server_tls: ("sslmode=disable", ServerTls::Never),
@@ -183,6 +191,7 @@ impl Shape {
             .collect();
         let assignment = if self.frugal { "first_query" } else { "login" };
         let idle = self.idle_time;
+        let [query, transaction, within, outside, notify] = self.hurry;
         let tls = self.client_tls.map_or(String::new(), |mode| {
             format!(
                 "server: {{tls: {{mode: {mode}, cert_file: ed25519.crt, key_file: ed25519.key}}}}\n"
@@ -191,7 +200,8 @@ impl Shape {
         format!(
             "pool:\n  dsn: 'postgres://{user}{}/base?{}'\n  max_connections: {}\n  max_connections_per_user: {}\n  min_idle_connections: {}\n  \
              server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
-             acquire_timeout: {}\n  abandoned_query_timeout: {}\n\
+             acquire_timeout: {}\n  abandoned_query_timeout: {}\n  query_timeout: {query}\n  transaction_timeout: {transaction}\n  \
+             idle_transaction_timeout: {within}\n  client_idle_timeout: {outside}\n  query_wait_notify: {notify}\n\
              auth: {{type: {}, scram_iterations: 2, allow_insecure: true, users: {{alice: {PASSWORD:?}, bob: {PASSWORD:?}, \
              role: {PASSWORD:?}}}}}\n\
              admin: {{users: [alice]}}\n{tls}{databases}users:\n{users}",
@@ -466,7 +476,7 @@ impl World {
             gone: Tally::default(),
             committed: Vec::new(),
             rolled_back: Vec::new(),
-            excused: limited,
+            excused: limited || shape.hurry != ["0"; 5],
             reloaded: false,
             stopped: false,
             addresses: &["10.0.0.9", "10.0.0.1"],
@@ -1351,7 +1361,8 @@ impl World {
                 );
             }
         }
-        if self.shape.tidy && self.faults == 0 {
+        let hurried = self.shape.hurry != ["0"; 5];
+        if self.shape.tidy && self.faults == 0 && !hurried {
             assert_eq!(all.queries, self.gone.queries, "queries");
             assert_eq!(all.transactions, self.gone.transactions, "transactions");
             assert_eq!(all.received, self.gone.sent, "bytes from clients");

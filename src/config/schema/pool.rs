@@ -9,7 +9,7 @@ use super::super::dsn::{self, Dsn};
 use super::super::yaml::{Field, Place, Problems, Section};
 use super::super::{
     Backend, ChannelBinding, Demands, HostPort, NAME_MAX, PoolConfig, PoolMode, RequireAuth,
-    Secret, ServerAssignment, Stored, TlsWords,
+    Secret, ServerAssignment, Stored, Timeouts, TlsWords,
 };
 use super::lookup::Asks;
 use super::tls::{self, Hand};
@@ -18,7 +18,7 @@ use crate::limits;
 use crate::tls::Mode;
 
 /// The keys.
-pub(super) const KEYS: [&str; 26] = [
+pub(super) const KEYS: [&str; 31] = [
     "dsn",
     "backend",
     "mode",
@@ -42,6 +42,11 @@ pub(super) const KEYS: [&str; 26] = [
     "reset_timeout",
     "client_idle_timeout",
     "abandoned_query_timeout",
+    "query_timeout",
+    "transaction_timeout",
+    "idle_transaction_timeout",
+    "query_wait_notify",
+    "server_login_retry",
     "auth_user",
     "auth_query",
     "auth_dbname",
@@ -130,6 +135,7 @@ impl Draft {
             reset_timeout: seconds(10),
             client_idle_timeout: Duration::ZERO,
             abandoned_query_timeout: seconds(10),
+            timeouts: Timeouts::defaults(),
             auth_query: None,
         };
         Draft {
@@ -252,7 +258,10 @@ impl Draft {
             ("check_delay", &mut pool.check_delay),
             ("client_idle_timeout", &mut pool.client_idle_timeout),
             ("abandoned_query_timeout", &mut pool.abandoned_query_timeout),
-        ] {
+        ]
+        .into_iter()
+        .chain(pool.timeouts.by_key())
+        {
             *target = section
                 .get(key)
                 .and_then(|field| field.duration(problems))

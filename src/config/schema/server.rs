@@ -8,7 +8,7 @@ use super::super::{DnsConfig, ServerConfig, UnixSocket};
 use super::{Context, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "listen_addr",
     "unix_socket_dir",
     "unix_socket_mode",
@@ -19,6 +19,7 @@ pub(super) const KEYS: [&str; 14] = [
     "max_client_connections",
     "max_unauthenticated_connections",
     "client_login_timeout",
+    "cancel_wait_timeout",
     "log_level",
     "dns_max_ttl",
     "dns_nxdomain_ttl",
@@ -66,6 +67,7 @@ pub(super) fn read(
         nxdomain_ttl: duration("dns_nxdomain_ttl", 15),
         query_timeout: duration("dns_query_timeout", 10),
     };
+    let cancel_wait_timeout = duration("cancel_wait_timeout", 10);
     if client_login_timeout.is_zero()
         && let Some(field) = section.get("client_login_timeout")
     {
@@ -94,6 +96,7 @@ pub(super) fn read(
         max_client_connections: clients,
         max_unauthenticated_connections: unauthenticated.unwrap_or(clients.div_ceil(4).max(64)),
         client_login_timeout,
+        cancel_wait_timeout,
         log_level: section
             .get("log_level")
             .and_then(|field| field.word(&LEVELS, problems))

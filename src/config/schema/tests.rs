@@ -314,6 +314,11 @@ fn the_annotated_file_tells_the_defaults() {
             "max_client",
             "max_unauthenticated",
             "max_connections_per",
+            "cancel_",
+            "query_",
+            "transaction_timeout",
+            "idle_transaction",
+            "server_login",
             "connect_timeout",
             "log_level",
         ],
@@ -980,7 +985,7 @@ fn modes_and_limits_of_single_users_are_read_and_told() {
     let alice = UserConfig {
         mode: Some(PoolMode::Transaction),
         max_connections: 4,
-        max_client_connections: 0,
+        ..UserConfig::default()
     };
     let bob = UserConfig {
         max_client_connections: 5,
@@ -998,6 +1003,10 @@ fn modes_and_limits_of_single_users_are_read_and_told() {
         "aether.yaml:3: users.u.max_connection: unknown key; did you mean \"max_connections\"?",
     );
     refused(&with("u: {mode: sesion}"), "users.u.mode: ");
+    refused(
+        &with("u: {query_timeout: 5 apples}"),
+        "users.u.query_timeout: ",
+    );
     refused(
         &with("u: {max_connections: -1}"),
         "users.u.max_connections: ",
@@ -1589,4 +1598,43 @@ fn what_a_database_asks_wins_over_what_all_ask() {
             "{auth}: {found:?}"
         );
     }
+}
+
+#[test]
+fn limits_in_time_are_inherited_key_by_key_and_told() {
+    let text = "pool: {dsn: 'postgres://h/d', query_timeout: 5s, query_wait_notify: 0, server_login_retry: 2s}\n\
+                databases:\n  e: {query_timeout: 0, transaction_timeout: 1m}\n\
+                auth: {users: {alice: a, bob: b}}\n\
+                users:\n  alice: {query_timeout: 0, acquire_timeout: 7s}\n  bob: {}\n  '*': {query_timeout: 3s, max_client_connections: 9}\n";
+    let config = ok(text);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let (d, e) = (pool(&config, "d").timeouts, pool(&config, "e").timeouts);
+    assert_eq!(
+        (d.query_timeout, d.transaction_timeout),
+        (seconds(5), seconds(0))
+    );
+    assert_eq!(
+        (e.query_timeout, e.transaction_timeout),
+        (seconds(0), seconds(60))
+    );
+    assert_eq!(
+        (e.query_wait_notify, e.server_login_retry),
+        (seconds(0), seconds(2))
+    );
+    let user = |name: &str| config.users[name];
+    assert_eq!(user("alice").timeouts.query_timeout, Some(seconds(0)));
+    assert_eq!(user("alice").timeouts.acquire_timeout, Some(seconds(7)));
+    assert_eq!(user("bob"), config.user_defaults);
+    assert_eq!(
+        config.user_defaults.timeouts.query_timeout,
+        Some(seconds(3))
+    );
+    assert_eq!(user("alice").max_client_connections, 9);
+    assert_eq!((config.users.len(), config.user_defaults.mode), (2, None));
+    let again = ok(&effective(&config));
+    assert_eq!(
+        (&again.users, again.user_defaults),
+        (&config.users, config.user_defaults)
+    );
+    assert_eq!(pool(&again, "e").timeouts, e);
 }

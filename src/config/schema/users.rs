@@ -8,7 +8,18 @@ use super::is_name;
 use super::pool::{CONNECTIONS_MAX, MODES};
 
 /// The keys of an entry.
-pub(super) const KEYS: [&str; 3] = ["mode", "max_connections", "max_client_connections"];
+pub(super) const KEYS: [&str; 8] = [
+    "mode",
+    "max_connections",
+    "max_client_connections",
+    "query_timeout",
+    "transaction_timeout",
+    "idle_transaction_timeout",
+    "client_idle_timeout",
+    "acquire_timeout",
+];
+/// The entry that the others inherit from, and that holds for users who have none.
+const ALL: &str = "*";
 
 /// Reads the section. `roles`: as whom the pools log in; `None` is each client's own role. `looked_up`: users are asked
 /// for who are not listed.
@@ -18,10 +29,15 @@ pub(super) fn read(
     auth: &AuthConfig,
     looked_up: bool,
     problems: &mut Problems,
-) -> BTreeMap<String, UserConfig> {
+) -> (BTreeMap<String, UserConfig>, UserConfig) {
     let mut users = BTreeMap::new();
     let entries = top.get("users").map(|field| field.names(problems));
-    for (name, field) in entries.iter().flat_map(Section::iter) {
+    let all = entries.iter().flat_map(Section::iter);
+    let defaults = all.filter(|(name, _)| *name == ALL).last();
+    let none = UserConfig::default();
+    let defaults = defaults.map_or(none, |(_, field)| read_user(&field, none, problems));
+    let others = entries.iter().flat_map(Section::iter);
+    for (name, field) in others.filter(|(name, _)| *name != ALL) {
         if !is_name(name) {
             problems.add(
                 &field.place,
@@ -33,15 +49,16 @@ pub(super) fn read(
         let is_role = roles
             .iter()
             .any(|role| role.map_or(logs_in, |role| role == name));
-        let user = read_user(&field, problems);
-        if !is_role && (user.mode.is_some() || user.max_connections > 0) {
+        let user = read_user(&field, defaults, problems);
+        let own = read_user(&field, none, &mut Problems::default());
+        if !is_role && (own.mode.is_some() || own.max_connections > 0) {
             let text = format!(
                 "no pool logs in to a server as {name:?}, so mode and max_connections mean nothing here: they count by the \
                  role on the server, not by the login of the client"
             );
             problems.warn(&field.place, text);
         }
-        if !logs_in && user.max_client_connections > 0 {
+        if !logs_in && own.max_client_connections > 0 {
             let text = format!(
                 "{name:?} is not among the users of auth, so max_client_connections means nothing here"
             );
@@ -49,24 +66,31 @@ pub(super) fn read(
         }
         users.insert(name.to_owned(), user);
     }
-    users
+    (users, defaults)
 }
 
-fn read_user(field: &Field<'_>, problems: &mut Problems) -> UserConfig {
+/// `inherited`: what holds where nothing is written.
+fn read_user(field: &Field<'_>, inherited: UserConfig, problems: &mut Problems) -> UserConfig {
     let section = field.section(&KEYS, problems);
     let mode = section
         .get("mode")
         .and_then(|field| field.word(&MODES, problems));
-    let mut count = |key| {
+    let mut count = |key, inherited| {
         section
             .get(key)
             .and_then(|field| field.count(0..=CONNECTIONS_MAX, problems))
             .and_then(|count| usize::try_from(count).ok())
-            .unwrap_or(0)
+            .unwrap_or(inherited)
     };
-    UserConfig {
-        mode,
-        max_connections: count("max_connections"),
-        max_client_connections: count("max_client_connections"),
+    let mut user = UserConfig {
+        mode: mode.or(inherited.mode),
+        max_connections: count("max_connections", inherited.max_connections),
+        max_client_connections: count("max_client_connections", inherited.max_client_connections),
+        timeouts: inherited.timeouts,
+    };
+    for (key, target) in user.timeouts.by_key() {
+        let read = section.get(key).and_then(|field| field.duration(problems));
+        *target = read.or(*target);
     }
+    user
 }

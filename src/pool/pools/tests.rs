@@ -59,7 +59,7 @@ impl Book {
     fn reload(&mut self, yaml: &str) {
         let text = format!("auth: {{type: trust}}\n{yaml}\n");
         let config = schema::read(&text, Path::new("aether.yaml"), &Nothing).expect(yaml);
-        self.pools.configure_users(&config.users);
+        self.pools.configure_users(&config);
         for (name, pool) in &config.databases {
             let key = *self.pool.entry(name.clone()).or_insert_with(|| {
                 self.pools
