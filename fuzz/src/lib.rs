@@ -10,6 +10,7 @@ pub mod frame;
 pub mod hba;
 pub mod http;
 pub mod ident;
+pub mod ini;
 pub mod login;
 pub mod refusal;
 pub mod relay;
@@ -29,6 +30,7 @@ pub const ALL: [(&str, Property); 13] = [
     ("hba", hba::holds),
     ("http", http::holds),
     ("ident", ident::holds),
+    ("ini", ini::holds),
     ("login", login::holds),
     ("refusal", refusal::holds),
     ("relay", relay::holds),

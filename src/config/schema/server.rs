@@ -8,8 +8,9 @@ use super::super::{DnsConfig, ServerConfig, UnixSocket};
 use super::{Context, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 15] = [
+pub(super) const KEYS: [&str; 16] = [
     "listen_addr",
+    "listen_port",
     "unix_socket_dir",
     "unix_socket_mode",
     "unix_socket_group",
@@ -77,14 +78,18 @@ pub(super) fn read(
     let clients = section
         .get("max_client_connections")
         .and_then(|field| field.count(1..=CLIENTS_MAX, problems));
-    let listen = read_listen(section, problems);
+    let own_port = section
+        .get("listen_port")
+        .and_then(|field| field.count(1..=65_535, problems))
+        .and_then(|port| u16::try_from(port).ok());
+    let listen = read_listen(section, own_port.unwrap_or(PORT), problems);
     let clients = usize::try_from(clients.unwrap_or(CLIENTS_DEFAULT)).unwrap_or(usize::MAX);
     let unauthenticated = section
         .get("max_unauthenticated_connections")
         .and_then(|field| field.count(1..=CLIENTS_MAX, problems))
         .and_then(|count| usize::try_from(count).ok());
     ServerConfig {
-        unix_socket: read_unix_socket(section, &listen, problems),
+        unix_socket: read_unix_socket(section, own_port, &listen, problems),
         listen,
         tls,
         tls_words,
@@ -107,6 +112,7 @@ pub(super) fn read(
 
 fn read_unix_socket(
     section: &Section<'_>,
+    own_port: Option<u16>,
     listen: &[SocketAddr],
     problems: &mut Problems,
 ) -> Option<UnixSocket> {
@@ -157,7 +163,7 @@ fn read_unix_socket(
     }
     let socket = UnixSocket {
         directory: directory.to_owned(),
-        port: listen.first().map_or(PORT, SocketAddr::port),
+        port: own_port.unwrap_or(listen.first().map_or(PORT, SocketAddr::port)),
         mode: mode.unwrap_or(SOCKET_MODE),
         group: group.map(str::to_owned),
     };
@@ -171,18 +177,22 @@ fn read_unix_socket(
     Some(socket)
 }
 
-fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr> {
-    let default = vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT)];
-    section
-        .get("listen_addr")
-        .and_then(|field| read_addresses(&field, PORT, problems))
-        .unwrap_or(default)
+/// `port`: that of addresses which have none of their own.
+fn read_listen(section: &Section<'_>, port: u16, problems: &mut Problems) -> Vec<SocketAddr> {
+    let default = vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)];
+    let Some(field) = section.get("listen_addr") else {
+        return default;
+    };
+    let none = section.get("unix_socket_dir").is_none();
+    read_addresses(&field, port, none, problems).unwrap_or(default)
 }
 
-/// Addresses to listen on, at this port where they say nothing else. `None`: it is no list of texts.
+/// Addresses to listen on, at this port where they say nothing else; at least one where it is `needed`. `None`: it is no
+/// list of texts.
 pub(super) fn read_addresses(
     field: &Field<'_>,
     port: u16,
+    needed: bool,
     problems: &mut Problems,
 ) -> Option<Vec<SocketAddr>> {
     let texts = field.names_list(problems)?;
@@ -193,10 +203,10 @@ pub(super) fn read_addresses(
             Err(error) => problems.add(place, error),
         }
     }
-    if texts.is_empty() {
+    if texts.is_empty() && needed {
         problems.add(
             &field.place,
-            format!("the list is empty; expected at least one address, like 127.0.0.1:{port}"),
+            format!("nowhere to listen on: the list is empty; expected an address, like 127.0.0.1:{port}"),
         );
     }
     let mut seen = std::collections::BTreeSet::new();
