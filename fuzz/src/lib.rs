@@ -23,7 +23,7 @@ pub mod yaml;
 pub type Property = fn(&[u8]);
 
 /// Every property, under the name of its target.
-pub const ALL: [(&str, Property); 13] = [
+pub const ALL: [(&str, Property); 14] = [
     ("certificate", certificate::holds),
     ("dsn", dsn::holds),
     ("frame", frame::holds),

@@ -22,7 +22,7 @@ pub(super) fn read(
 ) -> MetricsConfig {
     let listen = section
         .get("listen_addr")
-        .and_then(|field| server::read_addresses(&field, PORT, problems))
+        .and_then(|field| server::read_addresses(&field, PORT, true, problems))
         .unwrap_or_default();
     let bearer_token = section.get("bearer_token").and_then(|field| {
         let text = field.secret(context.outside, problems)?;
