@@ -12,6 +12,9 @@ use super::prepared::{Described, Named, Undo};
 use crate::limits;
 use crate::wire::refusal::Refusal;
 
+/// Most vectors that are kept for the next requests.
+const SPARE_MAX: usize = 4;
+
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -124,6 +127,8 @@ pub struct Expect {
     open_names: (usize, usize),
     /// To be taken back, in this order.
     undone: Vec<Undo>,
+    /// Room for what has to be taken back, of requests that are answered.
+    spare: Vec<Vec<Undo>>,
     /// A request of our own has failed that must not fail.
     broken: bool,
 }
@@ -144,6 +149,7 @@ impl Expect {
             tried_readies,
             open_names,
             undone,
+            spare: _,
             broken,
         } = self;
         queue.clear();
@@ -212,6 +218,11 @@ impl Expect {
     pub fn undo(&mut self, undo: Undo) {
         if let Some(last) = self.queue.back_mut() {
             self.open_names.1 += usize::from(undo.is_named() && !last.leaves_names_open());
+            if last.undo.capacity() == 0
+                && let Some(spare) = self.spare.pop()
+            {
+                last.undo = spare;
+            }
             last.undo.push(undo);
         }
     }
@@ -328,6 +339,40 @@ impl Expect {
         }
     }
 
+    /// The same for an answer to a request of the client's that only moves on in the queue, as [`Expect::answered`] has it.
+    /// False: it is none of these, and nothing is noted.
+    pub fn answered_plainly(&mut self, tag: u8) -> bool {
+        use Kind::*;
+        let Some(front) = self.queue.front() else {
+            return false;
+        };
+        if front.owner != Owner::Client || self.copy != Copy::None || self.probing {
+            return false;
+        }
+        let moves_on = match (tag, front.kind) {
+            (b'T', Query) => false,
+            (b'C', Query) => {
+                self.swallowed = false;
+                false
+            }
+            (b'C', Execute) => {
+                self.swallowed = false;
+                true
+            }
+            (b'Z', Query | Sync)
+            | (b'1', Parse)
+            | (b'2', Bind)
+            | (b'3', Close)
+            | (b'n' | b'T', Describe)
+            | (b's' | b'I', Execute) => true,
+            _ => return false,
+        };
+        if moves_on {
+            self.pop();
+        }
+        true
+    }
+
     /// Notes a Query of our own which finds out whether one more ReadyForQuery comes than is expected.
     pub fn probed_by_us(&mut self) {
         self.owe(Kind::Query, Owner::Ours);
@@ -424,11 +469,16 @@ impl Expect {
     }
 
     fn take_front(&mut self) {
-        let Some(owed) = self.queue.pop_front() else {
+        let Some(mut owed) = self.queue.pop_front() else {
             return;
         };
-        self.readies -= usize::from(changes_status(owed.kind, owed.owner));
-        self.tried_readies -= usize::from(is_ready(owed.kind) && owed.owner == Owner::OursTried);
+        if is_ready(owed.kind) {
+            self.readies -= usize::from(owed.owner != Owner::Ours);
+            self.tried_readies -= usize::from(owed.owner == Owner::OursTried);
+        }
+        if owed.undo.capacity() == 0 {
+            return;
+        }
         if owed.leaves_names_open() {
             let open = if self.open_names.0 > 0 {
                 &mut self.open_names.0
@@ -436,6 +486,10 @@ impl Expect {
                 &mut self.open_names.1
             };
             *open = open.saturating_sub(1);
+        }
+        owed.undo.clear();
+        if self.spare.len() < SPARE_MAX {
+            self.spare.push(owed.undo);
         }
     }
 
@@ -592,6 +646,16 @@ impl Expect {
     /// Whether nothing is owed and nothing is open: no batch without Sync, no copy.
     pub fn is_quiet(&self) -> bool {
         self.queue.is_empty() && !self.skipping && !self.batch && self.copy == Copy::None
+    }
+
+    /// Whether nothing is owed, open, or unexplained.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_quiet() && !self.unsure && !self.probing
+    }
+
+    /// Whether one more message of a batch may be sent, and the server takes it for that.
+    pub fn takes_plain_messages(&self) -> bool {
+        !self.skipping && self.copy == Copy::None && !self.is_full()
     }
 
     /// Whether the server can come to rest by itself: every batch is closed by a Sync, and it waits for no data.

@@ -5,6 +5,7 @@
 
 mod expect;
 pub mod idle;
+mod plain;
 pub mod prepared;
 mod recover;
 mod rewrite;
@@ -288,7 +289,7 @@ impl Relay {
             let then = if self.down.left > 0 {
                 Then::More
             } else {
-                at += self.pass_rows(input.get(at..).unwrap_or_default());
+                at += self.pass_plain(input.get(at..).unwrap_or_default(), false);
                 let rest = input.get(at..).unwrap_or_default();
                 let header = header_down(rest);
                 match header.and_then(|header| match header {
@@ -339,7 +340,11 @@ impl Relay {
             }
             self.swallowed = false;
             self.write_due(at, &mut edit);
-            at += self.pass_rows(input.get(at..).unwrap_or_default());
+            let plain = self.pass_plain(input.get(at..).unwrap_or_default(), true);
+            if plain > 0 {
+                at += plain;
+                self.write_due(at, &mut edit);
+            }
             let rest = input.get(at..).unwrap_or_default();
             if self.is_over() && rest.first().is_some_and(|tag| !b"SNA".contains(tag)) {
                 // Said after the end of the client's transaction, its end as a rule: that is not the client's.
@@ -387,11 +392,12 @@ impl Relay {
         while let Some([first, a, b, c, d]) = input.get(at..at + HEADER_LEN)
             && *first == tag
         {
-            let end = at + 1 + u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-            if end > input.len() || end < at + HEADER_LEN {
+            let length = 1 + u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+            let end = at + length;
+            if end > input.len() || length < HEADER_LEN {
                 break;
             }
-            at = end;
+            at = pass_alike(input, at, length);
         }
         if at > 0 {
             self.last_answer = tag;
@@ -702,11 +708,15 @@ impl Relay {
     }
 
     fn ready(&mut self, status: TransactionStatus) {
-        self.status = status;
-        self.last_error = None;
         if self.expect.is_ours() {
-            return;
+            (self.status, self.last_error) = (status, None);
+        } else {
+            self.ready_for_client(status);
         }
+    }
+
+    fn ready_for_client(&mut self, status: TransactionStatus) {
+        (self.status, self.last_error) = (status, None);
         self.tally.queries += 1;
         if status == TransactionStatus::Idle {
             self.tally.transactions += 1;
@@ -747,6 +757,14 @@ impl Relay {
     /// Whether the server may be used by another client once it has been reset.
     pub fn is_reusable(&self) -> bool {
         self.is_quiet() && !self.expect.in_doubt() && !self.seen.leaves_something()
+    }
+
+    /// Whether a client that shares the server has left nothing in its session that has to be undone, as nearly always.
+    pub fn leaves_nothing(&self) -> bool {
+        self.status == TransactionStatus::Idle
+            && self.touched
+            && !self.expect.is_unsure()
+            && traces::leaves_nothing(self.seen, self.ran)
     }
 
     /// Whether the server may say ReadyForQuery once more although it owes nothing.
@@ -821,6 +839,23 @@ impl Relay {
     pub fn owed(&self) -> usize {
         self.expect.owed()
     }
+}
+
+/// The end of the message at `at`, which is here whole, and of those behind it that are whole and begin as it does. Rows are
+/// often of one length: then no step has to wait for the length that the one before has read.
+fn pass_alike(input: &[u8], at: usize, length: usize) -> usize {
+    const HEADER: u64 = (1 << (8 * HEADER_LEN)) - 1;
+    let head = |at: usize| {
+        let word = input.get(at..).and_then(<[u8]>::first_chunk::<8>);
+        word.map(|word| u64::from_le_bytes(*word) & HEADER)
+    };
+    let mut end = at + length;
+    if let Some(first) = head(at) {
+        while head(end) == Some(first) && end + length <= input.len() {
+            end += length;
+        }
+    }
+    end
 }
 
 /// CommandComplete of the commands that begin a transaction block.

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::rc::{Rc, Weak};
 
 use ring::digest::{SHA256, digest};
@@ -332,10 +333,12 @@ impl ServerStatements {
     /// A statement if it is there; it counts as used.
     pub fn find(&mut self, id: u64) -> Option<&Held> {
         let (held, used) = self.present.get_mut(&id)?;
-        self.by_use.remove(used);
-        self.uses += 1;
-        *used = self.uses;
-        self.by_use.insert(self.uses, id);
+        if *used != self.uses {
+            self.by_use.remove(used);
+            self.uses += 1;
+            *used = self.uses;
+            self.by_use.insert(self.uses, id);
+        }
         Some(held)
     }
 
@@ -476,10 +479,49 @@ pub fn is_one_of_ours(name: &[u8]) -> bool {
     name.starts_with(PREFIX)
 }
 
+/// A name of a statement on servers. It is made for every message that names one, so it takes no heap.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerName {
+    bytes: [u8; 24],
+    length: usize,
+}
+
+impl ServerName {
+    /// One of those that have no number.
+    pub fn of(name: &[u8]) -> ServerName {
+        let mut new = ServerName {
+            bytes: [0; 24],
+            length: 0,
+        };
+        new.push(name);
+        new
+    }
+
+    fn push(&mut self, part: &[u8]) {
+        let end = self.length + part.len();
+        if let Some(room) = self.bytes.get_mut(self.length..end) {
+            room.copy_from_slice(part);
+            self.length = end;
+        }
+    }
+}
+
+impl Deref for ServerName {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
 /// The name of a statement on servers.
-pub fn server_name(number: u64) -> Vec<u8> {
-    let mut name = PREFIX.to_vec();
-    name.extend_from_slice(format!("{number:x}").as_bytes());
+pub fn server_name(number: u64) -> ServerName {
+    let mut name = ServerName::of(PREFIX);
+    let digits = number.checked_ilog2().unwrap_or(0) / 4 + 1;
+    for digit in (0..digits).rev() {
+        let digit = number >> (4 * digit) & 15;
+        name.push(&b"0123456789abcdef"[digit as usize..=digit as usize]);
+    }
     name
 }
 
@@ -502,6 +544,15 @@ mod tests {
         assert!(Rc::ptr_eq(&again, &two));
         drop((two, again, other));
         assert_eq!(library.bytes(), 0);
+    }
+
+    #[test]
+    fn names_on_servers_are_numbers_in_hexadecimal() {
+        for number in [0, 1, 9, 15, 16, 255, 256, 0xABCDE, u64::MAX] {
+            let expected = format!("aether_{number:x}");
+            assert_eq!(&*server_name(number), expected.as_bytes());
+        }
+        assert_eq!(&*ServerName::of(b"aether_nobody"), b"aether_nobody");
     }
 
     #[test]

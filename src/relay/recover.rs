@@ -111,6 +111,16 @@ impl Recover {
         self.stage == Stage::Start
     }
 
+    /// Whether a batch may begin now, and no error is due.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_at_start() && self.failure.is_none()
+    }
+
+    /// A simple query has passed that ends at `end` of what was read, where a batch might have begun.
+    pub(super) fn query_passed(&mut self, end: usize) {
+        (self.parsed, self.from) = (None, end);
+    }
+
     /// Whether the batch will be tried again: nothing more may be sent before that.
     pub(super) fn is_pending(&self) -> bool {
         matches!(self.stage, Stage::Again { .. })

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use super::expect::Told;
 use super::prepared::{
-    Described, Held, Named, Slot, Statement, TAKEN, Undo, Unnamed, With, is_one_of_ours,
-    server_name, statement_name,
+    Described, Held, Named, ServerName, Slot, Statement, TAKEN, Undo, Unnamed, With,
+    is_one_of_ours, server_name, statement_name,
 };
 use super::words::{Seen, first_word, skip_blanks, take_word};
 use super::{Body, Passage, Relay, Then, allowed, bad_length};
@@ -87,7 +87,7 @@ enum Found {
     /// The same.
     AsItIs,
     /// This name.
-    As(Vec<u8>, Told),
+    As(ServerName, Told),
 }
 
 /// What a statement is looked for for.
@@ -107,6 +107,13 @@ impl Relay {
     ) -> Passage {
         self.stalled = false;
         self.recover.begin_read();
+        if let Some(count) = self.pass_plain_query(input, with) {
+            return Passage {
+                pass: count,
+                in_place: true,
+                then: Then::More,
+            };
+        }
         let mut edit = Edit::new(input, out);
         let mut at = 0;
         let then = loop {
@@ -116,10 +123,11 @@ impl Relay {
                 edit.skip(at, at + count);
             }
             at += count;
-            let rest = input.get(at..).unwrap_or_default();
             if self.up.left > 0 {
                 break Then::More;
             }
+            at = self.pass_plain_messages(input, at, with);
+            let rest = input.get(at..).unwrap_or_default();
             let header = match Header::read(rest) {
                 Ok(None) => break Then::More,
                 Err(bad) => break Then::Refuse(bad_length(bad)),
@@ -447,6 +455,10 @@ impl Relay {
         with: &mut With<'_>,
     ) -> Begun {
         let begun = self.passes(header);
+        if let (b'P', Unnamed::Kept(statement)) = (header.tag, &unnamed) {
+            self.seen.insert(statement.seen());
+            self.up.text = false; // its words are read
+        }
         self.note_unnamed(unnamed, slot, with);
         begun
     }
@@ -495,7 +507,7 @@ impl Relay {
         {
             // It cannot be prepared there, nor run: an empty one with the same parameters fails, or is described, as it would.
             self.prepare_aside(STAND_IN, b"", &description.types, at, edit);
-            return Found::As(STAND_IN.to_vec(), told);
+            return Found::As(ServerName::of(STAND_IN), told);
         }
         if encoding_of(statement.text(), with) != statement.encoding() {
             return Found::Refused(other_encoding(statement, with));
@@ -586,7 +598,16 @@ impl Relay {
                 Begun::More
             };
         };
-        let found = match find_deallocated(name, with) {
+        let discards = with
+            .client
+            .statement(name)
+            .is_some_and(|statement| statement.discards());
+        let target = if discards {
+            find_deallocated(name, with)
+        } else {
+            None
+        };
+        let found = match target {
             Some(_) if self.expect.status_is_open() => Found::Wait,
             Some(target) if !self.block_has_failed() => {
                 self.deallocates = Some((target, portal.to_vec()));
@@ -602,8 +623,7 @@ impl Relay {
             Found::Refused(refusal) => return self.refuse(header, refusal, at, edit),
             Found::AsItIs | Found::As(..) => {}
         }
-        let statement = with.client.statement(name);
-        self.discarding |= statement.is_some_and(|statement| statement.discards());
+        self.discarding |= discards;
         let Found::As(server_name, told) = found else {
             return self.passes(header);
         };
@@ -639,7 +659,7 @@ impl Relay {
         }
         match with.client.get(name).cloned() {
             Some(named) => self.prepare(&named, name, purpose, at, with, edit),
-            None if is_one_of_ours(name) => Found::As(NOBODY.to_vec(), Told::Spelled(name.into())),
+            None if is_one_of_ours(name) => Found::As(ServerName::of(NOBODY), Told::Spelled(name.into())),
             None => Found::AsItIs, // nobody's but perhaps SQL's
         }
     }
@@ -691,7 +711,7 @@ impl Relay {
         let statement = with.client.statement(name);
         let types = statement.map_or(&b"\0\0"[..], |statement| statement.types());
         self.prepare_aside(STAND_IN, &sql, types, at, edit);
-        Found::As(STAND_IN.to_vec(), Told::Spelled(name.into()))
+        Found::As(ServerName::of(STAND_IN), Told::Spelled(name.into()))
     }
 
     fn describe(

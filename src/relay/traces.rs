@@ -12,7 +12,8 @@ pub struct Ran(u8);
 
 impl Ran {
     const SET: Ran = Ran(1);
-    const SELECT: Ran = Ran(2);
+    /// `SELECT`, and what is told as such.
+    pub const SELECT: Ran = Ran(2);
     const LISTEN: Ran = Ran(4);
     const PREPARE: Ran = Ran(8);
     const DECLARE: Ran = Ran(16);
@@ -33,6 +34,11 @@ impl Ran {
         self.0 |= what.0;
     }
 
+    /// Adds what `other` has.
+    pub fn add(&mut self, other: Ran) {
+        self.0 |= other.0;
+    }
+
     fn has(self, other: Ran) -> bool {
         self.0 & other.0 != 0
     }
@@ -47,6 +53,14 @@ pub fn listens(seen: Seen, ran: Ran) -> bool {
 pub const RESET_ROLE: &str = "RESET SESSION AUTHORIZATION; RESET ROLE";
 /// Ends the statements that Aether has prepared for all clients, too.
 pub const DEALLOCATE_ALL: &str = "DEALLOCATE ALL";
+
+/// Whether [`undoing`] has nothing to say, seen at a glance. False if in doubt.
+pub fn leaves_nothing(seen: Seen, ran: Ran) -> bool {
+    let only_select = ran.0 & !Ran::SELECT.0 == 0;
+    only_select && !seen.has_any(Seen::SET_CONFIG) && !seen.has_any(Seen::LOCK) && {
+        !seen.has_any(Seen::TEMPORARY)
+    }
+}
 
 /// The SQL that undoes what may be left, in order; nothing as a rule. `all`: everything, or only who the session is.
 pub fn undoing(seen: Seen, ran: Ran, all: bool) -> Vec<&'static str> {
@@ -86,6 +100,14 @@ mod tests {
         words.end(&mut seen);
         tags.iter().for_each(|tag| ran.note(tag.as_bytes()));
         undoing(seen, ran, true).join("; ")
+    }
+
+    fn at_a_glance(text: &str, tags: &[&str]) -> bool {
+        let (mut words, mut seen, mut ran) = (Words::default(), Seen::default(), Ran::default());
+        words.read(text.as_bytes(), &mut seen);
+        words.end(&mut seen);
+        tags.iter().for_each(|tag| ran.note(tag.as_bytes()));
+        leaves_nothing(seen, ran)
     }
 
     #[test]
@@ -147,6 +169,7 @@ mod tests {
         ];
         for (text, tags, sql) in rows {
             assert_eq!(undone(text, tags), sql, "{text}");
+            assert!(!at_a_glance(text, tags), "{text}");
         }
     }
 

@@ -56,6 +56,11 @@ impl Seen {
         self.0 |= other.0;
     }
 
+    /// Whether something of what `other` has was seen.
+    pub fn has_any(self, other: Seen) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// Whether all that `other` has was seen.
     pub fn contains(self, other: Seen) -> bool {
         self.0 & other.0 == other.0
@@ -98,6 +103,8 @@ impl Seen {
 #[derive(Debug)]
 pub struct Words {
     hash: u32,
+    /// The word in progress is none that matters.
+    skipping: bool,
     /// The last word was SET, and nothing but blanks has come since.
     behind_set: bool,
 }
@@ -132,44 +139,76 @@ const LETTERS: [u8; 256] = {
     letters
 };
 
-const WORDS: [(u32, Seen); 30] = [
-    (hash("set"), Seen::SET),
-    (hash("set_config"), Seen(Seen::SET.0 | Seen::SET_CONFIG.0)),
-    (hash("temp"), Seen::TEMPORARY),
-    (hash("temporary"), Seen::TEMPORARY),
-    (hash("pg_temp"), Seen::TEMPORARY),
-    (hash("prepare"), Seen::PREPARED),
-    (hash("listen"), Seen::LISTEN),
-    (hash("declare"), Seen::CURSOR),
-    (hash("pg_advisory_lock"), Seen::LOCK),
-    (hash("pg_advisory_lock_shared"), Seen::LOCK),
-    (hash("pg_try_advisory_lock"), Seen::LOCK),
-    (hash("pg_try_advisory_lock_shared"), Seen::LOCK),
-    (hash("load"), Seen::LOAD),
-    (hash("dblink_connect"), Seen::LEFTOVER),
-    (hash("dblink_connect_u"), Seen::LEFTOVER),
-    (hash("create_replication_slot"), Seen::LEFTOVER),
-    (hash("pg_create_physical_replication_slot"), Seen::LEFTOVER),
-    (hash("pg_create_logical_replication_slot"), Seen::LEFTOVER),
-    (hash("pg_copy_physical_replication_slot"), Seen::LEFTOVER),
-    (hash("pg_copy_logical_replication_slot"), Seen::LEFTOVER),
-    (hash("pg_replication_origin_session_setup"), Seen::LEFTOVER),
+const WORDS: [(&str, Seen); 30] = [
+    ("set", Seen::SET),
+    ("set_config", Seen(Seen::SET.0 | Seen::SET_CONFIG.0)),
+    ("temp", Seen::TEMPORARY),
+    ("temporary", Seen::TEMPORARY),
+    ("pg_temp", Seen::TEMPORARY),
+    ("prepare", Seen::PREPARED),
+    ("listen", Seen::LISTEN),
+    ("declare", Seen::CURSOR),
+    ("pg_advisory_lock", Seen::LOCK),
+    ("pg_advisory_lock_shared", Seen::LOCK),
+    ("pg_try_advisory_lock", Seen::LOCK),
+    ("pg_try_advisory_lock_shared", Seen::LOCK),
+    ("load", Seen::LOAD),
+    ("dblink_connect", Seen::LEFTOVER),
+    ("dblink_connect_u", Seen::LEFTOVER),
+    ("create_replication_slot", Seen::LEFTOVER),
+    ("pg_create_physical_replication_slot", Seen::LEFTOVER),
+    ("pg_create_logical_replication_slot", Seen::LEFTOVER),
+    ("pg_copy_physical_replication_slot", Seen::LEFTOVER),
+    ("pg_copy_logical_replication_slot", Seen::LEFTOVER),
+    ("pg_replication_origin_session_setup", Seen::LEFTOVER),
     // The seed of random() stays as well.
-    (hash("setseed"), Seen::LEFTOVER),
-    (hash("seed"), Seen::SEED),
-    (hash("role"), Seen::IDENTITY),
-    (hash("authorization"), Seen::IDENTITY),
-    (hash("deallocate"), Seen::ENDS_STATEMENTS),
-    (hash("discard"), Seen::ENDS_STATEMENTS),
-    (hash("hold"), Seen::HOLD),
-    (hash("create"), Seen::CREATE),
-    (hash("into"), Seen::INTO),
+    ("setseed", Seen::LEFTOVER),
+    ("seed", Seen::SEED),
+    ("role", Seen::IDENTITY),
+    ("authorization", Seen::IDENTITY),
+    ("deallocate", Seen::ENDS_STATEMENTS),
+    ("discard", Seen::ENDS_STATEMENTS),
+    ("hold", Seen::HOLD),
+    ("create", Seen::CREATE),
+    ("into", Seen::INTO),
 ];
+
+/// They matter behind SET only.
+const BEHIND_SET: [&str; 2] = ["local", "transaction"];
+
+/// By the first byte of a word: its second bytes in those that matter, as a set of their last five bits.
+const STARTS: [u32; 256] = {
+    let (mut starts, mut at) = ([0; 256], 0);
+    while at < WORDS.len() + BEHIND_SET.len() {
+        let word = if at < WORDS.len() {
+            WORDS[at].0.as_bytes()
+        } else {
+            BEHIND_SET[at - WORDS.len()].as_bytes()
+        };
+        let second = 1 << (word[1] & 31);
+        starts[word[0] as usize] |= second;
+        starts[word[0].to_ascii_uppercase() as usize] |= second;
+        at += 1;
+    }
+    starts
+};
+
+/// The hashes of [`WORDS`].
+const HASHES: [u32; WORDS.len()] = {
+    let (mut hashes, mut at) = ([0; WORDS.len()], 0);
+    while at < WORDS.len() {
+        hashes[at] = hash(WORDS[at].0);
+        at += 1;
+    }
+    hashes
+};
+
 
 impl Default for Words {
     fn default() -> Self {
         Words {
             hash: SEED,
+            skipping: false,
             behind_set: false,
         }
     }
@@ -178,23 +217,57 @@ impl Default for Words {
 impl Words {
     /// Reads a piece of a text.
     pub fn read(&mut self, text: &[u8], seen: &mut Seen) {
-        let mut hash = self.hash;
-        for &byte in text {
-            let letter = LETTERS[byte as usize];
-            if letter != 0 {
-                hash = step(hash, letter);
+        let mut rest = text;
+        if self.skipping || self.hash != SEED {
+            rest = self.read_word(rest, seen);
+        }
+        while let Some((&byte, after)) = rest.split_first() {
+            if LETTERS[byte as usize] == 0 {
+                if self.behind_set && !byte.is_ascii_whitespace() {
+                    self.behind_set = false;
+                    seen.insert(Seen::SET_SESSION);
+                }
+                rest = after;
                 continue;
             }
-            if hash != SEED {
-                self.hash = std::mem::replace(&mut hash, SEED);
+            // Two letters tell most words apart from those that matter.
+            if let Some(&second) = after.first()
+                && STARTS[byte as usize] & 1 << (second & 31) == 0
+            {
+                self.skipping = true;
+                self.not_local(seen);
+            }
+            rest = self.read_word(rest, seen);
+        }
+    }
+
+    /// Reads on in a word. What follows it, if it ends here.
+    fn read_word<'a>(&mut self, text: &'a [u8], seen: &mut Seen) -> &'a [u8] {
+        let is_end = |byte: &u8| LETTERS[*byte as usize] == 0;
+        if self.skipping {
+            let end = text.iter().position(is_end);
+            self.skipping = end.is_none();
+            return end.and_then(|end| text.get(end..)).unwrap_or_default();
+        }
+        let mut hash = self.hash;
+        for (at, &byte) in text.iter().enumerate() {
+            let letter = LETTERS[byte as usize];
+            if letter == 0 {
+                self.hash = hash;
                 self.end_word(seen);
+                return text.get(at..).unwrap_or_default();
             }
-            if self.behind_set && !byte.is_ascii_whitespace() {
-                self.behind_set = false;
-                seen.insert(Seen::SET_SESSION);
-            }
+            hash = step(hash, letter);
         }
         self.hash = hash;
+        b""
+    }
+
+    /// A word has come that is neither LOCAL nor TRANSACTION.
+    fn not_local(&mut self, seen: &mut Seen) {
+        if std::mem::take(&mut self.behind_set) {
+            seen.insert(Seen::SET_SESSION);
+        }
     }
 
     /// The text has ended, and the last word with it.
@@ -207,12 +280,16 @@ impl Words {
 
     fn end_word(&mut self, seen: &mut Seen) {
         let ended = std::mem::replace(&mut self.hash, SEED);
-        let local = ended == const { hash("local") } || ended == const { hash("transaction") };
-        if ended != SEED && std::mem::take(&mut self.behind_set) && !local {
-            seen.insert(Seen::SET_SESSION);
+        if std::mem::take(&mut self.skipping) || ended == SEED {
+            return;
         }
-        self.behind_set |= ended == const { hash("set") };
-        if let Some((_, what)) = WORDS.iter().find(|(hash, _)| *hash == ended) {
+        if !(ended == const { hash(BEHIND_SET[0]) } || ended == const { hash(BEHIND_SET[1]) }) {
+            self.not_local(seen);
+        }
+        self.behind_set = ended == const { hash("set") };
+        if let Some(place) = HASHES.iter().position(|hash| *hash == ended)
+            && let Some((_, what)) = WORDS.get(place)
+        {
             seen.insert(*what);
         }
     }
@@ -313,6 +390,43 @@ mod tests {
         assert!(leaves("select set_config('seed', '0.5', false)"));
         assert!(!leaves("select seed from plants"));
         assert!(!leaves("update plants set colour = 'green'"));
+    }
+
+    #[test]
+    fn every_word_that_matters_is_seen_wherever_it_stands() {
+        for (word, what) in WORDS {
+            for word in [word.to_owned(), word.to_uppercase()] {
+                for text in [
+                    word.clone(),
+                    format!("a {word}"),
+                    format!("se\n{word};"),
+                    format!("('{word}')"),
+                    format!("pg_x.{word}/**/"),
+                ] {
+                    let (mut words, mut found) = (Words::default(), Seen::default());
+                    words.read(text.as_bytes(), &mut found);
+                    words.end(&mut found);
+                    assert!(found.contains(what), "{text}");
+                }
+                for text in [format!("{word}x"), format!("x{word}"), format!("_{word}_")] {
+                    assert_eq!(seen(&text), "", "{text}");
+                }
+            }
+        }
+        for (text, leaves) in [
+            ("set local", false),
+            ("set transaction", false),
+            ("set locale", true),
+            ("set a local", true),
+            ("set session", true),
+            ("set", true),
+            ("set (local", true),
+        ] {
+            let (mut words, mut found) = (Words::default(), Seen::default());
+            words.read(text.as_bytes(), &mut found);
+            words.end(&mut found);
+            assert_eq!(found.contains(Seen::SET_SESSION), leaves, "{text}");
+        }
     }
 
     #[test]
