@@ -91,6 +91,8 @@ pub const AUTH_ROUNDS_MAX: u32 = 4;
 pub const LINGER_MS: u64 = 2_000;
 /// Log lines that may wait for the writer thread; more are dropped and counted.
 pub const LOG_QUEUE_MAX: usize = 8_192;
+/// Log lines that are written together have about so many bytes at most.
+pub const LOG_WRITE_MAX: usize = 64 * 1024;
 /// Longest text from a peer inside a log line or an error.
 pub const QUOTED_TEXT_MAX: usize = 256;
 /// How long a cancel may be under way.

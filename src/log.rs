@@ -5,6 +5,7 @@
 use std::io::{self, Write};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
+use std::time::Duration;
 
 use simplelog::{ConfigBuilder, FormatItem, LevelFilter, WriteLogger, format_description};
 
@@ -80,15 +81,38 @@ impl Flush {
     }
 }
 
+/// How long a line may wait for others, to be written together: waking a thread for every line costs more than the line.
+const GATHER: Duration = Duration::from_millis(2);
+
 fn write_lines(lines: &Receiver<Line>) {
     let mut stderr = io::stderr();
-    for line in lines {
-        match line {
-            // Nobody can be told that standard error is closed.
-            Line::Text(text) => drop(stderr.write_all(&text)),
-            Line::End => return,
+    let mut text = Vec::new();
+    while let Ok(first) = lines.recv() {
+        if matches!(first, Line::Text(_)) {
+            thread::sleep(GATHER);
+        }
+        let ends = gather(first, lines, &mut text);
+        // Nobody can be told that standard error is closed.
+        let _ = stderr.write_all(&text);
+        text.clear();
+        if ends {
+            return;
         }
     }
+}
+
+/// Takes all lines that are there. Whether the last one has come.
+fn gather(first: Line, lines: &Receiver<Line>, text: &mut Vec<u8>) -> bool {
+    for line in std::iter::once(first).chain(lines.try_iter()) {
+        match line {
+            Line::Text(line) => text.extend_from_slice(&line),
+            Line::End => return true,
+        }
+        if text.len() >= limits::LOG_WRITE_MAX {
+            break;
+        }
+    }
+    false
 }
 
 /// Collects what simplelog writes, line by line.

@@ -44,7 +44,7 @@ impl Listener {
         Ok(match &self.socket {
             Listening::Tcp(listener) => {
                 let (mut stream, _) = listener.accept()?;
-                register(&mut stream).map(|()| Socket::tcp(stream))
+                register(&mut stream).map(|()| Socket::accepted(stream))
             }
             Listening::Unix(listener) => {
                 let (mut stream, _) = listener.accept()?;

@@ -210,7 +210,7 @@ pub fn run(config: Config, origin: Origin, listeners: Vec<Listener>) -> io::Resu
         shell.listeners.push(listener);
     }
     let start = Instant::now();
-    let now = || Tick(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+    let now = || Tick(0).plus(start.elapsed());
     let mut engine = Engine::new(Rc::new(config), now(), &mut shell);
     engine.contain(true);
     let (mut polled, mut events) = (Events::with_capacity(1024), Vec::new());
@@ -370,7 +370,7 @@ impl Host for Shell {
                 Address::Tcp(address) => {
                     let mut stream = mio::net::TcpStream::connect(*address)?;
                     register(registry, &mut stream, who)?;
-                    Box::new(Socket::tcp(stream))
+                    Box::new(Socket::dialled(stream))
                 }
                 Address::Unix(path) => {
                     let mut stream = socket::dial_unix(path)?;

@@ -31,13 +31,14 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Takes a TCP connection: small messages at once, and a dead peer is noticed.
-    pub(super) fn tcp(stream: TcpStream) -> Socket {
-        let _ = stream.set_nodelay(true);
-        let _ = setsockopt(&stream, sockopt::KeepAlive, &true);
-        let _ = setsockopt(&stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S);
-        let _ = setsockopt(&stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S);
-        let _ = setsockopt(&stream, sockopt::TcpKeepCount, &KEEPALIVE_COUNT);
+    /// Takes a TCP connection that was dialled.
+    pub(super) fn dialled(stream: TcpStream) -> Socket {
+        watch(&stream);
+        Socket::Tcp(stream)
+    }
+
+    /// Takes a TCP connection from a listening socket, whose options it has inherited.
+    pub(super) fn accepted(stream: TcpStream) -> Socket {
         Socket::Tcp(stream)
     }
 
@@ -125,6 +126,15 @@ impl Stream for Socket {
     }
 }
 
+/// Small messages go at once, and a dead peer is noticed. On Linux what is accepted has this of the socket that listens.
+fn watch(socket: &impl AsFd) {
+    let _ = setsockopt(socket, sockopt::TcpNoDelay, &true);
+    let _ = setsockopt(socket, sockopt::KeepAlive, &true);
+    let _ = setsockopt(socket, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S);
+    let _ = setsockopt(socket, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S);
+    let _ = setsockopt(socket, sockopt::TcpKeepCount, &KEEPALIVE_COUNT);
+}
+
 /// Begins a connection to a Unix socket: a file, or an abstract name behind `@`, as libpq writes it.
 pub(super) fn dial_unix(path: &Path) -> io::Result<UnixStream> {
     match path.as_os_str().as_bytes().strip_prefix(b"@") {
@@ -162,6 +172,7 @@ pub(super) fn listening(address: SocketAddr) -> io::Result<OwnedFd> {
         std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()),
         &SockaddrStorage::from(address),
     )?;
+    watch(&fd);
     socket::listen(&fd, socket::Backlog::new(BACKLOG)?)?;
     Ok(fd)
 }
@@ -177,4 +188,29 @@ pub(super) fn networks() -> Vec<Network> {
     interfaces
         .filter_map(|interface| Some((ip(interface.address)?, ip(interface.netmask)?)))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They are set once, on the socket that listens, not for each client.
+    #[test]
+    fn what_is_accepted_has_inherited_its_options() {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let listener = std::net::TcpListener::from(listening(address).expect("a socket"));
+        let address = listener.local_addr().expect("an address");
+        let _client = std::net::TcpStream::connect(address).expect("a connection");
+        let (accepted, _) = listener.accept().expect("a connection");
+        assert!(getsockopt(&accepted, sockopt::TcpNoDelay).expect("an option"));
+        assert!(getsockopt(&accepted, sockopt::KeepAlive).expect("an option"));
+        let times = [
+            getsockopt(&accepted, sockopt::TcpKeepIdle),
+            getsockopt(&accepted, sockopt::TcpKeepInterval),
+            getsockopt(&accepted, sockopt::TcpKeepCount),
+        ];
+        let times = times.map(|time| time.expect("an option"));
+        let wanted = [KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT];
+        assert_eq!(times, wanted);
+    }
 }
