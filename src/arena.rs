@@ -35,9 +35,10 @@ pub struct Tick(pub u64);
 impl Tick {
     /// Later by so much.
     pub fn plus(self, delay: Duration) -> Tick {
+        let seconds = delay.as_secs().saturating_mul(1_000_000);
         Tick(
             self.0
-                .saturating_add(u64::try_from(delay.as_micros()).unwrap_or(u64::MAX)),
+                .saturating_add(seconds.saturating_add(delay.subsec_micros().into())),
         )
     }
 

@@ -84,14 +84,24 @@ impl Engine {
 
     /// A server that nobody holds has come to rest: is it reset, held back, or closed?
     fn release_rested(&mut self, key: ServerKey, host: &mut dyn Host) {
-        let stopping = self
-            .stop
-            .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
         let Some(server) = self.servers.get(key) else {
             return;
         };
+        match self.unfit(key) {
+            Some(reason) => self.close_server(key, reason, host),
+            None if server.cancels > 0 => self.enter_server(key, ServerState::Held),
+            None => self.reset(key, host),
+        }
+    }
+
+    /// Why a server that has come to rest is of no more use, if it is not.
+    pub(super) fn unfit(&self, key: ServerKey) -> Option<&'static str> {
+        let stopping = self
+            .stop
+            .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
+        let server = self.servers.get(key)?;
         let removed = self.pools.get(server.pool).is_none_or(|pool| pool.removed);
-        let unfit = if server.relay.has_surplus() {
+        if server.relay.has_surplus() {
             Some("it spoke while nobody had asked")
         } else if server.relay.is_in_doubt() || server.relay.is_broken() {
             Some("it sent an answer that nothing explains")
@@ -109,11 +119,6 @@ impl Engine {
             Some("the pooler stops")
         } else {
             None
-        };
-        match unfit {
-            Some(reason) => self.close_server(key, reason, host),
-            None if server.cancels > 0 => self.enter_server(key, ServerState::Held),
-            None => self.reset(key, host),
         }
     }
 

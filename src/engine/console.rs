@@ -3,9 +3,9 @@
 //! Commands for the console leave the engine as [`Request`]s; `admin` answers them with the methods here.
 
 use super::pump::shares_statements;
-use super::{ClientKey, ClientState, Engine, Host, Input, Who, Why};
+use super::{Client, ClientKey, ClientState, Engine, Host, Input, Who, Why};
 use crate::limits;
-use crate::relay::idle;
+use crate::relay::{Skip, idle};
 use crate::wire::backend;
 use crate::wire::frame::{self, Header};
 use crate::wire::frontend;
@@ -234,8 +234,12 @@ impl Engine {
             }
             input => input,
         };
-        let mut asks = false;
+        let (mut asks, mut fresh) = (false, 0);
         match input {
+            Input::Bytes(count) if is_plain(client, buffer.get(..count).unwrap_or_default()) => {
+                client.since = self.now;
+                (asks, fresh) = (true, count);
+            }
             // Part of a record.
             Input::Nothing if client.link.is_readable() && client.link.is_flushed() => {
                 self.list(Who::Client(key))
@@ -251,15 +255,29 @@ impl Engine {
         }
         self.buffer = buffer;
         if asks {
-            self.serve_at_once(key, host);
+            self.serve_at_once(key, fresh, host);
         }
     }
 
-    /// A client asks for a server: it gets one and is run with it, or waits.
-    fn serve_at_once(&mut self, key: ClientKey, host: &mut dyn Host) {
-        let Some(pool) = self.clients.get(key).and_then(super::Client::pool) else {
+    /// A client asks for a server: it gets one and is run with it, or waits. `fresh`: what it has sent is in the loop's buffer, not
+    /// in its link.
+    fn serve_at_once(&mut self, key: ClientKey, fresh: usize, host: &mut dyn Host) {
+        let Some(client) = self.clients.get_mut(key) else {
             return;
         };
+        let Some(pool) = client.pool() else {
+            return;
+        };
+        if fresh > 0 {
+            if let Some(server) = self.at_hand(key, pool) {
+                self.pair(key, server, self.now, host);
+                return self.run_pair_with(key, server, fresh, host);
+            }
+            let bytes = self.buffer.get(..fresh).unwrap_or_default();
+            if let Some(client) = self.clients.get_mut(key) {
+                client.link.keep(bytes);
+            }
+        }
         self.wait_for_server(key, pool, host);
         let client = self.clients.get(key);
         if let Some(ClientState::Paired(server)) = client.map(super::Client::state) {
@@ -339,6 +357,18 @@ impl Engine {
         total.queries += batches;
         total.transactions += batches;
         told
+    }
+}
+
+/// Whether what a client without a server has sent begins with a request that takes one, and enough of it is here.
+fn is_plain(client: &Client, bytes: &[u8]) -> bool {
+    let session = client.session.as_deref();
+    let is_next = session.is_some_and(|session| session.skip == Skip::default());
+    match Header::read(bytes) {
+        Ok(Some(header)) if is_next && matches!(header.tag, b'Q' | b'P' | b'B') => {
+            bytes.len() >= header.message_len().min(limits::FIRST_MESSAGE_WITHIN)
+        }
+        _ => false,
     }
 }
 

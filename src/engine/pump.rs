@@ -45,6 +45,17 @@ impl Engine {
         server_key: ServerKey,
         host: &mut dyn Host,
     ) {
+        self.run_pair_with(client_key, server_key, 0, host);
+    }
+
+    /// The same; so many bytes of the client's are in the loop's buffer already.
+    pub(super) fn run_pair_with(
+        &mut self,
+        client_key: ClientKey,
+        server_key: ServerKey,
+        fresh: usize,
+        host: &mut dyn Host,
+    ) {
         let (Some(client), Some(server)) = (
             self.clients.get_mut(client_key),
             self.servers.get_mut(server_key),
@@ -63,6 +74,7 @@ impl Engine {
             max_prepared: pool.config.max_prepared_statements,
             counters: &mut pool.stats.total,
             now: self.now,
+            fresh,
         };
         let pumped = pair.pump();
         let cancels = server.cancels > 0;
@@ -109,6 +121,8 @@ struct Pair<'a> {
     max_prepared: usize,
     counters: &'a mut Counters,
     now: Tick,
+    /// So many bytes of the client's are in the buffer already.
+    fresh: usize,
 }
 
 impl Pair<'_> {
@@ -147,10 +161,20 @@ impl Pair<'_> {
         };
         let client = &mut *self.client;
         let relay = &mut self.server.relay;
-        if matches!(client.state, ClientState::Departing(_)) || !may_go_up(client, link, relay) {
+        let fresh = std::mem::take(&mut self.fresh);
+        if matches!(client.state, ClientState::Departing(_))
+            || !may_go_up(client, fresh, link, relay)
+        {
+            if fresh > 0 {
+                client
+                    .link
+                    .keep(self.buffer.get(..fresh).unwrap_or_default());
+            }
             return Ok(false);
         }
-        let count = if client.link.has_carry() {
+        let count = if fresh > 0 {
+            fresh
+        } else if client.link.has_carry() {
             client.link.take_carry(self.buffer)
         } else {
             match client.link.read(self.buffer) {
@@ -301,7 +325,7 @@ impl Pair<'_> {
             }
             _ => {}
         }
-        let goes_up = !departing && may_go_up(client, link, &server.relay);
+        let goes_up = !departing && may_go_up(client, 0, link, &server.relay);
         let goes_down = link.is_readable() && client.link.is_flushed();
         if goes_up || goes_down || client.link.broken().is_some() {
             Pumped::GoesOn
@@ -356,8 +380,8 @@ fn pass_the_end_on(server: &mut Server) {
     }
 }
 
-fn may_go_up(client: &Client, server: &Link, relay: &Relay) -> bool {
-    (client.link.is_readable() || client.link.has_carry())
+fn may_go_up(client: &Client, fresh: usize, server: &Link, relay: &Relay) -> bool {
+    (fresh > 0 || client.link.is_readable() || client.link.has_carry())
         && server.is_flushed()
         && relay.has_room()
 }

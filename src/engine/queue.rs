@@ -8,7 +8,7 @@ use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, PoolKey, ServerKey, ServerState, Tick,
     Timer, Who, ms,
 };
-use crate::config::PoolMode;
+use crate::config::{PoolConfig, PoolMode};
 use crate::limits;
 use crate::pool::cancel::CancelKey;
 use crate::pool::{Checkout, Kind, Limit, Pool};
@@ -125,12 +125,8 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return false;
         };
-        let Some(check) = pool
-            .config
-            .check_query
-            .as_deref()
-            .filter(|_| now.since(server.since) > pool.config.check_delay.as_micros() as u64)
-        else {
+        let check = pool.config.check_query.as_deref();
+        let Some(check) = check.filter(|_| is_check_due(server, &pool.config, now)) else {
             return true;
         };
         let mut out = Vec::new();
@@ -151,12 +147,7 @@ impl Engine {
 
     /// Looks whether a server has said something, or has closed the connection, that the poll has not told yet.
     fn is_silent(&mut self, key: ServerKey, host: &mut dyn Host) -> bool {
-        // One that is shared goes from hand to hand too often for a look at its socket each time; what the poll has told counts.
-        let quiet = |server: &super::Server| {
-            let readable = server.link().is_none_or(super::Link::is_readable);
-            server.shared && !readable
-        };
-        if self.servers.get(key).is_some_and(quiet) {
+        if self.servers.get(key).is_some_and(super::Server::is_quiet) {
             return true;
         }
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -213,13 +204,15 @@ impl Engine {
         }
         let only_welcome =
             awaiting && client.is_frugal(&pool.config) && !server.kind.is_replication();
-        let vars = server.vars.clone();
-        let (pool, kind) = (server.pool, server.kind.clone());
-        self.pools.leave_queue(pool, client_key);
-        self.pools.take_idle(pool, server_key, &kind);
+        let vars = awaiting.then(|| server.vars.clone());
+        let pool = server.pool;
+        if client.state.is_waiting() {
+            self.pools.leave_queue(pool, client_key);
+        }
+        self.pools.take_idle(pool, server_key, &server.kind);
         self.enter_server(server_key, ServerState::Paired(client_key));
         self.enter_client(client_key, ClientState::Paired(server_key));
-        if awaiting {
+        if let Some(vars) = vars {
             self.welcome(client_key, &vars, Some(server_key), host);
         }
         if only_welcome {
@@ -286,14 +279,41 @@ impl Engine {
             self.servers.get(server_key),
         ) && let Some(session) = client.session.as_deref_mut()
         {
-            session.vars = server.vars.clone();
+            if !Rc::ptr_eq(&session.vars, &server.vars) {
+                session.vars = server.vars.clone();
+            }
             if matches!(session.statements.unnamed, Unnamed::OnServer) {
                 session.statements.unnamed = Unnamed::None;
             }
         }
         self.enter_client(client_key, ClientState::Idle);
-        self.release(server_key, Departure::Over, host);
+        if self.leaves_nothing(server_key) {
+            self.put_idle(server_key);
+        } else {
+            self.release(server_key, Departure::Over, host);
+        }
         self.list_if_it_can_go_on(Who::Client(client_key));
+    }
+
+    /// Whether a server whose client's transaction is over can go back to its stack as it is, as nearly always. Its relay is
+    /// renewed then.
+    fn leaves_nothing(&mut self, key: ServerKey) -> bool {
+        let Some(server) = self.servers.get_mut(key) else {
+            return false;
+        };
+        let rests = server.cancels == 0
+            && server.shared
+            && server.relay.is_quiet()
+            && server.relay.leaves_nothing()
+            && server.link.as_ref().is_some_and(|link| !link.is_shut())
+            && server.is_itself();
+        if !rests || self.unfit(key).is_some() {
+            return false;
+        }
+        if let Some(server) = self.servers.get_mut(key) {
+            server.relay.renew();
+        }
+        true
     }
 
     /// A server is free: back to its stack.
@@ -485,6 +505,11 @@ impl Engine {
 pub(super) fn is_passing(refusal: &Refusal) -> bool {
     matches!(&refusal.sqlstate, b"57P03" | b"57P01" | b"57P02")
         || (refusal.sqlstate.starts_with(b"08") && refusal.sqlstate != *b"08P01")
+}
+
+/// Whether a server has been idle for so long that it is checked before it is used.
+pub(super) fn is_check_due(server: &super::Server, config: &PoolConfig, now: Tick) -> bool {
+    config.check_query.is_some() && now > server.since.plus(config.check_delay)
 }
 
 /// Sends what brings a server's reported settings to those that the client believes in, ahead of the client's own request.

@@ -280,6 +280,12 @@ impl Server {
         is_itself
     }
 
+    /// Whether it is shared, and the poll has told nothing of it. Such a one goes from hand to hand too often for a look at its
+    /// socket each time.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.shared && self.link.as_ref().is_some_and(|link| !link.is_readable())
+    }
+
     /// Whether it is too old to be used again.
     pub(super) fn is_expired(&self, now: Tick) -> bool {
         self.retire_at.is_some_and(|at| now >= at)

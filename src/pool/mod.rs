@@ -131,6 +131,11 @@ impl KindState {
         self.waiters.get(place).map(|waiter| waiter.ticket)
     }
 
+    /// Whether nobody is next in the lane, nor was a moment ago.
+    fn is_calm(&self) -> bool {
+        self.waiters.is_empty() && self.stand.is_none()
+    }
+
     fn place_of(&self, ticket: u64) -> Result<usize, usize> {
         self.waiters
             .binary_search_by_key(&ticket, |waiter| waiter.ticket)

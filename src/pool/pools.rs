@@ -348,16 +348,20 @@ impl Pools {
             share.put_idle(stamp, server);
             over |= share.surplus() > 0;
         });
+        let mut calm = false;
         if let Some(pool) = self.arena.get_mut(pool_key) {
             let state = pool.state(kind);
             let first = state.idle.is_empty();
             state.idle.push((server, stamp));
+            calm = state.is_calm();
             pool.idle_kinds += usize::from(first);
         }
         if over {
             self.surplus.push(server);
         }
-        self.refront(pool_key, kind);
+        if !calm {
+            self.refront(pool_key, kind);
+        }
         self.wake(pool_key, &kind.user);
     }
 
@@ -399,10 +403,13 @@ impl Pools {
         };
         let (_, stamp) = state.idle.remove(place);
         let last = state.idle.is_empty();
+        let (calm, is_known) = (state.is_calm(), state.welcome.is_some());
         pool.idle_kinds -= usize::from(last);
         self.in_shares(pool_key, kind, |share| share.take_idle(stamp));
-        self.refront(pool_key, kind);
-        if last && let Some(pool) = self.arena.get_mut(pool_key) {
+        if !calm {
+            self.refront(pool_key, kind);
+        }
+        if last && !is_known && let Some(pool) = self.arena.get_mut(pool_key) {
             pool.drop_kind_if_unused(kind);
         }
     }
