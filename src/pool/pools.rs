@@ -409,7 +409,10 @@ impl Pools {
         if !calm {
             self.refront(pool_key, kind);
         }
-        if last && !is_known && let Some(pool) = self.arena.get_mut(pool_key) {
+        if last
+            && !is_known
+            && let Some(pool) = self.arena.get_mut(pool_key)
+        {
             pool.drop_kind_if_unused(kind);
         }
     }

@@ -659,7 +659,9 @@ impl Relay {
         }
         match with.client.get(name).cloned() {
             Some(named) => self.prepare(&named, name, purpose, at, with, edit),
-            None if is_one_of_ours(name) => Found::As(ServerName::of(NOBODY), Told::Spelled(name.into())),
+            None if is_one_of_ours(name) => {
+                Found::As(ServerName::of(NOBODY), Told::Spelled(name.into()))
+            }
             None => Found::AsItIs, // nobody's but perhaps SQL's
         }
     }

@@ -203,7 +203,6 @@ const HASHES: [u32; WORDS.len()] = {
     hashes
 };
 
-
 impl Default for Words {
     fn default() -> Self {
         Words {
