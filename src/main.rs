@@ -21,11 +21,12 @@ aether, a PostgreSQL connection pooler
 
 Usage: aether [OPTIONS] [CONFIG]
 
-CONFIG is the configuration file: ./aether.yaml if it is there, else /etc/aether/aether.yaml.
+CONFIG is the configuration file: ./aether.yaml if it is there, else /etc/aether/aether.yaml. A pgbouncer.ini is one, too.
 
 Options:
       --config FILE   the configuration file (also: -config FILE)
       --check         check the configuration, print what is in force with secrets masked, and exit
+      --convert       write a pgbouncer.ini as the aether.yaml that means the same, secrets included, and exit
   -u, --user NAME     become this user when started as root (wins over server.user)
   -v, --verbose       log more: once for debug, twice for trace
   -q, --quiet         log warnings and errors only
@@ -39,6 +40,7 @@ released, SIGQUIT or a second signal ends at once.
 struct Arguments {
     config: PathBuf,
     check: bool,
+    convert: bool,
     user: Option<String>,
     verbose: usize,
     quiet: bool,
@@ -78,6 +80,7 @@ fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
     let mut arguments = Arguments {
         config: PathBuf::new(),
         check: given.contains("--check"),
+        convert: given.contains("--convert"),
         user: given
             .opt_value_from_str(["-u", "--user"])
             .map_err(|error| error.to_string())?,
@@ -145,6 +148,9 @@ fn default_config() -> Option<PathBuf> {
 }
 
 fn start(arguments: &Arguments) -> ExitCode {
+    if arguments.convert {
+        return convert(&arguments.config);
+    }
     let config = match config::load(&arguments.config) {
         Ok(config) => config,
         Err(errors) => {
@@ -170,6 +176,17 @@ fn start(arguments: &Arguments) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn convert(path: &Path) -> ExitCode {
+    match config::convert(path) {
+        Ok(yaml) => print!("{yaml}"),
+        Err(errors) => {
+            errors.iter().for_each(|error| eprintln!("aether: {error}"));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {

@@ -9,6 +9,7 @@ pub mod dsn;
 pub mod frame;
 pub mod hba;
 pub mod ident;
+pub mod ini;
 pub mod login;
 pub mod refusal;
 pub mod relay;
@@ -21,12 +22,13 @@ pub mod yaml;
 pub type Property = fn(&[u8]);
 
 /// Every property, under the name of its target.
-pub const ALL: [(&str, Property); 12] = [
+pub const ALL: [(&str, Property); 13] = [
     ("certificate", certificate::holds),
     ("dsn", dsn::holds),
     ("frame", frame::holds),
     ("hba", hba::holds),
     ("ident", ident::holds),
+    ("ini", ini::holds),
     ("login", login::holds),
     ("refusal", refusal::holds),
     ("relay", relay::holds),

@@ -17,7 +17,8 @@ const MASK: &str = "\"****\"";
 pub fn effective(config: &Config) -> String {
     let mut page = Page::default();
     write_server(&config.server, &mut page);
-    page.line(0, "databases", "");
+    let none = config.databases.is_empty() && config.fallback.is_none();
+    page.line(0, "databases", if none { "{}" } else { "" });
     for (name, pool) in &config.databases {
         write_pool(&quoted(name), pool, &mut page);
     }
@@ -56,6 +57,9 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
     if !server.tls_words.is_empty() {
         page.line(1, "tls", "");
         write_words(2, &server.tls_words, page);
+    }
+    if let Some(socket) = &server.unix_socket {
+        page.line(1, "listen_port", &socket.port.to_string());
     }
     page.line(
         1,
@@ -268,7 +272,7 @@ fn write_auth(auth: &AuthConfig, page: &mut Page) {
     if auth.anyone {
         return page.line(1, "users", "null");
     }
-    page.line(1, "users", "");
+    page.line(1, "users", if auth.users.is_empty() { "{}" } else { "" });
     for name in auth.users.keys() {
         page.line(2, &quoted(name), MASK);
     }
@@ -290,7 +294,7 @@ fn optional(text: Option<&str>) -> String {
 }
 
 /// A YAML text in double quotes.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

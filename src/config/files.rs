@@ -2,12 +2,11 @@
 
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Config;
-use super::schema;
 use super::yaml::{ConfigError, Outside};
+use super::{Config, ini, pgbouncer, schema};
 
 /// Largest file that is read as configuration, userlist or password.
 const FILE_MAX: u64 = 16 << 20;
@@ -58,24 +57,58 @@ impl Outside for System {
     }
 }
 
-/// Reads `aether.yaml` at `path`, and the files it names (relative to its own directory).
+/// Reads the configuration at `path`, and the files it names: an `aether.yaml`, where they count from its own directory, or a
+/// `pgbouncer.ini`, where they count from the working directory.
 ///
 /// # Errors
 /// Everything that is wrong, in the order of the file; at least one.
 pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
-    let whole = |text: String| {
-        vec![ConfigError {
-            file: path.display().to_string(),
-            line: None,
-            key: String::new(),
-            text,
-        }]
-    };
+    let text = text_of(path)?;
+    if is_ini(path, &text) {
+        pgbouncer::read(&text, path, &working_directory(), &System)
+    } else {
+        schema::read(&text, path, &System)
+    }
+}
+
+/// The `pgbouncer.ini` at `path` as an `aether.yaml`; the secrets in it are not masked.
+///
+/// # Errors
+/// As [`load`]; and where the file is no ini.
+pub fn convert(path: &Path) -> Result<String, Vec<ConfigError>> {
+    let text = text_of(path)?;
+    if !is_ini(path, &text) {
+        return Err(whole(
+            path,
+            "is no pgbouncer.ini, so there is nothing to convert",
+        ));
+    }
+    pgbouncer::convert(&text, path, &working_directory(), &System)
+}
+
+fn is_ini(path: &Path, text: &str) -> bool {
+    path.extension().is_some_and(|end| end == "ini") || ini::is_ini(text)
+}
+
+fn working_directory() -> PathBuf {
+    std::env::current_dir().unwrap_or_default()
+}
+
+fn text_of(path: &Path) -> Result<String, Vec<ConfigError>> {
     let bytes = System
         .file(path)
-        .map_err(|error| whole(format!("cannot be read: {error}")))?;
-    let text = String::from_utf8(bytes).map_err(|_| whole("not UTF-8".to_owned()))?;
-    schema::read(&text, path, &System)
+        .map_err(|error| whole(path, &format!("cannot be read: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| whole(path, "not UTF-8"))
+}
+
+/// One error about all of a file.
+fn whole(path: &Path, text: &str) -> Vec<ConfigError> {
+    vec![ConfigError {
+        file: path.display().to_string(),
+        line: None,
+        key: String::new(),
+        text: text.to_owned(),
+    }]
 }
 
 #[cfg(test)]

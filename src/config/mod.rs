@@ -1,4 +1,5 @@
-//! One validated configuration. `aether.yaml` ([`schema`]) is one way to write it; others lower to the same [`Config`].
+//! One validated configuration. `aether.yaml` ([`schema`]) is one way to write it, `pgbouncer.ini` ([`pgbouncer`]) is another: it
+//! is lowered to the same keys, and comes to the same [`Config`].
 //!
 //! Everything that can be wrong is found here, before anything runs: what comes out needs no second look. Knows no sockets,
 //! and the file system and the environment only through the one door [`files`].
@@ -9,7 +10,9 @@ mod effective;
 pub mod files;
 pub mod hba;
 pub mod ident;
+pub mod ini;
 mod nearest;
+pub mod pgbouncer;
 pub mod schema;
 pub mod secret;
 mod tokens;
@@ -26,7 +29,7 @@ use std::time::Duration;
 use crate::tls::{Acceptor, Connector, Mode};
 pub use demands::{ChannelBinding, Demands, RequireAuth};
 pub use effective::effective;
-pub use files::load;
+pub use files::{convert, load};
 pub(crate) use nearest::nearest;
 pub use secret::{ScramVerifier, Secret, Stored};
 pub use yaml::{ConfigError, Outside};
@@ -56,7 +59,7 @@ pub type TlsWords = BTreeMap<&'static str, String>;
 /// Section `server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Addresses to listen on; never empty.
+    /// Addresses to listen on; none where there is a Unix socket.
     pub listen: Vec<SocketAddr>,
     /// The Unix socket to listen on as well.
     pub unix_socket: Option<UnixSocket>,

@@ -17,12 +17,14 @@ use std::rc::Rc;
 use self::auth::Logins;
 use self::pool::Draft;
 use super::hba::{ClientCert, Method, Rule};
-use super::yaml::{ConfigError, Field, Outside, Place, Problems, Section, document};
+use super::yaml::{ConfigError, Field, Node, Outside, Place, Problems, Section, document, spot_in};
 use super::{
     AdminConfig, AuthConfig, AuthMethod, CONSOLE_NAMES, Config, NAME_MAX, PoolConfig,
     ScramVerifier, ServerConfig, Stored,
 };
 
+/// The keys of section `admin`.
+const ADMIN_KEYS: [&str; 2] = ["users", "stats_users"];
 /// The sections.
 const SECTIONS: [&str; 6] = ["server", "pool", "databases", "users", "auth", "admin"];
 
@@ -33,18 +35,45 @@ const SECTIONS: [&str; 6] = ["server", "pool", "databases", "users", "auth", "ad
 pub fn read(text: &str, path: &Path, outside: &dyn Outside) -> Result<Config, Vec<ConfigError>> {
     let file = path.display().to_string();
     let root = document(text, &file).map_err(|error| vec![error])?;
-    let mut problems = Problems::default();
-    let context = Context {
-        directory: path.parent().unwrap_or(Path::new("")),
-        outside,
-    };
-    let config = read_sections(&Field::root(&root), context, &mut problems);
-    match config {
-        Some(mut config) if problems.is_empty() => {
-            config.warnings = problems.warnings;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    read_nodes(&root, directory, outside).map_or_else(
+        |problems| Err(problems.into_errors(&|place| spot_in(text, &file, place))),
+        |(mut config, mut problems)| {
+            config.warnings = problems.take_warnings(&|place| place.key().to_owned());
             Ok(config)
-        }
-        _ => Err(problems.into_errors(text, &file)),
+        },
+    )
+}
+
+/// Reads what was written in whatever language. Relative file names count from `directory`. The problems beside a configuration
+/// are warnings.
+pub(super) fn read_nodes(
+    root: &Node,
+    directory: &Path,
+    outside: &dyn Outside,
+) -> Result<(Config, Problems), Problems> {
+    let mut problems = Problems::default();
+    let context = Context { directory, outside };
+    match read_sections(&Field::root(root), context, &mut problems) {
+        Some(config) if problems.is_empty() => Ok((config, problems)),
+        _ => Err(problems),
+    }
+}
+
+/// Whether there is a key of this path. Names of databases and users in it are any.
+pub(super) fn has(path: &str) -> bool {
+    let keys: Vec<&str> = path.split('.').collect();
+    match keys.as_slice() {
+        ["server", "tls", key] => tls::CLIENT_KEYS.contains(key),
+        ["server", key] => server::KEYS.contains(key),
+        ["pool", "backend", key] | ["databases", _, "backend", key] => pool::has_backend_key(key),
+        ["pool", key] | ["databases", _, key] => pool::KEYS.contains(key),
+        // An entry for all users is not there yet.
+        ["users", "*", _] => false,
+        ["users", _, key] => users::KEYS.contains(key),
+        ["auth", key] => auth::KEYS.contains(key),
+        ["admin", key] => ADMIN_KEYS.contains(key),
+        _ => false,
     }
 }
 
@@ -120,7 +149,7 @@ fn read_sections(
     let looked_up = lookup::check(databases.iter(), fallback.as_ref(), &asks, problems);
     let users = users::read(&top, &roles, &auth, looked_up, problems);
     let admin = read_admin(
-        &section(&top, "admin", &["users", "stats_users"], problems),
+        &section(&top, "admin", &ADMIN_KEYS, problems),
         &auth,
         problems,
     );
@@ -288,7 +317,8 @@ fn read_databases(top: &Section<'_>, context: Context<'_>, problems: &mut Proble
             databases.insert(name.to_owned(), draft.serving(Some(name), problems));
         }
     }
-    let alone = databases.is_empty() && fallback.is_none();
+    // A section without entries is a statement: then there is the console only.
+    let alone = entries.is_none() && databases.is_empty() && fallback.is_none();
     if let Some((name, draft)) = parent.own_database(alone, problems) {
         databases.entry(name).or_insert(draft);
     }

@@ -351,6 +351,16 @@ impl Place {
         self.at.iter().copied().chain([index]).collect()
     }
 
+    /// The path of the key, for messages.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The numbers of the entries on the way to it.
+    pub(super) fn at(&self) -> &[usize] {
+        &self.at
+    }
+
     /// A key that is missing here: the name of the key, the line of the section.
     pub(super) fn missing(&self, name: &str) -> Place {
         let mut place = self.entry(name, 0);
@@ -367,7 +377,15 @@ pub(super) struct Problems {
     elsewhere: Vec<ConfigError>,
     /// Some key is unknown: what seems to be missing may stand under it.
     strangers: bool,
-    pub(super) warnings: Vec<String>,
+    warnings: Vec<(Place, String)>,
+}
+
+/// Where a problem is told to be: a file, a line of it, and a key there.
+#[derive(Clone, Debug)]
+pub(super) struct Spot {
+    pub(super) file: String,
+    pub(super) line: Option<usize>,
+    pub(super) key: String,
 }
 
 impl Problems {
@@ -381,11 +399,19 @@ impl Problems {
     /// Notes something that is accepted but deserves a look.
     pub(super) fn warn(&mut self, place: &Place, text: impl fmt::Display) {
         let text = one_line(&text.to_string());
-        self.warnings.push(if place.key.is_empty() {
-            text
-        } else {
-            format!("{}: {text}", place.key)
-        });
+        self.warnings.push((place.clone(), text));
+    }
+
+    /// The warnings, each behind what `head` says of its place.
+    pub(super) fn take_warnings(&mut self, head: &dyn Fn(&Place) -> String) -> Vec<String> {
+        let told = |(place, text): (Place, String)| match head(&place) {
+            head if head.is_empty() => text,
+            head => format!("{head}: {text}"),
+        };
+        std::mem::take(&mut self.warnings)
+            .into_iter()
+            .map(told)
+            .collect()
     }
 
     /// Notes the errors of another file.
@@ -409,28 +435,32 @@ impl Problems {
         }
     }
 
-    /// The errors, with their lines, in the order of the file.
-    pub(super) fn into_errors(self, text: &str, file: &str) -> Vec<ConfigError> {
-        let locate = |place: &Place| {
-            if place.at.is_empty() {
-                None
-            } else {
-                line_of(text, &place.at)
+    /// The errors, each at the spot that `spot` gives for its place; those of other files at the end.
+    pub(super) fn into_errors(self, spot: &dyn Fn(&Place) -> Spot) -> Vec<ConfigError> {
+        let told = |(place, text): (Place, String)| {
+            let Spot { file, line, key } = spot(&place);
+            ConfigError {
+                file,
+                line,
+                key,
+                text,
             }
         };
-        let mut errors: Vec<ConfigError> = self
-            .found
-            .into_iter()
-            .map(|(place, text)| ConfigError {
-                file: file.to_owned(),
-                line: locate(&place),
-                key: place.key,
-                text,
-            })
-            .collect();
+        let mut errors: Vec<ConfigError> = self.found.into_iter().map(told).collect();
         errors.sort_by_key(|error| error.line);
         errors.extend(self.elsewhere);
         errors
+    }
+}
+
+/// Finds the spots of a YAML text.
+pub(super) fn spot_in(text: &str, file: &str, place: &Place) -> Spot {
+    Spot {
+        file: file.to_owned(),
+        line: (!place.at.is_empty())
+            .then(|| line_of(text, &place.at))
+            .flatten(),
+        key: place.key.clone(),
     }
 }
 

@@ -309,7 +309,11 @@ fn read_users(
             problems.warn(&field.place, "also in users_file; the secret here holds");
         }
     }
-    if users.is_empty() && !looked_up && problems.count() == before {
+    let nobody = users.is_empty() && !looked_up && problems.count() == before;
+    // Written out, a list without users is a statement.
+    if nobody && section.get("users").is_some() {
+        problems.warn(&section.place, "no user is listed, so nobody can log in");
+    } else if nobody {
         problems.add(
             &section.place,
             "no user is listed, so nobody could log in; add one to users or users_file",

@@ -46,7 +46,7 @@ pub(super) const KEYS: [&str; 26] = [
     "auth_query",
     "auth_dbname",
 ];
-const BACKEND_KEYS: [&str; 21] = [
+const BACKEND_KEYS: [&str; 23] = [
     "host",
     "port",
     "database",
@@ -56,6 +56,8 @@ const BACKEND_KEYS: [&str; 21] = [
     "application_name",
     "options",
     "client_encoding",
+    "datestyle",
+    "timezone",
     "sslmode",
     "sslnegotiation",
     "sslrootcert",
@@ -69,8 +71,20 @@ const BACKEND_KEYS: [&str; 21] = [
     "channel_binding",
     "require_auth",
 ];
+
+/// Whether a backend has such a key.
+pub(super) fn has_backend_key(key: &str) -> bool {
+    BACKEND_KEYS.contains(&key)
+}
+
 /// The keys of a backend that are startup parameters of the same name.
-const PARAMETERS: [&str; 3] = ["application_name", "client_encoding", "options"];
+const PARAMETERS: [&str; 5] = [
+    "application_name",
+    "client_encoding",
+    "datestyle",
+    "options",
+    "timezone",
+];
 /// PostgreSQL's own maximum for `max_connections`.
 pub(super) const CONNECTIONS_MAX: u64 = 262_143;
 const ASSIGNMENTS: [(&str, ServerAssignment); 2] = [

@@ -8,8 +8,9 @@ use super::super::{ServerConfig, UnixSocket};
 use super::{Context, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 12] = [
     "listen_addr",
+    "listen_port",
     "unix_socket_dir",
     "unix_socket_mode",
     "unix_socket_group",
@@ -67,14 +68,18 @@ pub(super) fn read(
     let clients = section
         .get("max_client_connections")
         .and_then(|field| field.count(1..=CLIENTS_MAX, problems));
-    let listen = read_listen(section, problems);
+    let own_port = section
+        .get("listen_port")
+        .and_then(|field| field.count(1..=65_535, problems))
+        .and_then(|port| u16::try_from(port).ok());
+    let listen = read_listen(section, own_port.unwrap_or(PORT), problems);
     let clients = usize::try_from(clients.unwrap_or(CLIENTS_DEFAULT)).unwrap_or(usize::MAX);
     let unauthenticated = section
         .get("max_unauthenticated_connections")
         .and_then(|field| field.count(1..=CLIENTS_MAX, problems))
         .and_then(|count| usize::try_from(count).ok());
     ServerConfig {
-        unix_socket: read_unix_socket(section, &listen, problems),
+        unix_socket: read_unix_socket(section, own_port, &listen, problems),
         listen,
         tls,
         tls_words,
@@ -95,6 +100,7 @@ pub(super) fn read(
 
 fn read_unix_socket(
     section: &Section<'_>,
+    own_port: Option<u16>,
     listen: &[SocketAddr],
     problems: &mut Problems,
 ) -> Option<UnixSocket> {
@@ -145,7 +151,7 @@ fn read_unix_socket(
     }
     let socket = UnixSocket {
         directory: directory.to_owned(),
-        port: listen.first().map_or(PORT, SocketAddr::port),
+        port: own_port.unwrap_or(listen.first().map_or(PORT, SocketAddr::port)),
         mode: mode.unwrap_or(SOCKET_MODE),
         group: group.map(str::to_owned),
     };
@@ -159,8 +165,9 @@ fn read_unix_socket(
     Some(socket)
 }
 
-fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr> {
-    let default = vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT)];
+/// `port`: that of addresses which have none of their own.
+fn read_listen(section: &Section<'_>, port: u16, problems: &mut Problems) -> Vec<SocketAddr> {
+    let default = vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)];
     let Some(field) = section.get("listen_addr") else {
         return default;
     };
@@ -169,15 +176,15 @@ fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr
     };
     let mut all = Vec::new();
     for (text, place) in &texts {
-        match addresses(text) {
+        match addresses(text, port) {
             Ok(addresses) => all.extend(addresses),
             Err(error) => problems.add(place, error),
         }
     }
-    if texts.is_empty() {
+    if texts.is_empty() && section.get("unix_socket_dir").is_none() {
         problems.add(
             &field.place,
-            "the list is empty; expected at least one address, like 127.0.0.1:6432",
+            "nowhere to listen on: the list is empty, and there is no unix_socket_dir; expected an address, like 127.0.0.1:6432",
         );
     }
     let mut seen = std::collections::BTreeSet::new();
@@ -197,7 +204,7 @@ fn read_listen(section: &Section<'_>, problems: &mut Problems) -> Vec<SocketAddr
 }
 
 /// What `HOST:PORT` stands for. `*` and no host at all: every address, of both families; `localhost`: both loopbacks.
-fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
+fn addresses(text: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let shown = if text.contains("://") {
         "a text".to_owned() // a connection string, with its password
     } else {
@@ -209,13 +216,13 @@ fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
         )
     };
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(ip, PORT)]);
+        return Ok(vec![SocketAddr::new(ip, port)]);
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => {
             (host, port.parse::<u16>().map_err(|_| wrong())?)
         }
-        _ => (text, PORT),
+        _ => (text, port),
     };
     let inside = host
         .strip_prefix('[')
@@ -237,7 +244,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str) -> Vec<String> {
-        addresses(text)
+        addresses(text, PORT)
             .unwrap()
             .iter()
             .map(ToString::to_string)
@@ -270,7 +277,9 @@ mod tests {
             "1.2.3.4:",
         ] {
             assert!(
-                addresses(text).unwrap_err().contains("expected an address"),
+                addresses(text, PORT)
+                    .unwrap_err()
+                    .contains("expected an address"),
                 "{text}"
             );
         }

@@ -35,6 +35,7 @@ impl Outside for World {
     fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
         match path.to_str() {
             Some("/etc/aether/pw") => Ok(b"hunter2\r\n".to_vec()),
+            Some("/etc/aether/nobody") => Ok(b"; nobody\n".to_vec()),
             Some("/etc/aether/empty") => Ok(b"\n".to_vec()),
             Some("/etc/aether/users") => Ok(b"\"alice\" \"a\"\n\"bob\" \"b\"\n".to_vec()),
             Some("/etc/aether/hba") => Ok(
@@ -1006,7 +1007,15 @@ fn users_stand_in_place_or_in_a_userlist() {
         "auth.users_file: line 2 of that file: the secret must be in double quotes",
     );
     refused(&with_auth("users_file: nope"), "cannot be read");
-    refused(&with_auth("users: {}"), "no user is listed");
+    warned(
+        &with_auth("users: {}"),
+        "no user is listed, so nobody can log in",
+    );
+    refused(&with_auth("users_file: nobody"), "no user is listed");
+    warned(
+        &with_auth("users_file: nobody\nusers: {}"),
+        "no user is listed, so nobody can log in",
+    );
     refused(&with_auth("users: {a: }"), "auth.users.a: no secret");
     refused(
         &with_auth("users: {a: ''}"),
