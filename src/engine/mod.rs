@@ -475,13 +475,8 @@ impl Engine {
 
     /// Sees to it that the wheel looks at a client when its state must be over.
     fn arm_client(&mut self, key: ClientKey) {
-        let Some(client) = self.clients.get_mut(key) else {
-            return;
-        };
-        let pool = client.pool().and_then(|pool| self.pools.get(pool));
-        let server = client.state.server();
-        let server = server.and_then(|server| self.servers.get(server));
-        if let Some(at) = client.deadline(pool.map(|pool| &*pool.config), server)
+        let deadline = self.client_deadline(key);
+        if let (Some(at), Some(client)) = (deadline, self.clients.get_mut(key))
             && client.armed.is_none_or(|armed| at < armed)
         {
             client.armed = Some(at);
@@ -491,13 +486,8 @@ impl Engine {
 
     /// Sees to it that the wheel looks at a server when its state must be over.
     fn arm_server(&mut self, key: ServerKey) {
-        let Some(server) = self.servers.get_mut(key) else {
-            return;
-        };
-        let Some(pool) = self.pools.get(server.pool) else {
-            return;
-        };
-        if let Some(at) = server.deadline(&pool.config)
+        let deadline = self.server_deadline(key);
+        if let (Some(at), Some(server)) = (deadline, self.servers.get_mut(key))
             && server.armed.is_none_or(|armed| at < armed)
         {
             server.armed = Some(at);
