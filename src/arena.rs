@@ -157,6 +157,11 @@ impl<Of, T> Arena<Of, T> {
         self.slots.len()
     }
 
+    /// Places that are kept for more.
+    pub fn free(&self) -> usize {
+        self.slots.capacity() - self.slots.len()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()

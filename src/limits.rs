@@ -116,6 +116,10 @@ pub const AHEAD_MAX: usize = 70_000;
 pub const OVER_LIMIT_MAX: usize = 128;
 /// Largest command for the console.
 pub const CONSOLE_COMMAND_MAX: usize = 16 * 1024;
+/// Prepared statements, and portals, of a console session: a driver's cache, and no more.
+pub const CONSOLE_STATEMENTS_MAX: usize = 256;
+/// Parameters of one of them.
+pub const CONSOLE_PARAMETERS_MAX: usize = 100;
 /// Rounds through those who can go on, in one turn: a client that asks gets its server, and its request sent, in the same turn.
 pub const ROUNDS_PER_TURN: usize = 2;
 /// Rounds through the pools in one turn; what changes after that waits for the next.

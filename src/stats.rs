@@ -36,6 +36,43 @@ pub struct Counters {
     pub resets: u64,
     /// Checks that were done.
     pub checks: u64,
+    /// Named statements that clients have prepared, where Aether follows them.
+    pub client_parses: u64,
+    /// Named statements that were prepared on servers for them.
+    pub server_parses: u64,
+    /// Times that clients have bound such a statement.
+    pub binds: u64,
+}
+
+impl Counters {
+    /// Both together.
+    fn with(&self, other: &Counters, both: fn(u64, u64) -> u64) -> Counters {
+        let (a, b) = (self, other);
+        Counters {
+            assignments: both(a.assignments, b.assignments),
+            transactions: both(a.transactions, b.transactions),
+            queries: both(a.queries, b.queries),
+            received: both(a.received, b.received),
+            sent: both(a.sent, b.sent),
+            transaction_us: both(a.transaction_us, b.transaction_us),
+            query_us: both(a.query_us, b.query_us),
+            wait_us: both(a.wait_us, b.wait_us),
+            logins: both(a.logins, b.logins),
+            connects: both(a.connects, b.connects),
+            idle_us: both(a.idle_us, b.idle_us),
+            idle_ends: both(a.idle_ends, b.idle_ends),
+            resets: both(a.resets, b.resets),
+            checks: both(a.checks, b.checks),
+            client_parses: both(a.client_parses, b.client_parses),
+            server_parses: both(a.server_parses, b.server_parses),
+            binds: both(a.binds, b.binds),
+        }
+    }
+
+    /// Adds what another has counted.
+    pub fn add(&mut self, other: &Counters) {
+        *self = self.with(other, |a, b| a + b);
+    }
 }
 
 /// Counters with their averages over the last full period.
@@ -198,23 +235,8 @@ pub const PERIOD: Duration = Duration::from_secs(60);
 impl Stats {
     /// A period is over.
     pub fn close_period(&mut self) {
-        let (now, then) = (self.total, self.at_last_period);
-        self.period = Counters {
-            assignments: now.assignments - then.assignments,
-            transactions: now.transactions - then.transactions,
-            queries: now.queries - then.queries,
-            received: now.received - then.received,
-            sent: now.sent - then.sent,
-            transaction_us: now.transaction_us - then.transaction_us,
-            query_us: now.query_us - then.query_us,
-            wait_us: now.wait_us - then.wait_us,
-            logins: now.logins - then.logins,
-            connects: now.connects - then.connects,
-            idle_us: now.idle_us - then.idle_us,
-            idle_ends: now.idle_ends - then.idle_ends,
-            resets: now.resets - then.resets,
-            checks: now.checks - then.checks,
-        };
+        let now = self.total;
+        self.period = now.with(&self.at_last_period, |now, then| now - then);
         self.at_last_period = now;
     }
 

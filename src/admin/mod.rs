@@ -1,65 +1,55 @@
 //! The console: answers the commands of clients that asked for the database `aether` or `pgbouncer`.
 //!
-//! Stands above the engine: reads it through its public methods and sends rows through [`Engine::answer_part`]. Long answers
-//! are made a part at a time: where one stops is a slot of an arena, so connections may come and go in between.
+//! Stands above the engine: reads it through its public methods and sends what it has to say through [`Engine::answer_part`].
+//! What is said is taken apart by [`words`], [`command`] is the table of what there is, [`session`] keeps a session's statements
+//! and the answer in progress, [`cursor`] makes long answers a part at a time, [`filter`] is what may follow a SHOW, and [`show`]
+//! has the tables.
 
 mod command;
+mod cursor;
+mod filter;
+mod session;
 mod show;
+mod table;
+mod words;
 
-use crate::engine::{ClientState, Engine, Request, Role};
-use crate::wire::backend;
-use crate::wire::refusal::Refusal;
-use command::Command;
+use std::collections::BTreeMap;
 
-/// Rows of one part of a long answer.
-const ROWS_PER_PART: usize = 200;
+use crate::engine::{Ask, ClientKey, ClientState, Engine, Request};
+use session::{Session, Step};
 
-/// Answers a command, or goes on with its answer.
-pub fn answer(engine: &mut Engine, request: &Request) {
-    let role = match engine
-        .clients()
-        .get(request.client)
-        .map(|client| client.state())
-    {
-        Some(ClientState::Console(console)) => console.role,
-        _ => return,
-    };
-    let mut out = Vec::new();
-    match command::parse(&request.command).and_then(|command| allowed(command, role)) {
-        Ok(Some(command)) => {
-            if let Some(next) = show::rows(engine, command, request.from, ROWS_PER_PART, &mut out) {
-                return engine.answer_part(request.client, &out, next);
-            }
-            backend::write_command_complete(&mut out, "SHOW");
-        }
-        Ok(None) => backend::write_empty_query(&mut out),
-        Err(refusal) => refusal.write(&mut out),
-    }
-    backend::write_ready(&mut out);
-    engine.answer_end(request.client, &out);
+/// What is kept of console sessions between their messages.
+#[derive(Default)]
+pub struct Admin {
+    sessions: BTreeMap<ClientKey, Session>,
 }
 
-/// Whether a role may do it: what is not said to be allowed is not.
-fn allowed(command: Option<Command>, role: Role) -> Result<Option<Command>, Refusal> {
-    let may = match command {
-        None
-        | Some(
-            Command::Pools
-            | Command::Servers
-            | Command::Clients
-            | Command::Databases
-            | Command::Users
-            | Command::Stats
-            | Command::Tls
-            | Command::Version
-            | Command::Help,
-        ) => {
-            matches!(role, Role::Admin | Role::Stats)
+impl Admin {
+    /// Answers a message, or goes on with an answer.
+    pub fn answer(&mut self, engine: &mut Engine, request: &Request) {
+        let key = request.client;
+        let client = engine.clients().get(key);
+        let Some(ClientState::Console(console)) = client.map(|client| client.state()) else {
+            return;
+        };
+        let role = console.role;
+        if !self.sessions.contains_key(&key) {
+            // Whoever has gone is forgotten when somebody comes.
+            self.sessions
+                .retain(|key, _| engine.clients().get(*key).is_some());
         }
-    };
-    if may {
-        Ok(command)
-    } else {
-        Err(Refusal::error(b"42501", "admin access needed"))
+        let session = self
+            .sessions
+            .entry(key)
+            .or_insert_with(|| Session::new(role));
+        let mut out = Vec::new();
+        let step = match &request.ask {
+            Ask::Message(tag, body) => session.message(engine, *tag, body, &mut out),
+            Ask::More => session.go_on(engine, &mut out),
+        };
+        match step {
+            Step::Complete => engine.answer_end(key, &out),
+            Step::GoesOn => engine.answer_part(key, &out),
+        }
     }
 }

@@ -32,6 +32,53 @@ pub fn effective(config: &Config) -> String {
     page.0
 }
 
+/// The same by key, as `SHOW CONFIG` tells it: `section.key` and its value, without the quotes of YAML. What is said of single
+/// databases and users is left out; `pool.` is what holds for databases that say nothing of their own.
+pub fn settings(config: &Config) -> Vec<(String, String)> {
+    let mut page = Page::default();
+    write_server(&config.server, &mut page);
+    page.line(0, "databases", "");
+    write_pool("pool", &config.pool, &mut page);
+    write_auth(&config.auth, &mut page);
+    write_admin(&config.admin, &mut page);
+    let mut path: Vec<&str> = Vec::new();
+    let mut found = Vec::new();
+    for line in page.0.lines() {
+        let text = line.trim_start();
+        let Some((key, value)) = text.split_once(':') else {
+            continue;
+        };
+        path.truncate((line.len() - text.len()) / 2);
+        path.push(key);
+        let path = match path.as_slice() {
+            ["databases", rest @ ..] | rest => rest,
+        };
+        let of_a_user = matches!(path, ["auth", "users" | "roles", ..]);
+        if !value.is_empty() && !of_a_user && path.len() > 1 {
+            found.push((path.join("."), plain(value.trim_start())));
+        }
+    }
+    found
+}
+
+/// A value as people write it where no YAML is.
+fn plain(value: &str) -> String {
+    let inner = value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'));
+    let inner = inner.filter(|inner| !inner.contains(['"', '\\']));
+    let list = |value: &str| {
+        let inner = value.strip_prefix('[')?.strip_suffix(']')?;
+        let items: Vec<String> = inner.split(", ").map(plain).collect();
+        Some(items.join(", "))
+    };
+    match inner {
+        Some(inner) => inner.to_owned(),
+        None if value == "null" => String::new(),
+        None => list(value).unwrap_or_else(|| value.to_owned()),
+    }
+}
+
 #[derive(Default)]
 struct Page(String);
 

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use crate::tls::{Acceptor, Connector, Mode};
 pub use demands::{ChannelBinding, Demands, RequireAuth};
-pub use effective::effective;
+pub use effective::{effective, settings};
 pub use files::{convert, load};
 pub(crate) use nearest::nearest;
 pub use secret::{ScramVerifier, Secret, Stored};
@@ -43,6 +43,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Databases by the name that clients ask for.
     pub databases: BTreeMap<String, Rc<PoolConfig>>,
+    /// What holds for databases that say nothing of their own.
+    pub pool: Rc<PoolConfig>,
     /// The `"*"` entry: for names that are not in `databases`.
     pub fallback: Option<Rc<PoolConfig>>,
     /// Section `users`: what is set for single users.

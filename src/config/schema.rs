@@ -135,7 +135,7 @@ fn read_sections(
         context,
         problems,
     );
-    let (mut databases, mut fallback) = read_databases(&top, context, problems);
+    let (mut databases, mut fallback, parent) = read_databases(&top, context, problems);
     let drafts: Vec<&Draft> = databases.values().chain(&fallback).collect();
     let logins = Logins::of(&drafts);
     let auth_section = section(&top, "auth", &auth::KEYS, problems);
@@ -176,6 +176,7 @@ fn read_sections(
     problems.is_empty().then_some(Config {
         server,
         databases,
+        pool: Rc::new(parent.finished(&asks)),
         fallback,
         users,
         user_defaults,
@@ -299,9 +300,10 @@ fn is_name(text: &str) -> bool {
     (1..=NAME_MAX).contains(&text.len()) && !text.contains('\0')
 }
 
-type Drafts = (BTreeMap<String, Draft>, Option<Draft>);
+type Drafts = (BTreeMap<String, Draft>, Option<Draft>, Draft);
 
-/// The databases that clients may name: each entry of `databases`, and the one that `pool` itself points at.
+/// The databases that clients may name: each entry of `databases`, and the one that `pool` itself points at. What holds for
+/// names that are not there, and what they all build upon.
 fn read_databases(top: &Section<'_>, context: Context<'_>, problems: &mut Problems) -> Drafts {
     let own = top
         .get("pool")
@@ -336,10 +338,10 @@ fn read_databases(top: &Section<'_>, context: Context<'_>, problems: &mut Proble
     }
     // A section without entries is a statement: then there is the console only.
     let alone = entries.is_none() && databases.is_empty() && fallback.is_none();
-    if let Some((name, draft)) = parent.own_database(alone, problems) {
+    if let Some((name, draft)) = parent.clone().own_database(alone, problems) {
         databases.entry(name).or_insert(draft);
     }
-    (databases, fallback)
+    (databases, fallback, parent)
 }
 
 fn read_admin(section: &Section<'_>, auth: &AuthConfig, problems: &mut Problems) -> AdminConfig {

@@ -73,6 +73,16 @@ pub enum Login {
 }
 
 impl Session {
+    /// The kind of replication that it does: the word for SHOW CLIENTS.
+    pub fn replication(&self) -> &'static str {
+        self.kind.as_deref().map_or("none", Kind::replication)
+    }
+
+    /// Statements that it has prepared, if it shares its servers with others.
+    pub fn statement_count(&self) -> usize {
+        self.statements.count()
+    }
+
     /// What it is called; printable. Of one that shares its servers, as it was at the end of its last transaction.
     pub fn application_name(&self) -> String {
         let now = self.vars.get(b"application_name");
@@ -108,12 +118,21 @@ pub enum Role {
 pub struct Console {
     /// What it may do.
     pub role: Role,
-    /// The command that is being answered, and from which row on.
-    pub(super) command: Option<(String, u32)>,
-    /// The answer goes on when what was sent has gone.
-    pub(super) asked: bool,
-    /// After an extended-protocol message: ignore what comes until Sync.
-    pub(super) skipping: bool,
+    /// Who has the word.
+    pub(super) talk: Talk,
+    /// It has asked for something.
+    pub(super) used: bool,
+}
+
+/// Who has the word in a console session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Talk {
+    /// The client.
+    Quiet,
+    /// The console: it was asked.
+    Asked,
+    /// The console, when what it has said has gone.
+    Answering,
 }
 
 /// Where a client stands.
@@ -269,9 +288,9 @@ impl Client {
     }
 
     /// Its pool and the role that logs in there for it, once it is authenticated.
-    pub fn pool_and_server_user(&self) -> Option<(PoolKey, String)> {
+    pub fn pool_and_role(&self) -> Option<(PoolKey, &[u8])> {
         let kind = self.session.as_deref()?.kind.as_deref()?;
-        Some((self.pool()?, crate::wire::frame::printable(&kind.user)))
+        Some((self.pool()?, &kind.user))
     }
 
     /// Its pool, if that is where it wants to go.

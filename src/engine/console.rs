@@ -2,24 +2,31 @@
 //!
 //! Commands for the console leave the engine as [`Request`]s; `admin` answers them with the methods here.
 
+use super::client::Talk;
 use super::pump::shares_statements;
 use super::{Client, ClientKey, ClientState, Engine, Host, Input, Who, Why};
 use crate::limits;
 use crate::relay::{Skip, idle};
 use crate::wire::backend;
 use crate::wire::frame::{self, Header};
-use crate::wire::frontend;
 use crate::wire::refusal::Refusal;
 
-/// A command for the console, to be answered from a row on.
+/// Something for the console to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Who asks.
     pub client: ClientKey,
-    /// The text of the Query.
-    pub command: String,
-    /// 0, or where the last part of a long answer stopped.
-    pub from: u32,
+    /// What it asks for.
+    pub ask: Ask,
+}
+
+/// What a console session asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// The answer to a message: its letter and body.
+    Message(u8, Vec<u8>),
+    /// The next part of the answer.
+    More,
 }
 
 /// AuthenticationOk and what a console session is told of itself.
@@ -55,7 +62,7 @@ impl Engine {
         let ClientState::Console(console) = &client.state else {
             return;
         };
-        if console.command.is_some() || !client.link.is_flushed() {
+        if console.talk != Talk::Quiet || !client.link.is_flushed() {
             if client.link.is_hung_up() || client.link.broken().is_some() {
                 self.close_client(key, "client closed the connection", host);
             }
@@ -97,7 +104,7 @@ impl Engine {
             let ClientState::Console(console) = &mut client.state else {
                 return;
             };
-            if console.command.is_some() || !client.link.is_flushed() {
+            if console.talk != Talk::Quiet || !client.link.is_flushed() {
                 break;
             }
             match frame::whole(rest, limits::CONSOLE_COMMAND_MAX) {
@@ -130,37 +137,19 @@ impl Engine {
         };
         match tag {
             b'X' => self.close_client(key, "client close request", host),
-            b'S' => {
-                console.skipping = false;
-                let mut out = Vec::new();
-                backend::write_ready(&mut out);
-                client.link.send(&out);
-            }
-            _ if console.skipping => {}
-            b'Q' => match frontend::query_text(body)
-                .map(|text| String::from_utf8_lossy(text).into_owned())
-            {
-                Some(command) => {
-                    console.command = Some((command, 0));
-                    console.asked = false;
-                }
-                None => self.refuse(key, Refusal::protocol("invalid message format"), host),
-            },
-            b'P' | b'B' | b'D' | b'E' | b'C' | b'F' => {
-                console.skipping = tag != b'F';
-                let mut out = Vec::new();
-                Refusal::error(
-                    b"0A000",
-                    "extended query protocol not supported by admin console",
-                )
-                .hint("Use the simple query protocol, as psql does.")
-                .write(&mut out);
-                if tag == b'F' {
-                    backend::write_ready(&mut out);
-                }
-                client.link.send(&out);
-            }
+            // Everything is sent at once anyhow; and of a copy there is none.
             b'H' | b'd' | b'c' | b'f' => {}
+            b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'F' => {
+                if !std::mem::replace(&mut console.used, true) {
+                    self.console_stats.total.queries += 1;
+                    self.console_stats.total.transactions += 1;
+                }
+                console.talk = Talk::Asked;
+                self.requests.push(Request {
+                    client: key,
+                    ask: Ask::Message(tag, body.to_vec()),
+                });
+            }
             other => self.refuse(
                 key,
                 Refusal::protocol(format!("invalid frontend message type {other}")),
@@ -169,7 +158,7 @@ impl Engine {
         }
     }
 
-    /// Hands a command up, once, when everything that was written before has gone.
+    /// Asks for the next part of an answer, once, when everything that was written before has gone.
     fn ask_admin(&mut self, key: ClientKey) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
@@ -177,34 +166,24 @@ impl Engine {
         let ClientState::Console(console) = &mut client.state else {
             return;
         };
-        if let Some((command, from)) = &console.command
-            && client.link.is_flushed()
-            && !std::mem::replace(&mut console.asked, true)
-        {
-            self.requests.push(Request {
-                client: key,
-                command: command.clone(),
-                from: *from,
-            });
+        if console.talk == Talk::Answering && client.link.is_flushed() {
+            console.talk = Talk::Asked;
+            let ask = Ask::More;
+            self.requests.push(Request { client: key, ask });
         }
     }
 
-    /// Sends a part of an answer; it goes on from row `next` when this part has gone.
-    pub fn answer_part(&mut self, key: ClientKey, bytes: &[u8], next: u32) {
-        self.answer(key, bytes, |command| command.map(|(text, _)| (text, next)));
+    /// Sends a part of an answer; the next one is asked for when this has gone.
+    pub fn answer_part(&mut self, key: ClientKey, bytes: &[u8]) {
+        self.answer(key, bytes, Talk::Answering);
     }
 
-    /// Sends the end of an answer, ReadyForQuery included.
+    /// Sends the end of an answer.
     pub fn answer_end(&mut self, key: ClientKey, bytes: &[u8]) {
-        self.answer(key, bytes, |_| None);
+        self.answer(key, bytes, Talk::Quiet);
     }
 
-    fn answer(
-        &mut self,
-        key: ClientKey,
-        bytes: &[u8],
-        then: impl FnOnce(Option<(String, u32)>) -> Option<(String, u32)>,
-    ) {
+    fn answer(&mut self, key: ClientKey, bytes: &[u8], then: Talk) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -212,8 +191,7 @@ impl Engine {
             return;
         };
         client.link.send(bytes);
-        console.asked = false;
-        console.command = then(console.command.take());
+        console.talk = then;
         self.list(Who::Client(key));
     }
 
@@ -377,6 +355,7 @@ mod tests {
     use super::super::scene::Scene;
     use super::*;
     use crate::engine::{Event, Ready};
+    use crate::wire::frontend;
 
     fn queries(count: usize) -> Vec<u8> {
         let mut out = Vec::new();

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::admit::wipe;
 use super::claim::Claim;
-use super::client::{Console, Login, Place, Role, Session};
+use super::client::{Console, Login, Place, Role, Session, Talk};
 use super::lookup::remember_typed;
 use super::pause::disabled;
 use super::secure::CLIENT_HELLO;
@@ -547,12 +547,12 @@ impl Engine {
             key,
             ClientState::Console(Box::new(Console {
                 role,
-                command: None,
-                asked: false,
-                skipping: false,
+                talk: Talk::Quiet,
+                used: false,
             })),
         );
         self.send_to_client(key, &out);
+        self.console_stats.total.logins += 1;
         self.list(Who::Client(key));
     }
 

@@ -44,7 +44,7 @@ pub use crate::arena::{
 };
 pub use claim::Claim;
 pub use client::{Client, ClientState, Console, Place, Role, Session};
-pub use console::Request;
+pub use console::{Ask, Request};
 pub use link::{Input, Link};
 pub use names::{HostName, Unresolved};
 pub use pause::{Progress, Scope};
@@ -62,7 +62,7 @@ use crate::limits;
 use crate::pool::cancel::CancelKeys;
 use crate::pool::{Pool, Pools};
 use crate::relay::prepared::Library;
-use crate::stats;
+use crate::stats::{self, Stats};
 use crate::wire::refusal::{Blame, Refusal};
 use claim::Claims;
 use contain::Party;
@@ -107,6 +107,8 @@ pub struct Engine {
     holds: Holds,
     stop: Option<Stop>,
     requests: Vec<Request>,
+    /// What console sessions have counted.
+    console_stats: Stats,
     /// The loop's one buffer.
     buffer: Vec<u8>,
     /// What passes where it is not what was read.
@@ -188,6 +190,7 @@ impl Engine {
             holds: Holds::default(),
             stop: None,
             requests: Vec::new(),
+            console_stats: Stats::default(),
             buffer: vec![0; BUFFER_LEN],
             edited: Vec::new(),
             library: Library::default(),
@@ -408,6 +411,7 @@ impl Engine {
                             pool.stats.close_period();
                         }
                     }
+                    self.console_stats.close_period();
                     self.wheel
                         .insert(self.now.plus(stats::PERIOD), Timer::Period);
                 }
@@ -647,6 +651,11 @@ impl Engine {
     /// The servers.
     pub fn servers(&self) -> &Arena<OfServer, Server> {
         &self.servers
+    }
+
+    /// What console sessions have counted: their logins, and one query and transaction for each that has asked for something.
+    pub fn console_stats(&self) -> &Stats {
+        &self.console_stats
     }
 
     /// The pools.

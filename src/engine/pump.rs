@@ -264,6 +264,9 @@ impl Pair<'_> {
         let tally = relay.take_tally();
         self.counters.queries += tally.queries;
         self.counters.transactions += tally.transactions;
+        self.counters.client_parses += tally.client_parses;
+        self.counters.server_parses += tally.server_parses;
+        self.counters.binds += tally.binds;
         if was_busy && !relay.is_busy() {
             let took = self.now.since(self.server.request_at);
             self.counters.query_us += took;

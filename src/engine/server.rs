@@ -232,6 +232,16 @@ impl Server {
         self.since
     }
 
+    /// When the client's request came that it works on, or worked on last.
+    pub fn request_at(&self) -> Tick {
+        self.request_at
+    }
+
+    /// When the client's transaction began.
+    pub fn transaction_at(&self) -> Tick {
+        self.transaction_at
+    }
+
     /// Whether it is closed as soon as its client leaves.
     pub fn is_to_be_closed(&self) -> bool {
         self.recycle

@@ -23,7 +23,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::admin;
+use crate::admin::Admin;
 use crate::arena::{ClientKey, ServerKey, Tick};
 use crate::auth::KeyDerivation;
 use crate::config::{self, Config};
@@ -255,6 +255,7 @@ pub fn run(
     let now = || Tick(0).plus(start.elapsed());
     let mut engine = Engine::new(Rc::new(config), now(), &mut shell);
     engine.contain(true);
+    let mut admin = Admin::default();
     let (mut polled, mut events) = (Events::with_capacity(1024), Vec::new());
     // Whoever connected before the loop began has no edge of its own.
     events.extend((0..shell.listeners.len()).map(|at| Event::Incoming(ListenerId(at))));
@@ -264,7 +265,7 @@ pub fn run(
         for request in turn.requests {
             let asker = Who::Client(request.client);
             engine.guard(asker, &mut shell, |engine, _| {
-                admin::answer(engine, &request)
+                admin.answer(engine, &request)
             });
             events.push(Event::Ready(Who::Client(request.client), Ready::default()));
         }

@@ -70,6 +70,19 @@ impl Kind {
             .iter()
             .any(|(name, _)| name == b"replication")
     }
+
+    /// The word for it in SHOW SERVERS.
+    pub fn replication(&self) -> &'static str {
+        let given = self
+            .parameters
+            .iter()
+            .find(|(name, _)| name == b"replication");
+        match given {
+            None => "none",
+            Some((_, value)) if value.eq_ignore_ascii_case(b"database") => "logical",
+            Some(_) => "physical",
+        }
+    }
 }
 
 /// A client in the queue.
@@ -514,6 +527,11 @@ impl Pool {
     /// Servers that are connecting or logging in.
     pub fn connecting(&self) -> usize {
         self.connecting
+    }
+
+    /// Roles that have servers.
+    pub fn role_count(&self) -> usize {
+        self.roles.len()
     }
 
     /// The servers of one role.

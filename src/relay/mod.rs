@@ -118,6 +118,12 @@ pub struct Tally {
     pub queries: u64,
     /// Those of them that were outside a transaction block.
     pub transactions: u64,
+    /// Named statements that the client has prepared.
+    pub client_parses: u64,
+    /// Named statements that were prepared on the server for it.
+    pub server_parses: u64,
+    /// Times that it has bound one.
+    pub binds: u64,
 }
 
 /// What is left of a message whose header has passed.
@@ -998,7 +1004,8 @@ mod tests {
                 relay.take_tally(),
                 Tally {
                     queries: 1,
-                    transactions: 1
+                    transactions: 1,
+                    ..Tally::default()
                 }
             );
         }

@@ -341,6 +341,11 @@ impl ServerStatements {
         Some(held)
     }
 
+    /// How many named ones there are.
+    pub fn count(&self) -> usize {
+        self.present.len()
+    }
+
     /// Whether its unnamed statement is this one.
     pub fn slot_holds(&self, statement: &Statement) -> bool {
         self.slot == Slot::Holds(statement.id)

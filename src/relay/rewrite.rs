@@ -273,6 +273,7 @@ impl Relay {
         }
         let begun = self.replaced(header, at, edit);
         let end = at + header.message_len();
+        self.tally.client_parses += 1;
         self.seen.insert(statement.seen());
         // In a failed block it is the server that knows what may be prepared.
         let is_asked = known.is_none() || self.status == TransactionStatus::Failed;
@@ -285,6 +286,7 @@ impl Relay {
             edit.insert(end, |out| {
                 write_parse(out, &server_name(number), text, types)
             });
+            self.tally.server_parses += 1;
             self.expect.sent(b'P');
             let held = Held {
                 number,
@@ -353,6 +355,7 @@ impl Relay {
             self.prepared(TAKEN, Held::default(), at, with, edit);
         }
         let begun = self.replaced(header, at, edit);
+        self.tally.client_parses += 1;
         edit.insert(at + header.message_len(), |out| {
             write_parse(out, &server_name(TAKEN), text, types)
         });
@@ -520,6 +523,7 @@ impl Relay {
         edit.insert(at, |out| {
             write_parse(out, &server_name, statement.text(), statement.types())
         });
+        self.tally.server_parses += 1;
         self.prepared(statement.id(), held, at, with, edit);
         Found::As(server_name, told)
     }
@@ -637,6 +641,7 @@ impl Relay {
             cstr(out, &server_name);
         });
         self.begin_up(header);
+        self.tally.binds += u64::from(!name.is_empty());
         self.expect.tell(told);
         self.up.left = header.message_len() - skipped;
         Begun::Bytes(skipped)

@@ -116,8 +116,23 @@ pub struct ColumnType {
     pub size: i16,
 }
 
+impl ColumnType {
+    /// The name in `pg_type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            BYTEA => "bytea",
+            INT4 => "int4",
+            INT8 => "int8",
+            NUMERIC => "numeric",
+            _ => "text",
+        }
+    }
+}
+
 /// `text`
 pub const TEXT: ColumnType = ColumnType { oid: 25, size: -1 };
+/// `bytea`
+pub const BYTEA: ColumnType = ColumnType { oid: 17, size: -1 };
 /// `int4`
 pub const INT4: ColumnType = ColumnType { oid: 23, size: 4 };
 /// `int8`
@@ -133,15 +148,23 @@ pub fn write_row_description<'a>(
     out: &mut Vec<u8>,
     columns: impl ExactSizeIterator<Item = (&'a str, ColumnType)>,
 ) {
+    write_row_description_in(out, columns.map(|(name, kind)| (name, kind, false)));
+}
+
+/// The same, with the format of each column: whether it is binary.
+pub fn write_row_description_in<'a>(
+    out: &mut Vec<u8>,
+    columns: impl ExactSizeIterator<Item = (&'a str, ColumnType, bool)>,
+) {
     message(out, b'T', |b| {
         b.extend_from_slice(&(columns.len() as u16).to_be_bytes());
-        for (name, kind) in columns {
+        for (name, kind, binary) in columns {
             cstr(b, name.as_bytes());
             b.extend_from_slice(&[0; 6]); // table OID, attribute number
             b.extend_from_slice(&kind.oid.to_be_bytes());
             b.extend_from_slice(&kind.size.to_be_bytes());
             b.extend_from_slice(&(-1i32).to_be_bytes()); // type modifier
-            b.extend_from_slice(&[0; 2]); // text format
+            b.extend_from_slice(&u16::from(binary).to_be_bytes());
         }
     });
 }
@@ -151,14 +174,22 @@ pub fn write_data_row<'a>(
     out: &mut Vec<u8>,
     values: impl ExactSizeIterator<Item = Option<&'a str>>,
 ) {
+    write_data_row_in(out, values.map(|value| value.map(str::as_bytes)));
+}
+
+/// The same, of values in any format.
+pub fn write_data_row_in<'a>(
+    out: &mut Vec<u8>,
+    values: impl ExactSizeIterator<Item = Option<&'a [u8]>>,
+) {
     message(out, b'D', |b| {
         b.extend_from_slice(&(values.len() as u16).to_be_bytes());
         for value in values {
             match value {
                 None => b.extend_from_slice(&(-1i32).to_be_bytes()),
-                Some(text) => {
-                    b.extend_from_slice(&(text.len() as u32).to_be_bytes());
-                    b.extend_from_slice(text.as_bytes());
+                Some(bytes) => {
+                    b.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+                    b.extend_from_slice(bytes);
                 }
             }
         }
@@ -168,6 +199,41 @@ pub fn write_data_row<'a>(
 /// Appends a CommandComplete.
 pub fn write_command_complete(out: &mut Vec<u8>, tag: &str) {
     message(out, b'C', |b| cstr(b, tag.as_bytes()));
+}
+
+/// Appends a ParseComplete.
+pub fn write_parse_complete(out: &mut Vec<u8>) {
+    message(out, b'1', |_| {});
+}
+
+/// Appends a BindComplete.
+pub fn write_bind_complete(out: &mut Vec<u8>) {
+    message(out, b'2', |_| {});
+}
+
+/// Appends a CloseComplete.
+pub fn write_close_complete(out: &mut Vec<u8>) {
+    message(out, b'3', |_| {});
+}
+
+/// Appends a NoData.
+pub fn write_no_data(out: &mut Vec<u8>) {
+    message(out, b'n', |_| {});
+}
+
+/// Appends a PortalSuspended.
+pub fn write_portal_suspended(out: &mut Vec<u8>) {
+    message(out, b's', |_| {});
+}
+
+/// Appends a ParameterDescription.
+pub fn write_parameter_description(out: &mut Vec<u8>, types: &[u32]) {
+    message(out, b't', |b| {
+        b.extend_from_slice(&(types.len() as u16).to_be_bytes());
+        for oid in types {
+            b.extend_from_slice(&oid.to_be_bytes());
+        }
+    });
 }
 
 /// Appends an EmptyQueryResponse.

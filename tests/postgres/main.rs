@@ -14,6 +14,7 @@ mod batches;
 mod blocks;
 mod cancels;
 mod chaos;
+mod console;
 mod ddl;
 mod faults;
 mod hba;

@@ -21,14 +21,27 @@ use crate::support::{Cluster, Pooler, Scene, Wire, wait_for, wait_until};
 const SOON: Duration = Duration::from_secs(10);
 
 /// What the console shows.
-pub const SHOWN: [&str; 9] = [
+pub const SHOWN: [&str; 22] = [
+    "ACTIVE_SOCKETS",
     "CLIENTS",
+    "CONFIG",
     "DATABASES",
+    "DNS_HOSTS",
+    "DNS_ZONES",
     "HELP",
+    "LISTS",
+    "MEM",
+    "PEERS",
+    "PEER_POOLS",
     "POOLS",
     "SERVERS",
+    "SOCKETS",
+    "STATE",
     "STATS",
+    "STATS_AVERAGES",
+    "STATS_TOTALS",
     "TLS",
+    "TOTALS",
     "USERS",
     "VERSION",
 ];

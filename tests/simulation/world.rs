@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
 
-use aether::admin;
+use aether::admin::Admin;
 use aether::arena::{ClientKey, ServerKey, Tick};
 use aether::auth::KeyDerivation;
 use aether::config::{AuthMethod, Config, Outside, schema};
@@ -351,6 +351,7 @@ pub struct World {
     now: u64,
     steps: u64,
     engine: Engine,
+    admin: Admin,
     kernel: Kernel,
     postgres: Postgres,
     people: Vec<Person>,
@@ -455,6 +456,7 @@ impl World {
             now: 0,
             steps: 0,
             engine,
+            admin: Admin::default(),
             kernel,
             postgres,
             people: Vec::new(),
@@ -997,7 +999,7 @@ impl World {
         }
         self.wake = turn.wake.map(|wake| wake.0);
         for request in turn.requests {
-            admin::answer(&mut self.engine, &request);
+            self.admin.answer(&mut self.engine, &request);
             self.events
                 .push(Event::Ready(Who::Client(request.client), Ready::default()));
         }

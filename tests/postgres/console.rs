@@ -1,0 +1,469 @@
+//! The console as tools use it: what it counts, filters, the extended protocol, and the very queries that exporters send.
+
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::scene::{Row, columns, show, tcp};
+use crate::support::wire::{
+    bind, close, describe, execute, first_error, kinds, message, parse, sync, terminated,
+};
+use crate::support::{Cluster, Message, Pooler, Scene, Wire, wait_until};
+
+#[track_caller]
+fn row<'a>(rows: &'a [Row], column: &str, value: &str) -> &'a Row {
+    let found = rows.iter().find(|row| row[column] == value);
+    found.unwrap_or_else(|| panic!("no {value} in {rows:?}"))
+}
+
+#[track_caller]
+fn number(row: &Row, column: &str) -> u64 {
+    row[column].parse().expect("a number")
+}
+
+fn length(messages: &[Message]) -> u64 {
+    let lengths = messages.iter().map(|message| message.body.len() as u64 + 5);
+    lengths.sum()
+}
+
+/// Rows as an ordinary tool takes them: `column=value` of the named columns.
+fn listed(answer: &[Message], wanted: &[&str]) -> Vec<String> {
+    let names = columns(&answer[0]);
+    let place = |name: &&str| names.iter().position(|known| known == name);
+    let places: Vec<usize> = wanted.iter().filter_map(place).collect();
+    let rows = answer.iter().filter_map(Message::row);
+    rows.map(|row| {
+        let values = places.iter().map(|&at| row[at].clone().unwrap_or_default());
+        values.collect::<Vec<_>>().join(" ")
+    })
+    .collect()
+}
+
+/// Issue 7, proof 1: what a scripted load did is what is counted: counts and bytes exactly, times within 2 in 100 of what the
+/// server took; also after a reload.
+#[test]
+fn the_statistics_are_what_a_scripted_load_did() {
+    let cluster = Cluster::shared();
+    let scene = Scene::new(
+        cluster,
+        "console_statistics",
+        "  mode: transaction\n  max_connections: 1\n",
+    );
+    let (mut sent, mut got) = (0, 0);
+    let mut run = |client: &mut Wire, batch: &[Vec<u8>]| {
+        let bytes = batch.concat();
+        sent += bytes.len() as u64;
+        client.send(&bytes);
+        let answer = client.read_until(b'Z');
+        assert_eq!(first_error(&answer), None);
+        got += length(&answer);
+    };
+    let query = |sql: &str| message(b'Q', &terminated(sql));
+    let mut clients: Vec<Wire> = (0..3).map(|_| scene.login()).collect();
+    for client in &mut clients {
+        run(client, &[query("SELECT 1")]);
+        for sql in ["BEGIN", "SELECT 2", "SELECT pg_sleep(0.2)", "COMMIT"] {
+            run(client, &[query(sql)]);
+        }
+        let prepared = [parse("s", "SELECT $1::text"), sync()];
+        run(client, &prepared);
+        for value in ["a", "b"] {
+            run(client, &[bind("", "s", &[value]), execute("", 0), sync()]);
+        }
+    }
+    for client in &mut clients {
+        run(client, &[close(b'S', "s"), sync()]);
+    }
+    let check = || {
+        let stats = scene.show("STATS");
+        let stats = row(&stats, "database", &scene.database);
+        for (column, expected) in [
+            ("total_query_count", 3 * 9),
+            ("total_xact_count", 3 * 6),
+            ("total_client_login_count", 3),
+            ("total_client_parse_count", 3),
+            ("total_server_parse_count", 1),
+            ("total_bind_count", 6),
+            ("total_received", sent),
+        ] {
+            assert_eq!(number(stats, column), expected, "{column}: {stats:?}");
+        }
+        // The welcomes are Aether's own.
+        assert_eq!(number(stats, "total_sent"), got, "{stats:?}");
+        for column in ["total_query_time", "total_xact_time"] {
+            let time = number(stats, column);
+            assert!((600_000..700_000).contains(&time), "{column}: {time}");
+        }
+        let totals = scene.show("STATS_TOTALS");
+        let totals = row(&totals, "database", &scene.database);
+        for (column, as_in_stats) in [
+            ("query_count", "total_query_count"),
+            ("bytes_sent", "total_sent"),
+            ("bind_count", "total_bind_count"),
+            ("wait_time", "total_wait_time"),
+        ] {
+            assert_eq!(totals[column], stats[as_in_stats], "{column}");
+        }
+        let sums = scene.show("TOTALS");
+        let of_console = number(
+            row(&scene.show("STATS"), "database", "pgbouncer"),
+            "total_query_count",
+        );
+        let sum = number(row(&sums, "name", "total_query_count"), "value");
+        assert!(
+            (3 * 9 + of_console - 2..=3 * 9 + of_console).contains(&sum),
+            "{sum} and {of_console} of consoles"
+        );
+        number(stats, "total_wait_time")
+    };
+    check();
+    scene.pooler.signal(Signal::SIGHUP);
+    scene.pooler.wait_for_log("was reloaded");
+    let before = check();
+    // The only server is held for 300 ms, and somebody waits for all of it.
+    let mut holder = scene.login();
+    holder.run("BEGIN");
+    thread::scope(|threads| {
+        let mut waiter = scene.login();
+        let waits = threads.spawn(move || {
+            waiter.run("SELECT 1");
+        });
+        scene.wait_for_pool("cl_waiting", 1);
+        let pools = scene.show("POOLS");
+        let pool = row(&pools, "database", &scene.database);
+        assert!(
+            pool["waits_for"].contains("1 of 1 servers are in use"),
+            "{pool:?}"
+        );
+        thread::sleep(Duration::from_millis(300));
+        let clients = scene.show("CLIENTS WHERE state = 'waiting'");
+        assert_eq!(clients.len(), 1);
+        let waited = number(&clients[0], "wait_us");
+        assert!(waited >= 300_000, "{waited}");
+        assert!(
+            clients[0]["waits_for"].contains("max_connections"),
+            "{clients:?}"
+        );
+        holder.run("COMMIT");
+        waits.join().expect("it is served");
+        let after = scene.show("STATS");
+        let after = number(row(&after, "database", &scene.database), "total_wait_time");
+        assert!(after - before >= waited, "{before} {waited} {after}");
+    });
+}
+
+/// A filter on any SHOW, in any order, and a long answer in parts.
+#[test]
+fn rows_are_chosen_sorted_and_limited() {
+    let cluster = Cluster::shared();
+    let scene = Scene::new(
+        cluster,
+        "console_filters",
+        "  mode: transaction\n  max_connections: 2\n",
+    );
+    let login = |name: &str| {
+        let parameters = [
+            ("user", "username"),
+            ("database", &*scene.database),
+            ("application_name", name),
+        ];
+        let password = crate::support::cluster::PASSWORD;
+        Wire::try_login(scene.pooler.port(), &parameters, password).expect("a session")
+    };
+    let _clients: Vec<Wire> = (0..300).map(|n| login(&format!("app-{n:03}"))).collect();
+    let mut console = scene.console();
+    let mut names = |filter: &str| {
+        let answer = console.run(&format!("SHOW CLIENTS {filter}"));
+        assert_eq!(answer.last().map(|message| message.kind), Some(b'Z'));
+        listed(&answer, &["application_name"])
+    };
+    let database = format!("database = '{}'", scene.database);
+    assert_eq!(names(&format!("WHERE {database}")).len(), 300);
+    let last = names(&format!(
+        "where {database} order by application_name desc limit 3;"
+    ));
+    assert_eq!(last, ["app-299", "app-298", "app-297"]);
+    let sorted = names(&format!("WHERE {database} ORDER BY application_name"));
+    let expected: Vec<String> = (0..300).map(|n| format!("app-{n:03}")).collect();
+    assert_eq!(sorted, expected);
+    let some = names("WHERE application_name LIKE 'app-_50' AND state = 'idle' ORDER BY id");
+    assert_eq!(some, ["app-050", "app-150", "app-250"]);
+    assert_eq!(
+        names("WHERE application_name IN ('app-007', 'nobody')"),
+        ["app-007"]
+    );
+    assert_eq!(names("LIMIT 0"), Vec::<String>::new());
+    for what in super::operations::SHOWN
+        .iter()
+        .filter(|what| **what != "HELP")
+    {
+        let all = console.run(&format!("SHOW {what}"));
+        let few = console.run(&format!("SHOW {what} LIMIT 1"));
+        assert_eq!(columns(&all[0]), columns(&few[0]));
+        let rows = |answer: &[Message]| answer.iter().filter_map(Message::row).count();
+        assert_eq!(rows(&few), rows(&all).min(1), "{what}");
+        let first = &columns(&all[0])[0];
+        let none = console.run(&format!("SHOW {what} WHERE {first} IS NULL"));
+        assert_eq!(rows(&none), 0, "{what}");
+    }
+    let error = console.error("SHOW POOLS WHERE databse = 'x'");
+    assert_eq!(error.sqlstate(), "42703");
+    assert!(error.hint().contains("Did you mean database?"), "{error:?}");
+}
+
+/// What drivers send: Parse, Bind, Describe, Execute and Sync, with parameters, in text and in binary.
+#[test]
+fn the_extended_protocol_works_on_the_console() {
+    let cluster = Cluster::shared();
+    let scene = Scene::new(cluster, "console_extended", "");
+    let mut client = scene.login();
+    client.run("SELECT 1");
+    let mut console = scene.console();
+    let mut ask = |batch: &[Vec<u8>]| {
+        console.send(&batch.concat());
+        console.read_until(b'Z')
+    };
+    let sql = "SHOW DATABASES WHERE name = $1 LIMIT $2";
+    let answer = ask(&[
+        parse("by_name", sql),
+        describe(b'S', "by_name"),
+        bind("", "by_name", &[&scene.database, "5"]),
+        describe(b'P', ""),
+        execute("", 0),
+        sync(),
+    ]);
+    assert_eq!(kinds(&answer), "1tT2TDCZ");
+    assert_eq!(answer[1].body, [0, 2, 0, 0, 0, 25, 0, 0, 0, 20]);
+    let row = answer.iter().find_map(Message::row).expect("a row");
+    assert_eq!(row[0].as_deref(), Some(&*scene.database));
+    // It is kept, and may be run again; the rows of a portal may be fetched in pieces.
+    let answer = ask(&[
+        bind("p", "by_name", &["pgbouncer", "5"]),
+        execute("p", 1),
+        execute("p", 1),
+        close(b'S', "by_name"),
+        sync(),
+    ]);
+    assert_eq!(kinds(&answer), "2DsC3Z");
+    let answer = ask(&[
+        parse("", "SHOW LISTS"),
+        bind("", "", &[]),
+        execute("", 5),
+        execute("", 5),
+        execute("", 5),
+        sync(),
+    ]);
+    assert_eq!(kinds(&answer), "12DDDDDsDDDDDsDDDDCZ");
+    // After an error everything up to Sync is ignored, and the session goes on.
+    for (batch, code) in [
+        (vec![parse("", "SHOW POOL"), bind("", "", &[])], "42601"),
+        (vec![parse("", sql), bind("", "", &["only one"])], "08P01"),
+        (vec![bind("", "nobody", &[])], "26000"),
+        (
+            vec![execute("nobody", 0), describe(b'S', "by_name")],
+            "34000",
+        ),
+        (
+            vec![
+                parse("", "SHOW CLIENTS WHERE wait = $1"),
+                bind("", "", &["x"]),
+                execute("", 0),
+            ],
+            "22P02",
+        ),
+        (vec![message(b'P', b"broken")], "08P01"),
+    ] {
+        let answer = ask(&[batch.concat(), sync()]);
+        let error = first_error(&answer).expect("an error");
+        assert_eq!(error.sqlstate(), code, "{error:?}");
+        assert!(kinds(&answer).ends_with("EZ"), "{}", kinds(&answer));
+    }
+    // Binary: an int4 and an int8 to choose by, numbers and numerics in the rows.
+    let mut bound = b"\0\0".to_vec();
+    bound.extend([0, 1, 0, 1, 0, 1, 0, 0, 0, 4, 0, 0, 0, 1, 0, 1, 0, 1]);
+    let mut parsed = b"\0SHOW PEERS LIMIT $1\0".to_vec();
+    parsed.extend([0, 1, 0, 0, 0, 23]);
+    let answer = ask(&[
+        message(b'P', &parsed),
+        message(b'B', &bound),
+        describe(b'P', ""),
+        execute("", 0),
+        sync(),
+    ]);
+    assert_eq!(kinds(&answer), "12TCZ");
+    let mut lists = b"\0\0".to_vec();
+    lists.extend([0, 0, 0, 0, 0, 1, 0, 1]);
+    let answer = ask(&[
+        parse("", "SHOW LISTS WHERE list = 'databases'"),
+        message(b'B', &lists),
+        execute("", 0),
+        sync(),
+    ]);
+    let row = answer
+        .iter()
+        .find(|message| message.kind == b'D')
+        .expect("a row");
+    assert!(row.body.ends_with(&[0, 0, 0, 4, 0, 0, 0, 2]), "{row:?}");
+    let mut odd = b"\0\0".to_vec();
+    odd.extend([0, 1, 0, 1, 0, 1, 0, 0, 0, 1, 1, 0, 0]);
+    let mut flag = b"\0SHOW PEERS LIMIT $1\0".to_vec();
+    flag.extend([0, 1, 0, 0, 0, 16]);
+    let answer = ask(&[message(b'P', &flag), message(b'B', &odd), sync()]);
+    let error = first_error(&answer).expect("no bool");
+    assert!(
+        error.message().contains("no binary parameters of type 16"),
+        "{error:?}"
+    );
+    // What drivers send at the start of every session, and what they try for a transaction.
+    for quiet in [
+        "SET extra_float_digits = 3",
+        "SET application_name = 'driver'",
+    ] {
+        assert_eq!(kinds(&console.run(quiet)), "NCZ", "{quiet}");
+    }
+    let error = console.error("BEGIN");
+    assert!(error.hint().contains("autocommit"), "{error:?}");
+    assert_eq!(
+        console.value("SHOW client_encoding").as_deref(),
+        Some("UTF-8")
+    );
+    assert_eq!(kinds(&console.run("SHOW HELP")), "NCZ");
+    assert_eq!(kinds(&console.run("SHOW HELP CLIENTS")), "NCZ");
+}
+
+/// Issue 7, proof 2: the literal queries of prometheus-community's pgbouncer_exporter (0.11), with the columns that it turns into
+/// numbers; and those of pgwatch and of check_pgbouncer scripts.
+#[test]
+fn exporters_find_what_they_ask_for() {
+    let cluster = Cluster::shared();
+    let scene = Scene::new(cluster, "console_exporters", "");
+    let mut client = scene.login();
+    client.run("SELECT 1");
+    let mut console = Wire::login(
+        scene.pooler.port(),
+        "username",
+        crate::support::cluster::PASSWORD,
+        "pgbouncer",
+    );
+    let numbers: [(&str, &str); 3] = [
+        (
+            "SHOW DATABASES;",
+            "pool_size reserve_pool_size min_pool_size max_connections current_connections paused disabled \
+             max_client_connections current_client_connections",
+        ),
+        (
+            "SHOW POOLS;",
+            "cl_active cl_waiting cl_active_cancel_req cl_waiting_cancel_req sv_active sv_active_cancel sv_being_canceled \
+             sv_idle sv_used sv_tested sv_login maxwait maxwait_us",
+        ),
+        (
+            "SHOW STATS;",
+            "total_server_assignment_count total_xact_count total_query_count total_received total_sent total_xact_time \
+             total_query_time total_wait_time total_client_parse_count total_server_parse_count total_bind_count \
+             avg_server_assignment_count avg_xact_count avg_query_count avg_recv avg_sent avg_xact_time avg_query_time \
+             avg_wait_time",
+        ),
+    ];
+    for (query, wanted) in numbers {
+        let answer = console.run(query);
+        let names = columns(&answer[0]);
+        let rows: Vec<_> = answer.iter().filter_map(Message::row).collect();
+        assert!(!rows.is_empty(), "{query}");
+        for column in wanted.split_whitespace() {
+            let at = names.iter().position(|name| name == column);
+            let at = at.unwrap_or_else(|| panic!("{query}: no {column}"));
+            for row in &rows {
+                let value = row[at].as_deref().expect(column);
+                value.parse::<f64>().expect("a number");
+            }
+        }
+    }
+    // Key and value.
+    let lists = show(&mut console, "LISTS;");
+    for list in [
+        "databases",
+        "users",
+        "pools",
+        "free_clients",
+        "used_clients",
+        "login_clients",
+        "free_servers",
+        "used_servers",
+        "dns_names",
+        "dns_zones",
+        "dns_queries",
+        "dns_pending",
+    ] {
+        number(row(&lists, "list", list), "items");
+    }
+    assert_eq!(number(row(&lists, "list", "databases"), "items"), 2);
+    assert_eq!(number(row(&lists, "list", "used_clients"), "items"), 2);
+    let config = show(&mut console, "CONFIG;");
+    for key in [
+        "max_client_conn",
+        "max_user_connections",
+        "default_pool_size",
+    ] {
+        number(row(&config, "key", key), "value");
+    }
+    let version = console.value("SHOW VERSION;").expect("a version");
+    assert!(version.starts_with("Aether "), "{version}");
+    // pgwatch's presets, and scripts that read psql's unaligned output by place.
+    for query in [
+        "show stats",
+        "show pools",
+        "show lists",
+        "show databases",
+        "SHOW STATS_AVERAGES",
+        "SHOW MEM",
+        "SHOW USERS",
+        "SHOW ACTIVE_SOCKETS",
+    ] {
+        console.run(query);
+    }
+    let psql = std::process::Command::new(cluster.program("psql"))
+        .args(["-X", "-A", "-t", "-F", ",", "-c", "show pools"])
+        .arg(format!(
+            "postgres://username:{}@127.0.0.1:{}/pgbouncer",
+            crate::support::cluster::PASSWORD,
+            scene.pooler.port()
+        ))
+        .output()
+        .expect("psql");
+    let text = String::from_utf8_lossy(&psql.stdout).into_owned();
+    let line = text.lines().find(|line| line.starts_with(&scene.database));
+    let fields: Vec<&str> = line.expect("its pool").split(',').collect();
+    assert_eq!(
+        (fields[1], fields[2], fields[6], fields[15]),
+        ("username", "1", "1", "session")
+    );
+}
+
+/// Why clients wait, by the server's own words, in SHOW POOLS and SHOW CLIENTS.
+#[test]
+fn the_console_says_why_clients_wait() {
+    let cluster = Cluster::shared();
+    let port = crate::support::process::free_port();
+    let dsn =
+        tcp(cluster, "database").replace(&format!(":{}/", cluster.port()), &format!(":{port}/"));
+    let trust = "auth: {type: trust, allow_insecure: true}\n";
+    let pooler = Pooler::start(&crate::support::scene::yaml(&dsn, "", trust));
+    let mut waiting = Wire::connect(pooler.port());
+    waiting.startup(&[("user", "username"), ("database", "database")]);
+    let mut console = Wire::login(
+        pooler.port(),
+        "username",
+        crate::support::cluster::PASSWORD,
+        "aether",
+    );
+    wait_until("it is said", || {
+        let pools = show(&mut console, "POOLS WHERE cl_waiting > 0");
+        let clients = show(&mut console, "CLIENTS WHERE state = 'waiting'");
+        let said = |row: &Row| {
+            row.get("waits_for")
+                .is_some_and(|text| text.contains("can be reached") && text.contains("refused"))
+        };
+        pools.first().is_some_and(said) && clients.first().is_some_and(said)
+    });
+}
