@@ -222,7 +222,7 @@ pub(super) fn find(text: &str, words: Vec<Word>) -> Result<Option<Call>, Refusal
         }
     } else if let Some(spec) = verb.name().and_then(named)
         && matches!(verb, Word::Plain(_))
-        && !(spec.does == Does::Set && !is_ignored(rest))
+        && (spec.does != Does::Set || is_ignored(rest))
     {
         return call(spec, spec.does, rest);
     }

@@ -135,7 +135,7 @@ impl crate::engine::Host for Still {
     ) -> Result<Box<dyn crate::engine::Stream>, String> {
         Err("no TLS here".to_owned())
     }
-    fn resolve(&mut self, _: &str, _: u16, _: crate::engine::ServerKey) {}
+    fn resolve(&mut self, _: &str) {}
     fn derive(&mut self, _: crate::auth::KeyDerivation, _: crate::engine::Who) {}
     fn user_name(&mut self, _: u32, _: crate::engine::ClientKey) {}
     fn networks(&self) -> Vec<crate::config::hba::Network> {
