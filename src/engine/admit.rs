@@ -50,7 +50,7 @@ impl Engine {
                 None => self.fail_login(key, &rule, "it is not connected by a Unix socket", host),
             },
             Method::Cert | Method::Check(AuthMethod::Trust) => {
-                self.by_certificate(key, &rule, &config, host)
+                self.by_certificate(key, &rule, &config, &facts, host)
             }
             Method::Check(AuthMethod::ScramSha256Plus) if endpoint(&facts).is_none() => {
                 self.refuse(key, unbindable(&facts), host)
@@ -102,12 +102,14 @@ impl Engine {
         key: ClientKey,
         rule: &Rc<Rule>,
         config: &Config,
+        facts: &Facts,
         host: &mut dyn Host,
     ) {
-        let Some((facts, session)) = self.facts_and_session(key) else {
+        let client = self.clients.get(key);
+        let Some(session) = client.and_then(|client| client.session.as_deref()) else {
             return;
         };
-        match certified(rule, config, &session.claim.user, &facts) {
+        match certified(rule, config, &session.claim.user, facts) {
             Err(why) => self.fail_login(key, rule, &why, host),
             Ok(()) => {
                 if let Some(found) = self.look_up(key, Purpose::LetIn(rule.clone()), host) {

@@ -84,15 +84,22 @@ pub(super) struct Claims {
     known: BTreeMap<[u8; 32], Weak<Claim>>,
     /// With so many, those that nobody has any more are swept out.
     sweep_at: usize,
+    /// The one that was shared last.
+    last: Weak<Claim>,
 }
 
 impl Claims {
     /// The one that others have already who say the same, or else this one.
     pub(super) fn share(&mut self, claim: &Rc<Claim>) -> Rc<Claim> {
+        if let Some(last) = self.last.upgrade().filter(|last| last == claim) {
+            return last;
+        }
         let known = self.known.entry(claim.digest()).or_default();
         if let Some(known) = known.upgrade() {
+            self.last = Rc::downgrade(&known);
             return known;
         }
+        self.last = Rc::downgrade(claim);
         *known = Rc::downgrade(claim);
         if self.known.len() > self.sweep_at {
             self.known.retain(|_, claim| claim.strong_count() > 0);

@@ -467,13 +467,16 @@ impl Engine {
         {
             return self.refuse(key, super::shutting_down(), host);
         }
-        let (place, name) = (session.place, printable(session.claim.database.as_bytes()));
-        match place {
+        match session.place {
             Place::Console => self.enter_console(key, host),
             Place::Pool(pool) => self.enter_pool(key, pool, host),
             Place::Nowhere => match self.fallback_pool(key) {
                 Some(pool) => self.enter_pool(key, pool, host),
                 None => {
+                    let session = self.clients.get(key);
+                    let session = session.and_then(|client| client.session.as_deref());
+                    let name = session.map_or("", |session| &session.claim.database);
+                    let name = printable(name.as_bytes());
                     let refusal = Refusal::fatal(
                         b"3D000",
                         format!("database \"{name}\" does not exist"),

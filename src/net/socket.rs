@@ -111,7 +111,7 @@ impl Stream for Socket {
         };
         let parts = |address: io::Result<SocketAddr>| {
             address
-                .map(|a| (a.ip().to_string(), a.port()))
+                .map(|a| (text_of(a.ip()), a.port()))
                 .unwrap_or_default()
         };
         let (address, port) = parts(stream.peer_addr());
@@ -124,6 +124,25 @@ impl Stream for Socket {
             ..Facts::default()
         }
     }
+}
+
+/// An address as it is written; for each client, so the usual one takes no detour by the formatter.
+fn text_of(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else {
+        return address.to_string();
+    };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (at, part) in address.octets().into_iter().enumerate() {
+        if at > 0 {
+            text.push('.');
+        }
+        for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
+            if part >= least {
+                text.push(char::from(b'0' + part / unit % 10));
+            }
+        }
+    }
+    text
 }
 
 /// Small messages go at once, and a dead peer is noticed. On Linux what is accepted has this of the socket that listens.
@@ -193,6 +212,15 @@ pub(super) fn networks() -> Vec<Network> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_are_written_as_ever() {
+        for part in 0..=255 {
+            let address = std::net::Ipv4Addr::new(part, 0, 255 - part, 10);
+            assert_eq!(text_of(address.into()), address.to_string());
+        }
+        assert_eq!(text_of(std::net::Ipv6Addr::LOCALHOST.into()), "::1");
+    }
 
     /// They are set once, on the socket that listens, not for each client.
     #[test]

@@ -94,8 +94,13 @@ pub fn packet(out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
 
 /// Appends a NUL-terminated string. A NUL inside `text` would end it early, so the text is cut there.
 pub fn cstr(out: &mut Vec<u8>, text: &[u8]) {
-    let end = text.iter().position(|&b| b == 0).unwrap_or(text.len());
-    out.extend_from_slice(text.get(..end).unwrap_or(text));
+    // As a rule there is none, and seeing that takes a step for many bytes.
+    let cut = if text.contains(&0) {
+        text.iter().position(|&b| b == 0)
+    } else {
+        None
+    };
+    out.extend_from_slice(cut.and_then(|end| text.get(..end)).unwrap_or(text));
     out.push(0);
 }
 
@@ -120,6 +125,12 @@ pub fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
 /// Text from a peer, fit for a log line or an error: control bytes escaped, cut to a bounded length.
 pub fn printable(bytes: &[u8]) -> String {
     let cut = bytes.get(..limits::QUOTED_TEXT_MAX).unwrap_or(bytes);
+    if cut.len() == bytes.len()
+        && bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
+        && let Ok(text) = std::str::from_utf8(bytes)
+    {
+        return text.to_owned(); // as a rule
+    }
     let mut text: String = String::from_utf8_lossy(cut)
         .chars()
         .flat_map(|c| {
