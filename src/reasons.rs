@@ -7,7 +7,7 @@
 type Table<const N: usize> = [(&'static str, &'static [&'static str]); N];
 
 /// Why server connections are closed, by the beginning of the text. The first that fits counts.
-const SERVER: Table<17> = [
+const SERVER: Table<18> = [
     ("lifetime", &["server lifetime over"]),
     ("idle_timeout", &["server idle timeout"]),
     (
@@ -22,10 +22,12 @@ const SERVER: Table<17> = [
         "reconfigured",
         &[
             "database configuration changed",
+            "database removed",
             "clients have shared it, and the mode is session now",
         ],
     ),
     ("shutdown", &["the pooler stops"]),
+    ("paused", &["pause mode"]),
     (
         "client_left",
         &["client left in the middle of a message, a copy or a batch"],

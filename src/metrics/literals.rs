@@ -112,7 +112,7 @@ fn every_text_for_which_a_server_connection_is_closed_is_counted_as_something() 
         ".close_server(",
         ".server_unfit(",
         ".end_pair(",
-        "let unfit = if server.relay.has_surplus() {",
+        "fn unfit(&self, key: ServerKey) -> Option<&'static str> {",
         "fn made_room(limit: Limit) -> &'static str {",
         "fn closed_while_idle(why: &Why) -> String {",
         "let reason = match server.relay.last_error() {",

@@ -16,6 +16,9 @@ use crate::random::Random;
 use crate::sealed::Sides;
 use crate::session::{Effect, STUBBORN, Session};
 
+/// What the pooler itself tells a client that waits with a query (`query_wait_notify`).
+const QUEUED: &str = "No server connection available in postgres backend, client being queued";
+
 /// How a session ended for its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -522,6 +525,10 @@ impl Client {
             self.cancelled_in_the_queue(before);
         }
         if !self.expected.starts_with(whole) {
+            let says = || Refusal::read(body, Blame::Server).message;
+            if tag == b'N' && says() == QUEUED.as_bytes() {
+                return; // query_wait_notify
+            }
             if tag == b'E' && Refusal::read(body, Blame::Server).message == STUBBORN.as_bytes() {
                 return self.over(End::Lost); // it was its own DISCARD ALL that failed
             }

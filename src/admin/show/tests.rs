@@ -102,7 +102,7 @@ const GOLDEN: [(&str, &str); 22] = [
 
 fn engine() -> Engine {
     let text = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable', max_connections: 7, acquire_timeout: 90s}\n\
-                databases: {a: {backend: {host: [a, b], user: you}}, b: {}}\n\
+                databases: {a: {backend: {host: [a, b], user: you, password: theirs}}, b: {}}\n\
                 admin: {users: [me]}";
     let config = schema::read(text, Path::new("aether.yaml"), &settings::Nothing);
     let config = config.expect("a configuration");
