@@ -3,13 +3,15 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
 use super::tls::{certificates, own_certificate};
 use crate::support::cluster::PASSWORD;
-use crate::support::{Cluster, Pooler, Wire};
+use crate::support::{Cluster, Pooler, Wire, process};
 
 /// Typed by clients, and never told to Aether. What frees memory writes over the first bytes of it, so all of it is looked for.
 const CANARY: &str = "7d1c-the-canary-of-a-client-e995-sings";
@@ -126,6 +128,96 @@ fn a_password_that_a_client_typed_is_nowhere_once_the_login_is_over() {
     }
 }
 
+/// Secrets that an operator has written, one for each way of writing it. What is in memory once ends with its number.
+struct Written {
+    texts: Vec<String>,
+}
+
+impl Written {
+    /// `generation`: what tells these from those of before a reload.
+    fn new(generation: &str) -> Written {
+        let text = |place| format!("4f9a-{generation}-written-as-{place}-08c3-by-an-operator");
+        let places = ["dsn", "backend", "file", "user", "userlist", "asker"];
+        Written {
+            texts: places.into_iter().map(text).collect(),
+        }
+    }
+
+    fn yaml(&self, cluster: &Cluster, database: &str, directory: &Path) -> String {
+        let [dsn, backend, file, user, userlist, asker] = &self.texts[..] else {
+            panic!("six");
+        };
+        let list = directory.join("users.txt");
+        let password = directory.join("password");
+        fs::write(&list, format!("\"listed\" \"{userlist}\"\n")).expect("a userlist");
+        fs::write(&password, format!("{file}\n")).expect("a password");
+        [&list, &password].map(|path| process::own(path));
+        let port = cluster.port();
+        format!(
+            "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\n\
+             pool: {{dsn: \"postgres://written:{dsn}@127.0.0.1:{port}/{database}\"}}\n\
+             databases:\n  \
+             second: {{backend: {{user: written, password: {backend}}}}}\n  \
+             third: {{backend: {{user: written, password_file: {}}}}}\n\
+             auth:\n  type: scram-sha-256\n  failure_limit: 0\n  failure_delay: 0\n  users_file: {}\n  \
+             users: {{known: {user}}}\n  auth_user: {{name: asker, password: {asker}}}\n",
+            password.display(),
+            list.display()
+        )
+    }
+}
+
+/// Issue 4; R10: what an operator has written is in the memory of the process where it is needed, and in no other place: not as the
+/// text of a file, nor in what is left of reading it; after a reload, and an unused server's end, nothing is left of it at all.
+#[test]
+fn a_secret_that_was_configured_is_in_one_place() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("secrets_canary_written");
+    let directory = process::Place::new("written");
+    let (first, second) = (Written::new("first"), Written::new("second"));
+    cluster.sql(
+        "postgres",
+        &format!(
+            "DROP ROLE IF EXISTS written; CREATE ROLE written LOGIN PASSWORD '{}'",
+            first.texts[0]
+        ),
+    );
+    let pooler = Pooler::start(&first.yaml(cluster, &database, directory.path()));
+    let mut client = Wire::login(pooler.port(), "known", &first.texts[3], &database);
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    client.terminate();
+    are_there(&pooler, &first, 1, "after the start");
+    pooler.rewrite_config(&second.yaml(cluster, &database, directory.path()));
+    pooler.signal(Signal::SIGHUP);
+    pooler.wait_for_log("was reloaded");
+    are_there(&pooler, &second, 1, "after the reload");
+    are_there(&pooler, &first, 0, "after the reload");
+    // One that is broken leaves nothing either.
+    let third = Written::new("third");
+    let broken = third.yaml(cluster, &database, directory.path()) + "nonsense: [1\n";
+    pooler.rewrite_config(&broken);
+    pooler.signal(Signal::SIGHUP);
+    pooler.wait_for_log("not valid YAML");
+    are_there(&pooler, &second, 1, "after a broken reload");
+    are_there(&pooler, &third, 0, "after a broken reload");
+}
+
+/// Each secret is in memory so many times.
+#[track_caller]
+fn are_there(pooler: &Pooler, written: &Written, times: usize, when: &str) {
+    let Some(memory) = memory(pooler.pid()) else {
+        return assert!(!geteuid().is_root(), "root can read it");
+    };
+    for text in &written.texts {
+        // What frees memory may write over the beginning of a piece; not over both halves.
+        let (head, tail) = text.split_at(text.len() / 2);
+        for piece in [head, tail] {
+            let found: Vec<String> = all(&memory, piece);
+            assert_eq!(found.len(), times, "{when}: {piece:?} of {text:?}: {found:#?}");
+        }
+    }
+}
+
 /// Looks for the canary in the memory of the process.
 #[track_caller]
 fn is_nowhere(pooler: &Pooler, when: &str) {
@@ -145,12 +237,20 @@ fn is_nowhere(pooler: &Pooler, when: &str) {
 
 /// What surrounds a text in memory, if it is there.
 fn found(memory: &[Vec<u8>], text: &str) -> Option<String> {
-    memory.iter().find_map(|part| {
-        let mut windows = part.windows(text.len());
-        let at = windows.position(|window| window == text.as_bytes())?;
-        let around = part.get(at.saturating_sub(40)..part.len().min(at + 80))?;
-        Some(around.escape_ascii().to_string())
-    })
+    all(memory, text).into_iter().next()
+}
+
+/// What surrounds a text in memory, everywhere.
+fn all(memory: &[Vec<u8>], text: &str) -> Vec<String> {
+    let of_part = |part: &Vec<u8>| -> Vec<String> {
+        let windows = part.windows(text.len()).enumerate();
+        windows
+            .filter(|(_, window)| *window == text.as_bytes())
+            .filter_map(|(at, _)| part.get(at.saturating_sub(40)..part.len().min(at + 80)))
+            .map(|around| around.escape_ascii().to_string())
+            .collect()
+    };
+    memory.iter().flat_map(of_part).collect()
 }
 
 /// All that a process can write to; `None`: it may not be read.
