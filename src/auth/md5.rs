@@ -21,7 +21,7 @@ pub(super) fn answer(stored: &[u8], salt: [u8; 4]) -> Option<Zeroizing<Vec<u8>>>
 fn prefixed(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let mut digest = Md5::new();
     parts.iter().for_each(|part| digest.update(part));
-    let digits = digest.finalize();
+    let digits = digest.finalize_reset(); // and the block that held the password is wiped where it is
     let hex = |nibble: u8| HEX.get(usize::from(nibble)).copied().unwrap_or(b'0');
     Zeroizing::new(
         b"md5"

@@ -80,6 +80,9 @@ quiet openssl req -new -x509 -days $days -key sec1.key -subj /CN=localhost -adde
 quiet openssl genpkey -algorithm ed25519 -out ed25519.key
 quiet openssl req -new -x509 -days $days -key ed25519.key -subj /CN=localhost -addext subjectAltName=DNS:localhost \
     -addext basicConstraints=critical,CA:FALSE -out ed25519.crt
+# Its key's signatures have one length, its own signature is one that SCRAM can be bound to.
+quiet openssl genpkey -algorithm ed25519 -out bound.key
+quiet openssl req -new -key bound.key -subj /CN=localhost -out bound.csr; sign bound root "${end}subjectAltName=DNS:localhost\n"
 openssl rsa -in server.key -traditional -out pkcs1.key 2>/dev/null
 openssl pkcs8 -topk8 -in server.key -passout pass:x -out encrypted.key
 openssl rsa -in server.key -traditional -aes128 -passout pass:x -out encrypted_old.key 2>/dev/null

@@ -136,8 +136,8 @@ struct Written {
 impl Written {
     /// `generation`: what tells these from those of before a reload.
     fn new(generation: &str) -> Written {
-        let text = |place| format!("4f9a-{generation}-written-as-{place}-08c3-by-an-operator");
-        let places = ["dsn", "backend", "file", "user", "userlist", "asker"];
+        let text = |place| format!("{place}-{generation}-4f9a-written-08c3-{generation}-{place}");
+        let places = ["dsn", "backend", "file", "known", "listed", "asker"];
         Written {
             texts: places.into_iter().map(text).collect(),
         }
@@ -213,7 +213,11 @@ fn are_there(pooler: &Pooler, written: &Written, times: usize, when: &str) {
         let (head, tail) = text.split_at(text.len() / 2);
         for piece in [head, tail] {
             let found: Vec<String> = all(&memory, piece);
-            assert_eq!(found.len(), times, "{when}: {piece:?} of {text:?}: {found:#?}");
+            assert_eq!(
+                found.len(),
+                times,
+                "{when}: {piece:?} of {text:?}: {found:#?}"
+            );
         }
     }
 }
@@ -236,25 +240,25 @@ fn is_nowhere(pooler: &Pooler, when: &str) {
 }
 
 /// What surrounds a text in memory, if it is there.
-fn found(memory: &[Vec<u8>], text: &str) -> Option<String> {
+fn found(memory: &[(String, Vec<u8>)], text: &str) -> Option<String> {
     all(memory, text).into_iter().next()
 }
 
 /// What surrounds a text in memory, everywhere.
-fn all(memory: &[Vec<u8>], text: &str) -> Vec<String> {
-    let of_part = |part: &Vec<u8>| -> Vec<String> {
+fn all(memory: &[(String, Vec<u8>)], text: &str) -> Vec<String> {
+    let of_part = |(name, part): &(String, Vec<u8>)| -> Vec<String> {
         let windows = part.windows(text.len()).enumerate();
         windows
             .filter(|(_, window)| *window == text.as_bytes())
             .filter_map(|(at, _)| part.get(at.saturating_sub(40)..part.len().min(at + 80)))
-            .map(|around| around.escape_ascii().to_string())
+            .map(|around| format!("{name}: {}", around.escape_ascii()))
             .collect()
     };
     memory.iter().flat_map(of_part).collect()
 }
 
-/// All that a process can write to; `None`: it may not be read.
-fn memory(pid: u32) -> Option<Vec<Vec<u8>>> {
+/// All that a process can write to, with what the kernel calls each part; `None`: it may not be read.
+fn memory(pid: u32) -> Option<Vec<(String, Vec<u8>)>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
     let file = fs::File::open(format!("/proc/{pid}/mem")).ok()?;
     let mut parts = Vec::new();
@@ -268,7 +272,7 @@ fn memory(pid: u32) -> Option<Vec<Vec<u8>>> {
         }
         let mut part = vec![0; usize::try_from(to - from).ok()?];
         if file.read_exact_at(&mut part, from).is_ok() {
-            parts.push(part);
+            parts.push((rest.to_owned(), part));
         }
     }
     (!parts.is_empty()).then_some(parts)

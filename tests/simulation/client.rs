@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use aether::auth::{Channel, Credentials, KeyRing, Progress, Prove, Terms};
+use aether::auth::{Credentials, KeyRing, Progress, Prove, Terms};
 use aether::config::{Demands, Secret, Stored};
 use aether::wire::backend;
 use aether::wire::frame::{self, message};
@@ -45,6 +45,7 @@ pub enum Ssl {
 
 enum Phase {
     AwaitingSsl,
+    /// `None` until it is asked for something.
     Proving(Box<Option<Prove>>),
     Welcomed {
         reported: Vec<(String, String)>,
@@ -61,6 +62,8 @@ pub struct Client {
     /// There, if the pooler has TLS for it.
     sides: Option<Rc<Sides>>,
     user: String,
+    /// What it proves that with, once.
+    password: Option<Secret>,
     parameters: Vec<(String, String)>,
     /// It goes from server to server.
     shares: bool,
@@ -142,6 +145,7 @@ impl Client {
             connection,
             sides: login.sides.clone(),
             user: login.user.clone(),
+            password: Some(Secret::new(login.password.clone())),
             parameters: login.parameters.clone(),
             shares: login.shares,
             phase: Phase::AwaitingSsl,
@@ -166,17 +170,16 @@ impl Client {
             client.connection.borrow_mut().far_secure(layer, Vec::new());
         }
         if login.ssl != Ssl::Asked {
-            client.start(&login.database, &login.password);
+            client.start(&login.database);
         } else {
-            client.asked.push_back((
-                0,
-                [login.database.as_bytes(), b"\0", login.password.as_bytes()].concat(),
-            ));
+            client
+                .asked
+                .push_back((0, login.database.clone().into_bytes()));
         }
         client
     }
 
-    fn start(&mut self, database: &str, password: &str) {
+    fn start(&mut self, database: &str) {
         let own = [
             (&b"user"[..], self.user.as_bytes()),
             (b"database", database.as_bytes()),
@@ -186,11 +189,22 @@ impl Client {
             .iter()
             .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         frontend::startup(&mut self.output, own.into_iter().chain(given));
+        self.phase = Phase::Proving(Box::default());
+    }
+
+    /// Begins to prove who it is, by what carries the login: TLS is there by now, if there is to be any.
+    fn begin_proof(&mut self) -> Prove {
         let credentials = Credentials {
             user: self.user.clone(),
-            secret: Some(Stored::Plain(Secret::new(password.to_owned()))),
+            secret: self.password.take().map(Stored::Plain),
         };
-        self.phase = Phase::Proving(Box::new(Some(Prove::begin(credentials, terms()))));
+        let terms = Terms {
+            demands: Demands::default(),
+            iterations_max: 1_000,
+            channel: self.connection.borrow().far_channel(),
+            own_certificate: None,
+        };
+        Prove::begin(credentials, terms)
     }
 
     /// What a server of its own says to its startup parameters, if it does not take them.
@@ -393,9 +407,7 @@ impl Client {
                 self.connection.borrow_mut().far_secure(layer, Vec::new());
             }
             let (_, what) = self.asked.pop_front().expect("put there");
-            let text = String::from_utf8(what).expect("text");
-            let (database, password) = text.split_once('\0').expect("both");
-            self.start(database, password);
+            self.start(&String::from_utf8(what).expect("text"));
             return true;
         }
         let input = std::mem::take(&mut self.input);
@@ -429,6 +441,9 @@ impl Client {
     }
 
     fn message(&mut self, tag: u8, body: &[u8], whole: &[u8]) {
+        if matches!(&self.phase, Phase::Proving(prove) if prove.is_none()) && tag == b'R' {
+            self.phase = Phase::Proving(Box::new(Some(self.begin_proof())));
+        }
         match &mut self.phase {
             _ if tag == b'E' && !self.expected.starts_with(whole) && is_fatal(body) => {
                 let refusal = Refusal::read(body, Blame::Server);
@@ -616,14 +631,4 @@ fn ends_with_ready(answer: &[u8]) -> bool {
 
 fn is_fatal(body: &[u8]) -> bool {
     body.windows(7).any(|window| window == b"VFATAL\0")
-}
-
-/// A client that asks nothing of its server. TLS, where there is any, is below it.
-fn terms() -> Terms {
-    Terms {
-        demands: Demands::default(),
-        iterations_max: 1_000,
-        channel: Channel::Plain,
-        own_certificate: None,
-    }
 }

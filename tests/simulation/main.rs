@@ -4,6 +4,7 @@
 //! `AETHER_SIM_FIRST` (0). `AETHER_SIM_SEED=n` replays one; with `AETHER_SIM_TRACE=1` and `--nocapture` it prints
 //! what is said. The same seed gives the same world, byte for byte.
 
+mod clerk;
 mod client;
 mod network;
 mod plan;

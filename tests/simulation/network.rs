@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use aether::auth::Channel;
 use aether::engine::{Facts, Given, Ready, Stream, Taken, Why};
 
 use crate::random::Random;
@@ -83,6 +84,8 @@ pub struct Connection {
     reset: bool,
     near_closed: bool,
     far_closed: bool,
+    /// It is a Unix socket, with the user of this number at its far end.
+    pub peer_uid: Option<u32>,
     /// What lies over the far end.
     layer: Option<Layer>,
     random: Random,
@@ -117,6 +120,7 @@ impl Connection {
             reset: false,
             near_closed: false,
             far_closed: false,
+            peer_uid: None,
             layer: None,
             random: Random::new(random.next()),
         }))
@@ -196,6 +200,16 @@ impl Connection {
 
     pub fn is_secured(&self) -> bool {
         self.layer.is_some()
+    }
+
+    /// What the far end knows of what carries it, for SCRAM.
+    pub fn far_channel(&self) -> Channel {
+        match &self.layer {
+            None => Channel::Plain,
+            Some(layer) => layer
+                .endpoint()
+                .map_or(Channel::Unbindable, Channel::Bindable),
+        }
     }
 
     /// The room is for what the model says; what TLS adds to that goes along.
@@ -335,8 +349,11 @@ impl Stream for NearEnd {
     }
 
     fn facts(&self) -> Facts {
+        let peer_uid = self.0.borrow().peer_uid;
+        let address = peer_uid.map_or("simulated", |_| "unix");
         Facts {
-            address: "simulated".to_owned(),
+            address: address.to_owned(),
+            peer_uid,
             ..Facts::default()
         }
     }

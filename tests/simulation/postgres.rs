@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use aether::auth::{Demand, KeyRing, Progress, Verify};
+use aether::auth::{Channel, Demand, KeyRing, Progress, Verify};
 use aether::config::{AuthMethod, Secret, Stored};
 use aether::wire::backend;
 use aether::wire::frame;
 use aether::wire::refusal::{Blame, Refusal};
 use aether::wire::startup::{self, First};
 
+use crate::clerk::{self, Clerk};
 use crate::network::{Connection, Shared};
 use crate::random::Random;
 use crate::sealed::Sides;
@@ -44,6 +45,8 @@ pub struct Postgres {
     pub sides: Option<Rc<Sides>>,
     /// The password of every role, as it is now.
     pub password: &'static str,
+    /// In what form the secrets of roles are told to whom may ask for them.
+    pub form: clerk::Form,
     /// Why nobody is let in, for now.
     pub refuses: Option<Refusal>,
     /// `max_connections`
@@ -59,6 +62,7 @@ struct Door<'a> {
     tls: ServerTls,
     sides: Option<&'a Sides>,
     password: &'static str,
+    form: clerk::Form,
     refuses: Option<Refusal>,
 }
 
@@ -88,6 +92,8 @@ pub struct Backend {
     pub frozen_until: u64,
     /// A cancel has ended what it slept over: there may be input that it has read already.
     woken: bool,
+    /// The role that asks for secrets has logged in, and this answers.
+    clerk: Option<Clerk>,
     /// The next answers are lies.
     pub lies: Option<Lie>,
     /// Every client that it worked for shares its connection's fate: whether it has lied, crashed or been killed.
@@ -122,6 +128,7 @@ impl Postgres {
             tls: ServerTls::Never,
             sides: None,
             password: PASSWORD,
+            form: clerk::Form::Plain,
             refuses: None,
             most: usize::MAX,
             ring,
@@ -144,6 +151,7 @@ impl Postgres {
             key,
             frozen_until: 0,
             woken: false,
+            clerk: None,
             lies: None,
             faulty: false,
             schema: self.schema.clone(),
@@ -191,6 +199,7 @@ impl Postgres {
             tls: self.tls,
             sides: self.sides.as_deref(),
             password: self.password,
+            form: self.form,
             refuses,
         };
         let cancel = backend.run(now, door, &mut self.ring, random);
@@ -433,19 +442,40 @@ impl Backend {
             .parameters
             .iter()
             .filter(|(name, _)| name != b"user" && name != b"database");
-        let parameters = parameters
+        let parameters: Vec<_> = parameters
             .map(|(name, value)| (text(name), text(value)))
             .collect();
+        let user = text(startup.parameter(b"user").unwrap_or_default());
+        if user == clerk::ASKER {
+            // Nothing of any client (CVE-2025-12819).
+            let own = ("search_path".to_owned(), "pg_catalog".to_owned());
+            assert_eq!(parameters, [own], "what the one who asks brings along");
+            self.clerk = Some(Clerk::new(door.form, door.password));
+        }
         if method == AuthMethod::Trust {
             return self.welcome(parameters);
         }
-        let user = text(startup.parameter(b"user").unwrap_or_default());
-        let stored = Stored::Plain(Secret::new(door.password));
+        let stored = match door.form {
+            // The very one that is told: who has proven something to Aether can prove it here.
+            clerk::Form::Scram
+                if matches!(
+                    method,
+                    AuthMethod::ScramSha256 | AuthMethod::ScramSha256Plus
+                ) =>
+            {
+                Stored::parse(door.form.secret(&user, door.password).as_bytes())
+            }
+            _ => Stored::Plain(Secret::new(door.password)),
+        };
+        let endpoint = match self.connection.borrow().far_channel() {
+            Channel::Bindable(endpoint) => Some(endpoint),
+            Channel::Plain | Channel::Unbindable => None,
+        };
         let progress = Verify::begin(
             Demand {
                 method,
                 iterations: 2,
-                endpoint: None,
+                endpoint: endpoint.as_deref(),
             },
             &user,
             Some(&stored),
@@ -517,7 +547,11 @@ impl Backend {
                     )
                 });
                 let before = self.held.len();
-                let effect = session.take(tag, body, &mut self.held);
+                let clerk = self.clerk.as_mut();
+                let effect = match clerk.map(|clerk| clerk.take(tag, body, &mut self.held)) {
+                    Some(true) => Effect::Done,
+                    _ => session.take(tag, body, &mut self.held),
+                };
                 crate::trace(|| {
                     format!(
                         "  server {} < {}",

@@ -9,9 +9,17 @@ use aether::engine::{Facts, Given, Handover, Stream, Taken, TlsSide, Why};
 use aether::net::tls::{self, Scratch};
 use aether::tls::{Acceptor, Authorities, Choice, Connector, Identity, Manner, Mode, pem};
 
-/// Ed25519: its signatures have one length, so a seed's world is the same every time.
-pub const CERTIFICATE: &[u8] = include_bytes!("../certificates/ed25519.crt");
-pub const KEY: &[u8] = include_bytes!("../certificates/ed25519.key");
+/// Of an Ed25519 key, whose signatures have one length, so that a seed's world is the same every time; signed by RSA, so that SCRAM can
+/// be bound to it (RFC 5929).
+pub const CERTIFICATE: &[u8] = include_bytes!("../certificates/bound.crt");
+pub const KEY: &[u8] = include_bytes!("../certificates/bound.key");
+/// Who has signed it.
+pub const ROOT: &[u8] = include_bytes!("../certificates/root.crt");
+/// What clients show who have to show something: their system's name is [`CERTIFIED`].
+const CLIENT_CERTIFICATE: &[u8] = include_bytes!("../certificates/client.crt");
+const CLIENT_KEY: &[u8] = include_bytes!("../certificates/client.key");
+/// The name in it.
+pub const CERTIFIED: &str = "username";
 
 /// Ciphertext between a layer and the network, one way.
 #[derive(Default)]
@@ -124,6 +132,11 @@ impl Layer {
         self.to.borrow_mut().bytes.drain(..).collect()
     }
 
+    /// `tls-server-end-point`.
+    pub fn endpoint(&self) -> Option<Vec<u8>> {
+        self.tls.facts().tls?.endpoint
+    }
+
     /// Whether the engine has ended its side of TLS.
     pub fn is_over(&self) -> bool {
         self.over
@@ -139,13 +152,17 @@ pub struct Sides {
 }
 
 impl Sides {
-    pub fn new() -> Sides {
-        let chain = pem::certificates(CERTIFICATE).expect("a certificate");
+    /// `certified`: clients have a certificate of their own.
+    pub fn new(certified: bool) -> Sides {
+        let certificates = |text| pem::certificates(text).expect("certificates");
         let choice = Choice::default();
-        let identity = Identity {
-            chain: chain.clone(),
-            key: pem::key(KEY).expect("a key"),
+        let identity = |chain, key| Identity {
+            chain: certificates(chain),
+            key: pem::key(key).expect("a key"),
         };
+        let own = certified.then_some((CLIENT_CERTIFICATE, CLIENT_KEY));
+        let identity_of_clients = || own.map(|(chain, key)| identity(chain, key));
+        let identity = identity(CERTIFICATE, KEY);
         let acceptor = Acceptor::new(Mode::Prefer, identity, Authorities::default(), &choice);
         let connector = |direct| {
             let manner = Manner {
@@ -155,10 +172,11 @@ impl Sides {
                 needs_certificate: false,
             };
             let authorities = Authorities {
-                roots: chain.clone(),
+                roots: certificates(ROOT),
                 ..Authorities::default()
             };
-            Rc::new(Connector::new(manner, None, authorities, &choice).expect("a connector"))
+            let own = identity_of_clients();
+            Rc::new(Connector::new(manner, own, authorities, &choice).expect("a connector"))
         };
         Sides {
             acceptor: Rc::new(acceptor.expect("an acceptor")),

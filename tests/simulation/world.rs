@@ -18,6 +18,7 @@ use aether::wire::frame::packet;
 use aether::wire::frontend;
 use aether::wire::refusal::{Blame, Refusal};
 
+use crate::clerk;
 use crate::client::{Client, End, Login, Ssl, Tally};
 use crate::network::{Connection, NearEnd, Phase, Shared};
 use crate::plan::{Leave, Planner, Scope, Step};
@@ -33,6 +34,45 @@ const REST_US: u64 = 120_000_000;
 const MODES: [&str; 4] = ["session", "transaction", "transaction", "statement"];
 /// Who logs in to servers: everybody as the last, or each as himself.
 const ROLES: [&str; 3] = ["alice", "bob", "role"];
+
+/// How clients show who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// `auth.type`
+    Password(AuthMethod),
+    /// By who is at the other end of a Unix socket.
+    Peer,
+    Certificate,
+}
+
+impl Shown {
+    /// What section `auth` says of it.
+    fn yaml(self) -> String {
+        match self {
+            Shown::Password(method) => format!("type: {}", method.as_str()),
+            Shown::Peer => "hba_file: peer.hba, ident_file: ident".to_owned(),
+            Shown::Certificate => "hba_file: certificate.hba, ident_file: ident".to_owned(),
+        }
+    }
+
+    /// What is said to somebody who is not the user that he says he is.
+    fn failed(self, user: &str) -> String {
+        let (code, what) = match self {
+            Shown::Password(_) => ("28P01", "password"),
+            Shown::Peer => ("28000", "Peer"),
+            Shown::Certificate => ("28000", "certificate"),
+        };
+        format!("{code} {what} authentication failed for user \"{user}\"")
+    }
+
+    /// Whether a password is asked for.
+    fn asks(self) -> bool {
+        matches!(self, Shown::Password(method) if method != AuthMethod::Trust)
+    }
+}
+
+/// Of those who come by Unix sockets.
+const UID: u32 = 1_000;
 
 /// What kind of world a seed makes.
 #[derive(Debug)]
@@ -59,7 +99,10 @@ struct Shape {
     forced_user: bool,
     max_connections: usize,
     min_idle: usize,
-    client_method: AuthMethod,
+    shown: Shown,
+    /// Users are looked up, but for one role; whether the query is one of the operator's own.
+    looked_up: Option<bool>,
+    form: clerk::Form,
     server_method: AuthMethod,
     /// Startup sets that clients come with.
     sets: usize,
@@ -103,7 +146,9 @@ impl Shape {
             forced_user: random.chance(60),
             max_connections: random.pick(&[1, 1, 2, 3, 5]),
             min_idle: random.pick(&[0, 0, 1]),
-            client_method: random.pick(&methods),
+            shown: Shown::Password(random.pick(&methods)),
+            looked_up: None,
+            form: clerk::Form::Plain,
             server_method: random.pick(&methods),
             sets: random.pick(&[1, 1, 2, 4, 7]),
             hosts: random.pick(&[
@@ -149,9 +194,65 @@ impl Shape {
             ("sslmode=prefer", Confused),
             ("sslmode=require", Offered),
             ("sslmode=require", Demanded),
-            ("sslmode=verify-ca&sslrootcert=ed25519.crt", Offered),
+            ("sslmode=verify-ca&sslrootcert=root.crt", Offered),
             ("sslmode=require&sslnegotiation=direct", Demanded),
         ]);
+    }
+
+    /// How people log in beside the methods that every world draws from: what only TLS or a Unix socket brings, and users who are looked up.
+    fn draw_logins(&mut self, random: &mut Random, sealed: bool) {
+        use AuthMethod::{ScramSha256, ScramSha256Plus};
+        if sealed && self.client_tls == Some("require") {
+            self.shown = random.pick(&[
+                self.shown,
+                Shown::Password(ScramSha256),
+                Shown::Password(ScramSha256Plus),
+                Shown::Certificate,
+            ]);
+        } else if !sealed && random.chance(10) {
+            self.shown = Shown::Peer;
+        }
+        let bound = ["sslmode=require", "sslmode=verify-ca"];
+        if bound
+            .iter()
+            .any(|words| self.server_tls.0.starts_with(words))
+        {
+            self.server_method = random.pick(&[self.server_method, ScramSha256, ScramSha256Plus]);
+        }
+        if random.chance(25) {
+            self.looked_up = Some(random.chance(50));
+            let scram = |method| matches!(method, ScramSha256 | ScramSha256Plus);
+            let passes = self.forced_user || scram(self.server_method);
+            self.form = match self.shown {
+                Shown::Password(AuthMethod::Md5) if self.forced_user => clerk::Form::Md5,
+                Shown::Password(method) if scram(method) && passes => clerk::Form::Scram,
+                _ => clerk::Form::Plain,
+            };
+        }
+    }
+
+    /// What section `auth` says.
+    fn auth(&self) -> String {
+        let shown = self.shown.yaml();
+        let users = match self.looked_up {
+            None => format!("alice: {PASSWORD:?}, bob: {PASSWORD:?}, role: {PASSWORD:?}"),
+            Some(_) => format!("role: {PASSWORD:?}"),
+        };
+        let asks = match self.looked_up {
+            None => String::new(),
+            Some(own) => {
+                let asker = clerk::ASKER;
+                let query = if own {
+                    format!(", auth_query: {:?}", clerk::OWN_QUERY)
+                } else {
+                    String::new()
+                };
+                format!(", auth_user: {{name: {asker}, password: {PASSWORD:?}}}{query}")
+            }
+        };
+        format!(
+            "auth: {{{shown}, scram_iterations: 2, allow_insecure: true, users: {{{users}}}{asks}}}\n"
+        )
     }
 
     /// Whether nothing in it is a reason to close a server connection.
@@ -192,9 +293,13 @@ impl Shape {
         let assignment = if self.frugal { "first_query" } else { "login" };
         let idle = self.idle_time;
         let [query, transaction, within, outside, notify] = self.hurry;
+        let authority = match self.shown {
+            Shown::Certificate => ", ca_file: root.crt",
+            _ => "",
+        };
         let tls = self.client_tls.map_or(String::new(), |mode| {
             format!(
-                "server: {{tls: {{mode: {mode}, cert_file: ed25519.crt, key_file: ed25519.key}}}}\n"
+                "server: {{tls: {{mode: {mode}, cert_file: bound.crt, key_file: bound.key{authority}}}}}\n"
             )
         });
         format!(
@@ -202,9 +307,7 @@ impl Shape {
              server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
              acquire_timeout: {}\n  abandoned_query_timeout: {}\n  query_timeout: {query}\n  transaction_timeout: {transaction}\n  \
              idle_transaction_timeout: {within}\n  client_idle_timeout: {outside}\n  query_wait_notify: {notify}\n\
-             auth: {{type: {}, scram_iterations: 2, allow_insecure: true, users: {{alice: {PASSWORD:?}, bob: {PASSWORD:?}, \
-             role: {PASSWORD:?}}}}}\n\
-             admin: {{users: [alice]}}\n{tls}{databases}users:\n{users}",
+             {}admin: {{users: [alice]}}\n{tls}{databases}users:\n{users}",
             self.hosts,
             self.server_tls.0,
             self.max_connections,
@@ -216,7 +319,7 @@ impl Shape {
             self.lifetime,
             if self.faults { "20s" } else { "0" },
             if self.faults { "1s" } else { "10m" },
-            self.client_method.as_str(),
+            self.auth(),
         )
     }
 }
@@ -230,8 +333,15 @@ impl Outside for Files {
     }
     fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
         match path.to_string_lossy().as_ref() {
-            "ed25519.crt" => Ok(sealed::CERTIFICATE.to_vec()),
-            "ed25519.key" => Ok(sealed::KEY.to_vec()),
+            "bound.crt" => Ok(sealed::CERTIFICATE.to_vec()),
+            "bound.key" => Ok(sealed::KEY.to_vec()),
+            "root.crt" => Ok(sealed::ROOT.to_vec()),
+            "peer.hba" => Ok(b"local all all peer map=people\n".to_vec()),
+            "certificate.hba" => Ok(b"hostssl all all all cert map=people\n".to_vec()),
+            "ident" => {
+                let who = sealed::CERTIFIED;
+                Ok(format!("people {who} alice\npeople {who} bob\n").into_bytes())
+            }
             _ => Err("there is no such file here".to_owned()),
         }
     }
@@ -252,6 +362,10 @@ struct Kernel {
     dialed: Vec<(Address, Shared)>,
     resolving: Vec<String>,
     deriving: Vec<(KeyDerivation, Who)>,
+    /// Clients whose user's name is looked up.
+    naming: Vec<ClientKey>,
+    /// Clients come by Unix sockets.
+    local: bool,
     listening: bool,
     /// So many times yet there is no descriptor for a new connection.
     exhausted: u32,
@@ -269,6 +383,7 @@ impl Host for Kernel {
             return Accepted::Exhausted("Too many open files".to_owned());
         }
         let connection = self.backlog.pop_front().expect("somebody waits");
+        connection.borrow_mut().peer_uid = self.local.then_some(UID);
         connection.borrow_mut().spurious(); // bytes may be there already: registering tells
         self.connections
             .push((Who::Client(key), connection.clone()));
@@ -305,8 +420,9 @@ impl Host for Kernel {
         self.deriving.push((job, who));
     }
 
-    fn user_name(&mut self, uid: u32, _: ClientKey) {
-        unreachable!("no rule asks for the peer, so nobody asks who {uid} is");
+    fn user_name(&mut self, uid: u32, key: ClientKey) {
+        assert_eq!(uid, UID);
+        self.naming.push(key);
     }
 
     fn networks(&self) -> Vec<aether::config::hba::Network> {
@@ -411,6 +527,7 @@ enum Action {
     Dial(usize),
     Resolve(usize),
     Derive(usize),
+    Name(usize),
 }
 
 /// So many worlds in a row have one with TLS.
@@ -428,7 +545,9 @@ impl World {
         if sealed {
             shape.draw_tls(&mut random);
         }
-        let sides = sealed.then(|| Rc::new(Sides::new()));
+        shape.draw_logins(&mut random, sealed);
+        let certified = shape.shown == Shown::Certificate;
+        let sides = sealed.then(|| Rc::new(Sides::new(certified)));
         let yaml = shape.yaml();
         let mut kernel = Kernel {
             random: Random::new(random.next()),
@@ -437,6 +556,8 @@ impl World {
             dialed: Vec::new(),
             resolving: Vec::new(),
             deriving: Vec::new(),
+            naming: Vec::new(),
+            local: shape.shown == Shown::Peer,
             listening: true,
             exhausted: 0,
             tiny: shape.tiny,
@@ -445,8 +566,10 @@ impl World {
         let mut postgres = Postgres::new(shape.server_method, &mut random);
         postgres.tls = shape.server_tls.1;
         postgres.sides = sides.clone();
+        postgres.form = shape.form;
         // With two pools the one that came first would keep all there is: neither knows that they share a server.
-        let limited = shape.faults && !shape.two_databases && random.chance(20);
+        let alone = !shape.two_databases && shape.looked_up.is_none();
+        let limited = shape.faults && alone && random.chance(20);
         if limited {
             postgres.most = random.between(1, 3) as usize;
         }
@@ -651,9 +774,8 @@ impl World {
         let (mut user, mut database, mut password) =
             (self.random.pick(&["alice", "bob"]), "base", PASSWORD);
         let mut ssl = self.ssl();
-        let failed =
-            |user: &str| format!("28P01 password authentication failed for user \"{user}\"");
-        let proves = self.shape.client_method != AuthMethod::Trust;
+        let failed = |user: &str| self.shape.shown.failed(user);
+        let proves = self.shape.shown.asks();
         let told = match self.random.below(5) {
             0 if proves => {
                 password = WRONG;
@@ -672,6 +794,11 @@ impl World {
                 format!(
                     "28000 no pg_hba.conf entry for host \"simulated\", user \"{user}\", database \"base\", no encryption"
                 )
+            }
+            // Nobody is known there, so nobody is told more than that.
+            _ if self.shape.looked_up.is_some() => {
+                database = "nowhere";
+                failed(user)
             }
             _ => {
                 database = "nowhere";
@@ -701,7 +828,11 @@ impl World {
         let told = End::Told(told.clone());
         // An hour that passes at once is more than a login may take, and than a last word waits for its reader.
         let too_late = *end == End::Lost || *end == End::Told(TOO_LATE.to_owned());
-        let excused = self.excused && (too_late || *end == End::Told(KILLED.to_owned()));
+        let unknown = matches!(end, End::Told(text) if text.contains("cannot be authenticated"));
+        let excused = self.excused
+            && (too_late
+                || *end == End::Told(KILLED.to_owned())
+                || unknown && self.shape.looked_up.is_some());
         assert!(
             *end == told || excused,
             "stranger {at}: {end:?} and not {told:?}; faults {}",
@@ -806,7 +937,8 @@ impl World {
     }
 
     fn open_console(&mut self) {
-        let by_itself = self.shape.client_method == AuthMethod::Trust
+        let by_itself = self.shape.shown == Shown::Password(AuthMethod::Trust)
+            && self.shape.looked_up.is_none()
             && self.shape.client_tls != Some("require");
         if self.console.is_some() || !by_itself {
             return;
@@ -874,6 +1006,11 @@ impl World {
                     salted: job.run(),
                 });
             }
+            Action::Name(at) => {
+                let key = self.kernel.naming.swap_remove(at);
+                let name = Ok(sealed::CERTIFIED.to_owned());
+                self.events.push(Event::UserNamed { key, name });
+            }
         }
     }
 
@@ -933,6 +1070,7 @@ impl World {
         }
         actions.extend((0..self.kernel.resolving.len()).map(Action::Resolve));
         actions.extend((0..self.kernel.deriving.len()).map(Action::Derive));
+        actions.extend((0..self.kernel.naming.len()).map(Action::Name));
         actions
     }
 

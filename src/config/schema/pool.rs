@@ -3,12 +3,13 @@
 //! Owns the defaults of a pool and the rule which database is meant. Knows nothing of users but the one of the backend.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::super::dsn::{self, Dsn};
 use super::super::yaml::{Field, Place, Problems, Section};
 use super::super::{
-    Backend, ChannelBinding, Demands, HostPort, NAME_MAX, PoolConfig, PoolMode, RequireAuth,
+    AuthQuery, Backend, ChannelBinding, Demands, HostPort, NAME_MAX, PoolConfig, PoolMode, RequireAuth,
     Secret, ServerAssignment, Stored, Timeouts, TlsWords,
 };
 use super::lookup::Asks;
@@ -422,10 +423,15 @@ impl Draft {
         Some((name, self))
     }
 
-    /// The pool, its sslmode written out: what the default is depends on who wrote the other keys. `asks`: what section `auth` says.
-    pub(super) fn finished(self, asks: &Asks) -> PoolConfig {
+    /// The pool, its sslmode written out: what the default is depends on who wrote the other keys. `asks`: what section `auth` says, and
+    /// `common`: what comes of that by itself, which all pools that ask the same share.
+    pub(super) fn finished(self, asks: &Asks, common: Option<&Rc<AuthQuery>>) -> PoolConfig {
         let mut pool = self.pool;
-        pool.auth_query = self.asks.or(asks).finished();
+        let own = self.asks.or(asks).finished();
+        pool.auth_query = match common {
+            Some(common) if own.as_ref() == Some(common) => Some(common.clone()),
+            _ => own,
+        };
         let mode = pool
             .backend
             .tls
