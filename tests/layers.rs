@@ -1,5 +1,6 @@
 //! Holds the floors: which module may use which, and what the pure ones may not name. Reads the source text.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -260,6 +261,52 @@ fn dependencies_are_few_known_and_pinned() {
     for script in ["scripts/build", "scripts/static"] {
         assert!(read(script).contains("--locked"), "{script}");
     }
+}
+
+/// Catalogue R18: the bill of materials that comes with a build names what is linked, each package with its licence and checksum.
+#[test]
+fn a_build_tells_what_it_is_made_of() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/sbom");
+    let output = std::process::Command::new(script).output().expect("bash");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let bill: serde_yaml::Value = serde_yaml::from_str(&text).expect("JSON");
+    assert_eq!(bill["bomFormat"].as_str(), Some("CycloneDX"));
+    assert_eq!(
+        bill["metadata"]["component"]["name"].as_str(),
+        Some("aether")
+    );
+    let components = bill["components"].as_sequence().expect("a list");
+    let lock = read("Cargo.lock");
+    let mut names = BTreeSet::new();
+    for component in components {
+        let text = |key: &str| component[key].as_str().expect(key);
+        let checksum = component["hashes"][0]["content"].as_str().expect("a hash");
+        let entry = format!(
+            "name = \"{}\"\nversion = \"{}\"\n",
+            text("name"),
+            text("version")
+        );
+        let locked = lock
+            .split("[[package]]")
+            .find(|package| package.contains(&entry));
+        let locked = locked.expect("it is in the lock file");
+        assert!(
+            locked.contains(&format!("checksum = \"{checksum}\"")),
+            "{entry}"
+        );
+        assert!(
+            component["licenses"][0]["expression"]
+                .as_str()
+                .is_some_and(|l| !l.is_empty())
+        );
+        names.insert(text("name"));
+    }
+    for linked in ["ring", "rustls", "mio", "unsafe-libyaml", "zeroizing-alloc"] {
+        assert!(names.contains(linked), "{linked}");
+    }
+    assert!(!names.contains("divan"), "that is for tests only");
 }
 
 #[test]

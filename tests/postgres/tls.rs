@@ -2,6 +2,7 @@
 //! is tested beside the streams, `src/net/tls/tests.rs`.
 
 mod binding;
+mod unix;
 
 use std::fs;
 use std::io::{Read, Write};
