@@ -151,7 +151,9 @@ impl Written {
         let password = directory.join("password");
         fs::write(&list, format!("\"listed\" \"{userlist}\"\n")).expect("a userlist");
         fs::write(&password, format!("{file}\n")).expect("a password");
-        [&list, &password].map(|path| process::own(path));
+        for path in [&list, &password] {
+            process::own(path);
+        }
         let port = cluster.port();
         format!(
             "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\n\
