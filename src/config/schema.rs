@@ -170,9 +170,9 @@ fn read_sections(
     );
     let databases: BTreeMap<String, Rc<PoolConfig>> = databases
         .into_iter()
-        .map(|(name, draft)| (name, Rc::new(draft.finished(&asks, auth.query.as_ref()))))
+        .map(|(name, draft)| (name, Rc::new(draft.finished(&asks))))
         .collect();
-    let fallback = fallback.map(|draft| Rc::new(draft.finished(&asks, auth.query.as_ref())));
+    let fallback = fallback.map(|draft| Rc::new(draft.finished(&asks)));
     problems.is_empty().then_some(Config {
         server,
         databases,

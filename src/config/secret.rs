@@ -2,18 +2,21 @@
 //!
 //! A [`Secret`] cannot be printed and is wiped when it is dropped.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-/// Bytes that must not be seen: no `Display`, a `Debug` without content, wiped on drop.
+/// Bytes that must not be seen: no `Display`, a `Debug` without content, wiped when the last one is dropped. A clone is the same bytes: a
+/// secret that many pools inherit is in memory once.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 
 impl Secret {
     /// Takes the bytes.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Secret {
-        Secret(Zeroizing::new(bytes.into()))
+        Secret(Arc::new(Zeroizing::new(bytes.into())))
     }
 
     /// The bytes, for the one computation that needs them.

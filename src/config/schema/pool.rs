@@ -3,13 +3,12 @@
 //! Owns the defaults of a pool and the rule which database is meant. Knows nothing of users but the one of the backend.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::super::dsn::{self, Dsn};
 use super::super::yaml::{Field, Place, Problems, Section};
 use super::super::{
-    AuthQuery, Backend, ChannelBinding, Demands, HostPort, NAME_MAX, PoolConfig, PoolMode, RequireAuth,
+    Backend, ChannelBinding, Demands, HostPort, NAME_MAX, PoolConfig, PoolMode, RequireAuth,
     Secret, ServerAssignment, Stored, Timeouts, TlsWords,
 };
 use super::lookup::Asks;
@@ -423,15 +422,10 @@ impl Draft {
         Some((name, self))
     }
 
-    /// The pool, its sslmode written out: what the default is depends on who wrote the other keys. `asks`: what section `auth` says, and
-    /// `common`: what comes of that by itself, which all pools that ask the same share.
-    pub(super) fn finished(self, asks: &Asks, common: Option<&Rc<AuthQuery>>) -> PoolConfig {
+    /// The pool, its sslmode written out: what the default is depends on who wrote the other keys. `asks`: what section `auth` says.
+    pub(super) fn finished(self, asks: &Asks) -> PoolConfig {
         let mut pool = self.pool;
-        let own = self.asks.or(asks).finished();
-        pool.auth_query = match common {
-            Some(common) if own.as_ref() == Some(common) => Some(common.clone()),
-            _ => own,
-        };
+        pool.auth_query = self.asks.or(asks).finished();
         let mode = pool
             .backend
             .tls
