@@ -51,7 +51,7 @@ pub(super) const KEYS: [&str; 31] = [
     "auth_query",
     "auth_dbname",
 ];
-const BACKEND_KEYS: [&str; 23] = [
+const BACKEND_KEYS: [&str; 25] = [
     "host",
     "port",
     "database",
@@ -73,6 +73,8 @@ const BACKEND_KEYS: [&str; 23] = [
     "sslsni",
     "ssl_min_protocol_version",
     "ssl_max_protocol_version",
+    "ssl_ciphers",
+    "ssl_tls13_ciphers",
     "channel_binding",
     "require_auth",
 ];

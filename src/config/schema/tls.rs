@@ -26,8 +26,8 @@ pub(super) const CLIENT_KEYS: [&str; 10] = [
     "curves",
     "dhparams",
 ];
-/// The keys of a backend that are libpq's parameters of the same name.
-pub(super) const SERVER_KEYS: [&str; 10] = [
+/// The keys of a backend that are libpq's parameters of the same name; the last two are called as PostgreSQL's own settings.
+pub(super) const SERVER_KEYS: [&str; 12] = [
     "sslmode",
     "sslnegotiation",
     "sslrootcert",
@@ -38,6 +38,8 @@ pub(super) const SERVER_KEYS: [&str; 10] = [
     "sslsni",
     "ssl_min_protocol_version",
     "ssl_max_protocol_version",
+    "ssl_ciphers",
+    "ssl_tls13_ciphers",
 ];
 
 /// A certificate that ends within this is warned of.
@@ -190,16 +192,7 @@ fn acceptor(reader: &mut Reader<'_, '_>) -> Option<Acceptor> {
             .into_iter()
             .for_each(|text| reader.warn("protocols", text));
     }
-    let of_12 = reader.parsed("ciphers", names::ciphers);
-    let of_13 = reader.parsed("ciphersuites", names::ciphersuites);
-    if let Some(of_12) = of_12 {
-        choice.suites.retain(|suite| suite.tls13().is_some());
-        choice.suites.extend(of_12);
-    }
-    if let Some(of_13) = of_13 {
-        choice.suites.retain(|suite| suite.tls13().is_none());
-        choice.suites.splice(0..0, of_13);
-    }
+    choose_suites(reader, &mut choice, ["ciphers", "ciphersuites"]);
     if let Some(groups) = reader.parsed("curves", names::groups) {
         choice.groups = groups;
     }
@@ -248,6 +241,21 @@ fn acceptor(reader: &mut Reader<'_, '_>) -> Option<Acceptor> {
             reader.add("cert_file", &error);
             None
         }
+    }
+}
+
+/// The cipher suites by the keys for TLS 1.2 and 1.3.
+fn choose_suites(reader: &mut Reader<'_, '_>, choice: &mut Choice, keys: [&str; 2]) {
+    let [key_12, key_13] = keys;
+    let of_12 = reader.parsed(key_12, names::ciphers);
+    let of_13 = reader.parsed(key_13, names::ciphersuites);
+    if let Some(of_12) = of_12 {
+        choice.suites.retain(|suite| suite.tls13().is_some());
+        choice.suites.extend(of_12);
+    }
+    if let Some(of_13) = of_13 {
+        choice.suites.retain(|suite| suite.tls13().is_none());
+        choice.suites.splice(0..0, of_13);
     }
 }
 
@@ -333,10 +341,11 @@ fn build_connector(reader: &mut Reader<'_, '_>, hand: Hand) -> Option<Connector>
     if !fits_together(reader, mode, direct) {
         return None;
     }
-    let choice = Choice {
+    let mut choice = Choice {
         versions,
         ..Choice::default()
     };
+    choose_suites(reader, &mut choice, ["ssl_ciphers", "ssl_tls13_ciphers"]);
     let manner = Manner {
         mode,
         direct,
