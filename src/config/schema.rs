@@ -77,8 +77,6 @@ pub(super) fn has(path: &str) -> bool {
         ["server", key] => server::KEYS.contains(key),
         ["pool", "backend", key] | ["databases", _, "backend", key] => pool::has_backend_key(key),
         ["pool", key] | ["databases", _, key] => pool::KEYS.contains(key),
-        // An entry for all users is not there yet.
-        ["users", "*", _] => false,
         ["users", _, key] => users::KEYS.contains(key),
         ["auth", key] => auth::KEYS.contains(key),
         ["admin", key] => ADMIN_KEYS.contains(key),

@@ -50,43 +50,50 @@ const USERLIST: &str = "\"username\" \"password\"\n\"postgres\" \"password\"\n\"
                         \"stats\" \"password\"\n\"limited\" \"password\"\n";
 
 /// Where the two differ, and why. The text is for people; that there is one is what the test asks.
-const DIFFERENCES: [(&str, &str); 9] = [
+const DIFFERENCES: [(&str, &str); 13] = [
+    ("a wrong password", "PostgreSQL's own text and code: 28P01"),
+    (
+        "an unknown user",
+        "PostgreSQL's own text and code, as for a wrong password: it cannot be told that there is no such user",
+    ),
+    (
+        "an unknown database",
+        "PostgreSQL's own text and code: 3D000",
+    ),
     (
         "a parameter that is not known",
         "Aether passes any startup parameter on to the server; who wants one ignored lists it",
     ),
     (
         "no such database there",
-        "PgBouncer gives the server's text with its SQLSTATE, Aether as well; PgBouncer keeps the client waiting if it has logged in before",
-    ),
-    (
-        "a server that cannot be reached",
-        "PgBouncer's client waits for query_wait_timeout at login as well; Aether tells what is wrong with the server",
+        "the error of the server with its own code, 3D000",
     ),
     (
         "the password for the server is wrong",
-        "the same error of the server, told with the same code",
+        "the error of the server with its own code, 28P01",
+    ),
+    (
+        "a server that cannot be reached",
+        "Aether tells what is wrong with the server, PgBouncer that the time was up",
     ),
     (
         "the pool is used up",
-        "the precise SQLSTATE, 57014 or 53300, in place of 08P01",
+        "the precise code, 53300, and which pool it is",
     ),
     (
         "a transaction that idles",
-        "the precise SQLSTATE in place of 08P01",
+        "the precise code, PostgreSQL's 25P03",
     ),
+    ("a query that takes too long", "the precise code, 57014"),
     (
-        "a query that takes too long",
-        "the precise SQLSTATE in place of 08P01; PgBouncer 1.18 closes without waiting",
+        "blocks in statement mode",
+        "the precise code, 0A000, and the session lives on",
     ),
     (
         "named statements in transaction mode",
-        "PgBouncer 1.18 has no prepared statements in transaction mode; Aether, as PgBouncer since 1.21, has",
+        "PgBouncer 1.18 does not have them yet; Aether, as PgBouncer since 1.21, has",
     ),
-    (
-        "blocks in statement mode",
-        "the precise SQLSTATE in place of 08P01",
-    ),
+    ("too many clients", "PostgreSQL's own text and code: 53300"),
 ];
 
 /// One of the two, running.

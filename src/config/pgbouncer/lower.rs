@@ -370,13 +370,26 @@ impl<'a> Lowering<'a> {
             let Some(value) = self.value(name).filter(|_| self.options.contains_key(name)) else {
                 continue;
             };
-            let value = match (name, is_zero(&value)) {
-                (_, false) => value,
+            match (name, is_zero(&value)) {
+                (_, false) => self.set(&["pool", key], value, &self.origin(name)),
                 // A server is good for one client.
-                ("server_lifetime", true) => Value::Text("1ms".to_owned()),
-                _ => Value::Text(show_duration(DURATION_MAX)),
-            };
-            self.set(&["pool", key], value, &self.origin(name));
+                ("server_lifetime", true) if schema::has("pool.single_use") => {
+                    self.set(
+                        &["pool", "single_use"],
+                        Value::Flag(true),
+                        &self.origin(name),
+                    );
+                }
+                ("server_lifetime", true) => {
+                    let shortest = Value::Text("1ms".to_owned());
+                    self.set(&["pool", key], shortest, &self.origin(name));
+                }
+                _ => self.set(
+                    &["pool", key],
+                    Value::Text(show_duration(DURATION_MAX)),
+                    &self.origin(name),
+                ),
+            }
         }
         for (name, key) in [
             ("server_reset_query", "reset_query"),
@@ -410,6 +423,22 @@ impl<'a> Lowering<'a> {
             text("first_query"),
             &Origin::implied("as in PgBouncer, a client gets its server with its first query"),
         );
+        if schema::has("pool.server_fast_fail") {
+            self.set(
+                &["pool", "server_fast_fail"],
+                Value::Flag(true),
+                &Origin::implied(
+                    "as in PgBouncer, who asks while no server can be reached is told so",
+                ),
+            );
+        }
+        if schema::has("pool.load_balance_hosts") {
+            self.set(
+                &["pool", "load_balance_hosts"],
+                text("round-robin"),
+                &default_of("load_balance_hosts"),
+            );
+        }
         self.set(
             &["server", "shutdown_timeout"],
             text("0"),
