@@ -57,8 +57,23 @@ pub struct Config {
     pub admin: AdminConfig,
     /// Where metrics are told.
     pub metrics: MetricsConfig,
+    /// If it is from a `pgbouncer.ini`: its options, by name.
+    pub options: Vec<PgbouncerOption>,
     /// What was accepted but deserves a look, one line each; logged at start and reload.
     pub warnings: Vec<String>,
+}
+
+/// An option of PgBouncer's, as its SHOW CONFIG tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PgbouncerOption {
+    /// Its name.
+    pub name: &'static str,
+    /// What the file says, or the default. `None`: nothing.
+    pub value: Option<String>,
+    /// PgBouncer's. `None`: nothing.
+    pub default: Option<String>,
+    /// Whether a reload changes it.
+    pub changeable: bool,
 }
 
 /// Keys about TLS and their texts.

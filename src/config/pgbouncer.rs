@@ -89,6 +89,7 @@ fn understood(
             let own = std::mem::take(&mut lowered.warnings);
             config.warnings.splice(0..0, own);
             config.warnings.extend(insecure(&config));
+            config.options = std::mem::take(&mut lowered.options);
             Ok((config, lowered))
         }
         Ok(_) => Err(in_order(errors)),

@@ -78,6 +78,7 @@ pub(super) fn has(path: &str) -> bool {
         ["pool", "backend", key] | ["databases", _, "backend", key] => pool::has_backend_key(key),
         ["pool", key] | ["databases", _, key] => pool::KEYS.contains(key),
         ["users", _, key] => users::KEYS.contains(key),
+        ["peers", _, _] => SECTIONS.contains(&"peers"),
         ["auth", key] => auth::KEYS.contains(key),
         ["admin", key] => ADMIN_KEYS.contains(key),
         _ => false,
@@ -181,6 +182,7 @@ fn read_sections(
         auth,
         admin,
         metrics,
+        options: Vec::new(),
         warnings: Vec::new(),
     })
 }

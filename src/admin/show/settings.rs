@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::super::table::{Column, Short, Value};
-use crate::config::{self, Config, Outside, PoolConfig, schema};
+use crate::config::{self, Config, Outside, PgbouncerOption, PoolConfig, schema};
 use crate::engine::Engine;
 use crate::stats;
 use crate::wire::backend::TEXT;
@@ -27,12 +27,11 @@ type Alias = (&'static str, &'static str, fn(&Config) -> String);
 const ALIASES: [Alias; 27] = [
     ("admin_users", "", |config| config.admin.users.join(",")),
     ("auth_type", "md5", |config| {
-        config
-            .auth
-            .rules
-            .single()
-            .map_or("hba", |method| method.as_str())
-            .to_owned()
+        let method = config.auth.rules.single();
+        let word = method.map_or("hba", |method| method.as_str());
+        // PgBouncer's word.
+        let word = if word == "password" { "plain" } else { word };
+        word.to_owned()
     }),
     ("client_idle_timeout", "0", |config| {
         seconds(config.pool.client_idle_timeout)
@@ -52,7 +51,9 @@ const ALIASES: [Alias; 27] = [
             .server
             .listen
             .first()
-            .map_or(0, |at| at.port())
+            .map(|at| at.port())
+            .or(config.server.unix_socket.as_ref().map(|at| at.port))
+            .map_or(0, u32::from)
             .to_string()
     }),
     ("max_client_conn", "100", |config| {
@@ -62,7 +63,11 @@ const ALIASES: [Alias; 27] = [
         config.pool.max_client_connections.to_string()
     }),
     ("max_db_connections", "0", |config| {
-        config.pool.max_connections.to_string()
+        // What an ini without a cap comes to.
+        match config.pool.max_connections {
+            262_143 => "0".to_owned(),
+            count => count.to_string(),
+        }
     }),
     ("max_prepared_statements", "200", |config| {
         config.pool.max_prepared_statements.to_string()
@@ -152,6 +157,20 @@ impl Outside for Nothing {
     }
 }
 
+/// An option of the `pgbouncer.ini` that all this is from.
+fn option(option: &PgbouncerOption) -> (String, Vec<Value>) {
+    let changeable = if option.changeable { "yes" } else { "no" };
+    let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::Text);
+    let key = option.name.to_owned();
+    let cells = vec![
+        Value::Text(key.clone()),
+        text(&option.value),
+        text(&option.default),
+        Value::text(changeable),
+    ];
+    (key, cells)
+}
+
 /// SHOW CONFIG
 pub(super) fn settings(engine: &Engine) -> Short {
     let config = engine.config();
@@ -172,17 +191,18 @@ pub(super) fn settings(engine: &Engine) -> Short {
     let aliases = ALIASES
         .iter()
         .map(|(name, default, value)| ((*name).to_owned(), value(config), (*default).to_owned()));
-    let mut all: Vec<(String, String, String)> = own.chain(aliases).collect();
-    all.sort();
     let row = |(key, value, default): (String, String, String)| {
         let fixed = FIXED.contains(&&*key);
         let changeable = if fixed { "no" } else { "yes" };
-        [key, value, default, changeable.to_owned()]
-            .map(Value::Text)
-            .to_vec()
+        let cells = [key.clone(), value, default, changeable.to_owned()];
+        (key, cells.map(Value::Text).to_vec())
     };
+    let written = config.options.iter();
+    let written = written.filter(|option| !ALIASES.iter().any(|(name, ..)| *name == option.name));
+    let all = own.chain(aliases).map(row).chain(written.map(option));
+    let all: BTreeMap<String, Vec<Value>> = all.collect();
     Short {
         columns: COLUMNS,
-        rows: all.into_iter().map(row).collect(),
+        rows: all.into_values().collect(),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::ini::{self, Entry, Ini};
 use super::super::units::{DURATION_MAX, show_duration};
 use super::super::yaml::{ConfigError, Outside};
-use super::super::{nearest, schema};
+use super::super::{PgbouncerOption, nearest, schema};
 use super::options::{Change, DATABASE, Fate, GLOBAL, Kind, PEER, Preset, Row, USER};
 use super::tree::{Origin, Tree, Value};
 
@@ -26,6 +26,8 @@ pub(super) struct Lowered {
     pub(super) warnings: Vec<String>,
     /// What is written and needs no key, with the reason; for `--convert`.
     pub(super) notes: Vec<String>,
+    /// For SHOW CONFIG.
+    pub(super) options: Vec<PgbouncerOption>,
 }
 
 /// Lowers what was read. Relative names of files count from `directory`.
@@ -39,6 +41,7 @@ pub(super) fn lower(ini: &Ini, file: &str, directory: &Path, outside: &dyn Outsi
             errors: Vec::new(),
             warnings: Vec::new(),
             notes: Vec::new(),
+            options: Vec::new(),
         },
     };
     if !ini.headers.contains(&"pgbouncer") {
@@ -57,6 +60,7 @@ pub(super) fn lower(ini: &Ini, file: &str, directory: &Path, outside: &dyn Outsi
     lowering.entries("databases", ini, Lowering::database);
     lowering.entries("users", ini, Lowering::user);
     lowering.entries("peers", ini, Lowering::peer);
+    lowering.out.options = lowering.told();
     lowering.out.tree.sort(&TOP);
     lowering.out
 }
@@ -141,6 +145,23 @@ impl<'a> Lowering<'a> {
             Some(Value::Count(count)) => count,
             _ => 0,
         }
+    }
+
+    /// Every option as PgBouncer would tell it.
+    fn told(&self) -> Vec<PgbouncerOption> {
+        let known = GLOBAL.iter().filter(|row| row.name != "service_name");
+        let told = |row: &Row| {
+            let default = (row.default != Preset::Null).then(|| row.default.text());
+            let written = self.options.get(row.name).map(|entry| entry.value.as_str());
+            let shown = |text: &str| shown(row.kind, text);
+            PgbouncerOption {
+                name: row.name,
+                value: written.or(default).map(shown),
+                default: default.map(shown),
+                changeable: row.change == Change::Reload,
+            }
+        };
+        known.map(told).collect()
     }
 
     /// Section `[pgbouncer]`, as far as the table goes.
@@ -749,11 +770,18 @@ impl<'a> Lowering<'a> {
                 "expected the number of a peer from 1 to 65535",
             );
         }
-        if !pairs.iter().any(|pair| pair.row.name == "host") {
+        let has = |name| pairs.iter().any(|pair: &Pair<'_>| pair.row.name == name);
+        if !has("host") {
             return self.error(entry, &origin.option, "host was not provided for peer");
         }
         if !schema::has(&format!("peers.{id}.host")) {
             return self.warn(origin, "has no effect yet");
+        }
+        if !has("pool_size")
+            && let Some(size) = self.value("default_pool_size")
+        {
+            let from = self.origin("default_pool_size");
+            self.set(&["peers", id, "pool_size"], size, &from);
         }
         for Pair {
             row,
@@ -837,6 +865,23 @@ pub(super) fn convert(kind: Kind, text: &str, directory: &Path) -> Result<Value,
             })
         }
     }
+}
+
+/// A value as SHOW CONFIG of PgBouncer writes it: numbers are decimal, words as they are called.
+fn shown(kind: Kind, text: &str) -> String {
+    let number = match kind {
+        Kind::Int | Kind::Above0 | Kind::Seconds | Kind::Millis => {
+            integer(text).map(|n| n.to_string())
+        }
+        Kind::Bool => signed(text).map(|n| n.to_string()),
+        Kind::Time => seconds(text).map(|time| time.as_secs_f64().to_string()),
+        Kind::Words(words) => words
+            .iter()
+            .find(|(word, _)| word.eq_ignore_ascii_case(text))
+            .map(|(word, _)| (*word).to_owned()),
+        Kind::Text | Kind::Path | Kind::List => None,
+    };
+    number.unwrap_or_else(|| text.to_owned())
 }
 
 /// What would be right.

@@ -206,14 +206,16 @@ pub(super) const GLOBAL: &[Row] = &[
         "in transaction and statement mode, what a transaction left in its session is undone before the next client, and nothing else")),
     row("server_check_delay", Time, Same("30"), Reload, Key("pool.check_delay")),
     row("server_check_query", Text, Same("<empty>"), Reload, Own),
-    row("server_fast_close", Bool, Same("0"), Reload, Key("pool.server_fast_close")),
+    row("server_fast_close", Bool, Same("0"), Reload, Ignored(
+        "a server that is to be replaced is closed when its client gives it back; KILL ends them all at once")),
     row("server_lifetime", Time, Same("3600"), Reload, Own),
     row("server_idle_timeout", Time, Same("600"), Reload, Key("pool.max_idle_time")),
     row("server_connect_timeout", Time, Same("15"), Reload, Own),
     row("server_login_retry", Time, Other("15"), Reload, Key("pool.server_login_retry")),
     row("client_login_timeout", Time, Same("60"), Reload, Key("server.client_login_timeout")),
     row("autodb_idle_timeout", Time, Same("3600"), Reload, Key("server.autodb_idle_timeout")),
-    row("pool_idle_timeout", Time, Same("0"), Reload, Key("server.pool_idle_timeout")),
+    row("pool_idle_timeout", Time, Same("0"), Reload, Ignored(
+        "a pool without connections costs next to nothing; server_idle_timeout closes the connections")),
     row("query_timeout", Time, Same("0"), Reload, Key("pool.query_timeout")),
     row("query_wait_timeout", Time, Other("120"), Reload, Key("pool.acquire_timeout")),
     row("cancel_wait_timeout", Time, Same("10"), Reload, Key("server.cancel_wait_timeout")),
