@@ -97,6 +97,12 @@ pub const LINGER_MS: u64 = 2_000;
 pub const LOG_QUEUE_MAX: usize = 8_192;
 /// Log lines that are written together have about so many bytes at most.
 pub const LOG_WRITE_MAX: usize = 64 * 1024;
+/// Longest text of a log line; PgBouncer's lines have 2 kB.
+pub const LOG_TEXT_MAX: usize = 2_048;
+/// Reasons of which is counted how often they were logged within a second; more are not limited.
+pub const LOG_REASONS_MAX: usize = 1_024;
+/// How long those may take who are told that the process ends to read it.
+pub const FAREWELL_MS: u64 = 1_000;
 /// Longest text from a peer inside a log line or an error.
 pub const QUOTED_TEXT_MAX: usize = 256;
 /// Pause after the process ran out of descriptors before it accepts again.

@@ -2,19 +2,20 @@
 
 #![forbid(unsafe_code)]
 
+mod arguments;
+
 use std::alloc::System;
-use std::ffi::{CString, OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aether::config::{self, Config};
 use aether::{log as lines, net};
-use log::LevelFilter;
+use arguments::{Arguments, Asked, USAGE};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{
-    Gid, Uid, User, geteuid, getresgid, getresuid, initgroups, setresgid, setresuid,
+    Gid, Uid, User, daemon, geteuid, getresgid, getresuid, initgroups, setresgid, setresuid,
 };
 use zeroizing_alloc::ZeroAlloc;
 
@@ -23,45 +24,8 @@ use zeroizing_alloc::ZeroAlloc;
 #[global_allocator]
 static HEAP: ZeroAlloc<System> = ZeroAlloc(System);
 
-const USAGE: &str = "\
-aether, a PostgreSQL connection pooler
-
-Usage: aether [OPTIONS] [CONFIG]
-
-CONFIG is the configuration file: ./aether.yaml if it is there, else /etc/aether/aether.yaml. A pgbouncer.ini is one, too.
-
-Options:
-      --config FILE   the configuration file (also: -config FILE)
-      --check         check the configuration, print what is in force with secrets masked, and exit
-      --convert       write a pgbouncer.ini as the aether.yaml that means the same, secrets included, and exit
-  -u, --user NAME     become this user when started as root (wins over server.user)
-  -v, --verbose       log more: once for debug, twice for trace
-  -q, --quiet         log warnings and errors only
-  -V, --version       print the version and exit
-  -h, --help          print this and exit
-
-Signals: SIGHUP reads the configuration again, SIGTERM waits for the clients to leave, SIGINT for the servers to be
-released, SIGQUIT or a second signal ends at once. SIGUSR1 pauses: servers are closed as they are released, and no new
-ones are given out; SIGUSR2 resumes.
-";
-
-struct Arguments {
-    config: PathBuf,
-    check: bool,
-    convert: bool,
-    user: Option<String>,
-    verbose: usize,
-    quiet: bool,
-}
-
-enum Asked {
-    Run(Arguments),
-    Help,
-    Version,
-}
-
 fn main() -> ExitCode {
-    match arguments(std::env::args_os().skip(1).collect()) {
+    match arguments::read(std::env::args_os().skip(1).collect()) {
         Ok(Asked::Help) => print!("{USAGE}"),
         Ok(Asked::Version) => println!("aether {}", env!("CARGO_PKG_VERSION")),
         Ok(Asked::Run(arguments)) => return start(&arguments),
@@ -71,88 +35,6 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
-}
-
-fn arguments(given: Vec<OsString>) -> Result<Asked, String> {
-    let given: Vec<OsString> = given.into_iter().flat_map(config_option).collect();
-    if let Some(word) = given.iter().find(|word| !are_short_options(word)) {
-        return Err(unknown_option(word));
-    }
-    let mut given = pico_args::Arguments::from_vec(given);
-    if given.contains(["-h", "--help"]) {
-        return Ok(Asked::Help);
-    }
-    if given.contains(["-V", "--version"]) {
-        return Ok(Asked::Version);
-    }
-    let mut arguments = Arguments {
-        config: PathBuf::new(),
-        check: given.contains("--check"),
-        convert: given.contains("--convert"),
-        user: given
-            .opt_value_from_str(["-u", "--user"])
-            .map_err(|error| error.to_string())?,
-        verbose: std::iter::from_fn(|| given.contains(["-v", "--verbose"]).then_some(())).count(),
-        quiet: given.contains(["-q", "--quiet"]),
-    };
-    let named: Option<PathBuf> = given
-        .opt_value_from_os_str("--config", to_path)
-        .map_err(|error| error.to_string())?;
-    let mut rest = given.finish();
-    if let Some(option) = rest
-        .iter()
-        .find(|word| word.to_string_lossy().starts_with('-'))
-    {
-        return Err(unknown_option(option));
-    }
-    if rest.len() + usize::from(named.is_some()) > 1 {
-        return Err("more than one configuration file was given".to_owned());
-    }
-    arguments.config = named
-        .or_else(|| rest.pop().map(PathBuf::from))
-        .or_else(default_config)
-        .ok_or("no configuration: neither ./aether.yaml nor /etc/aether/aether.yaml is there; name a file")?;
-    Ok(Asked::Run(arguments))
-}
-
-fn unknown_option(word: &OsStr) -> String {
-    format!("unknown option \"{}\"", word.to_string_lossy())
-}
-
-/// Whether a word with one dash, if it is one, is made of options that there are: pico-args picks those that it knows out of
-/// any word, and `-chek` would be a call for help.
-fn are_short_options(word: &OsStr) -> bool {
-    match word.as_bytes() {
-        [b'-', b'-' | b'u', ..] => true,
-        [b'-', letters @ ..] => letters.iter().all(|letter| b"vqVh".contains(letter)),
-        _ => true,
-    }
-}
-
-/// Go's flag package taught people `-config` and `-check`, which pico-args would take for so many short options; and of
-/// values that need not be UTF-8, as names of files, it does not know the form with `=`.
-fn config_option(word: OsString) -> Vec<OsString> {
-    let bytes = word.as_bytes();
-    if let b"-check" | b"-help" | b"-version" = bytes {
-        return vec![OsString::from_vec([b"-", bytes].concat())];
-    }
-    let option = bytes.strip_prefix(b"--").or(bytes.strip_prefix(b"-"));
-    match option.and_then(|option| option.strip_prefix(b"config")) {
-        Some(b"") => vec!["--config".into()],
-        Some([b'=', file @ ..]) => vec!["--config".into(), OsStr::from_bytes(file).to_owned()],
-        _ => vec![word],
-    }
-}
-
-fn to_path(text: &OsStr) -> Result<PathBuf, String> {
-    Ok(PathBuf::from(text))
-}
-
-fn default_config() -> Option<PathBuf> {
-    ["aether.yaml", "/etc/aether/aether.yaml"]
-        .map(PathBuf::from)
-        .into_iter()
-        .find(|path| path.exists())
 }
 
 fn start(arguments: &Arguments) -> ExitCode {
@@ -199,33 +81,96 @@ fn convert(path: &Path) -> ExitCode {
 
 fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     net::block_signals().map_err(|error| format!("cannot block signals: {error}"))?;
-    let mut listeners = net::listen(&config.server.listen)?;
+    if arguments.daemon && config.server.pidfile.is_none() {
+        return Err("daemon needs pidfile configured: say server.pidfile".to_owned());
+    }
+    let mut listeners = net::inherited()?;
+    let are_ours = listeners.is_empty();
+    if are_ours {
+        listeners = net::listen(&config.server.listen)?;
+    }
     let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
     let user = arguments.user.clone().or(config.server.user.clone());
     let was_root = geteuid().is_root();
     become_user(user.as_deref())?;
     harden()?;
     let pages = net::listen_for_metrics(&config.metrics)?;
+    if let Some(pidfile) = &config.server.pidfile {
+        net::Pidfile::check(pidfile)?;
+    }
     // By the user who has to remove it in the end.
-    if let Some(socket) = &config.server.unix_socket {
+    if let Some(socket) = config.server.unix_socket.as_ref().filter(|_| are_ours) {
         listeners.push(net::Listener::unix(socket)?);
     }
     if let Some(user) = user.filter(|_| was_root) {
         config.warnings.extend(unreadable(&path, &user));
     }
-    let level = level(arguments);
-    let flush = lines::start(level.unwrap_or(config.server.log_level))
+    let origin = origin(&config, arguments, path);
+    if arguments.daemon {
+        // Before there is any thread; relative names of files are gone by now.
+        daemon(false, false)
+            .map_err(|error| format!("cannot go to the background: {}", error.desc()))?;
+        listeners.iter_mut().for_each(net::Listener::is_ours);
+    }
+    let flush = lines::start(&origin.log_settings(&config))
         .map_err(|error| format!("cannot start the log: {error}"))?;
+    let sockets = Sockets {
+        listeners,
+        are_ours,
+        pages,
+    };
+    let served = announced(config, origin, sockets);
+    if let Err(text) = &served {
+        log::error!(target: lines::FATAL, "{text}");
+    }
+    flush.wait();
+    served
+}
+
+/// Where the configuration comes from, and what of it only holds from start to end.
+fn origin(config: &Config, arguments: &Arguments, path: PathBuf) -> net::Origin {
+    net::Origin {
+        path,
+        level: arguments.level(),
+        silent: arguments.is_silent(),
+        listen: config.server.listen.clone(),
+        unix_socket: config.server.unix_socket.clone(),
+        user: config.server.user.clone(),
+        user_is_given: arguments.user.is_some(),
+        mock_secret: config.auth.mock_secret.clone(),
+        pidfile: config.server.pidfile.clone(),
+        metrics: config.metrics.clone(),
+    }
+}
+
+/// Where we listen.
+struct Sockets {
+    listeners: Vec<net::Listener>,
+    /// No service manager listens for us.
+    are_ours: bool,
+    /// For metrics.
+    pages: Vec<net::Listener>,
+}
+
+/// Says what there is to say at the start, and serves.
+fn announced(mut config: Config, origin: net::Origin, sockets: Sockets) -> Result<(), String> {
+    let pidfile = origin.pidfile.as_deref();
+    let _pidfile = pidfile.map(net::Pidfile::write).transpose()?;
     let room = net::fit_descriptors(&mut config);
     config
         .warnings
         .iter()
         .for_each(|warning| log::warn!("{warning}"));
     log::info!("{room}");
-    for listener in &listeners {
+    if !sockets.are_ours {
+        log::warn!(
+            "the service manager listens for us: listen_addr and unix_socket_dir are not used"
+        );
+    }
+    for listener in &sockets.listeners {
         log::info!("listening on {listener}");
     }
-    for listener in &pages {
+    for listener in &sockets.pages {
         log::info!("metrics are told at {listener}");
     }
     log::info!(
@@ -233,31 +178,10 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         env!("CARGO_PKG_VERSION"),
         std::process::id()
     );
-    let origin = net::Origin {
-        path,
-        level,
-        listen: config.server.listen.clone(),
-        unix_socket: config.server.unix_socket.clone(),
-        user: config.server.user.clone(),
-        user_is_given: arguments.user.is_some(),
-        mock_secret: config.auth.mock_secret.clone(),
-        metrics: config.metrics.clone(),
-    };
-    let result = net::run(config, origin, listeners, pages)
+    let result = net::run(config, origin, sockets.listeners, sockets.pages)
         .map_err(|error| format!("the loop has failed: {error}"));
     log::info!("stopped");
-    flush.wait();
     result
-}
-
-/// What the command line says of the log; it wins over the configuration.
-fn level(arguments: &Arguments) -> Option<LevelFilter> {
-    match (arguments.quiet, arguments.verbose) {
-        (true, _) => Some(LevelFilter::Warn),
-        (false, 0) => None,
-        (false, 1) => Some(LevelFilter::Debug),
-        (false, _) => Some(LevelFilter::Trace),
-    }
 }
 
 /// A user of this machine who may serve.

@@ -17,7 +17,7 @@ const FLOORS: [&[&str]; 12] = [
     &["engine"],
     &["admin", "metrics"],
     &["net"],
-    &["main", "lib"],
+    &["main", "lib", "arguments"],
 ];
 
 /// Modules that decide and never touch the world.

@@ -292,7 +292,7 @@ impl Verify {
                 challenge,
             } => {
                 held_against(&challenge, &scram, body, &user, &mut Vec::new())?;
-                Err(failed(&user))
+                Err(failed(&user).pgbouncer(SASL_FAILED))
             }
             State::Comparing { .. } | State::Preparing { .. } => {
                 Err(broken("unexpected password message"))
@@ -402,9 +402,12 @@ fn held_against(
             Ok(client_key)
         }
         Err(true) => Err(broken("malformed SCRAM message")),
-        Err(false) => Err(failed(user)),
+        Err(false) => Err(failed(user).pgbouncer(SASL_FAILED)),
     }
 }
+
+/// In PgBouncer's words.
+const SASL_FAILED: &str = "SASL authentication failed";
 
 fn md5_answer(user: &str, stored: &Stored, salt: [u8; 4]) -> Option<Zeroizing<Vec<u8>>> {
     match stored {
@@ -448,6 +451,7 @@ fn failed(user: &str) -> Refusal {
         format!("password authentication failed for user \"{user}\""),
         Blame::Client,
     )
+    .pgbouncer("password authentication failed")
 }
 
 fn broken(text: &str) -> Refusal {

@@ -2,12 +2,13 @@
 //! masked. Reads nothing back; a test does.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
 use super::hba::Method;
 use super::units::show_duration;
 use super::{
-    AdminConfig, AuthConfig, AuthQuery, Backend, Config, MetricsConfig, PoolConfig, RequireAuth,
-    ServerConfig, TlsWords, UserConfig,
+    AdminConfig, AuthConfig, AuthQuery, Backend, Config, LogConfig, MetricsConfig, PoolConfig,
+    RequireAuth, ServerConfig, TlsWords, UserConfig,
 };
 
 /// Stands for every secret.
@@ -29,6 +30,7 @@ pub fn effective(config: &Config) -> String {
     write_auth(&config.auth, &mut page);
     write_admin(&config.admin, &mut page);
     write_metrics(&config.metrics, &mut page);
+    write_log(&config.log, &mut page);
     page.0
 }
 
@@ -160,6 +162,12 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
     page.line(1, "dns_max_ttl", &show_duration(dns.max_ttl));
     page.line(1, "dns_nxdomain_ttl", &show_duration(dns.nxdomain_ttl));
     page.line(1, "dns_query_timeout", &show_duration(dns.query_timeout));
+    let pidfile = server
+        .pidfile
+        .as_ref()
+        .map(|path| path.display().to_string());
+    page.line(1, "pidfile", &optional(pidfile.as_deref()));
+    page.line(1, "sqlstate_compat", server.sqlstate_compat.as_str());
 }
 
 fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
@@ -374,6 +382,25 @@ fn write_metrics(metrics: &MetricsConfig, page: &mut Page) {
         "required_databases",
         &required.map_or("null".to_owned(), |names| list(names.iter().cloned())),
     );
+}
+
+fn write_log(log: &LogConfig, page: &mut Page) {
+    let path = |path: &PathBuf| quoted(&path.display().to_string());
+    page.line(0, "log", "");
+    page.line(1, "format", log.format.as_str());
+    page.line(1, "stderr", &log.stderr.to_string());
+    let file = log.file.as_ref().map(path);
+    page.line(1, "file", file.as_deref().unwrap_or("null"));
+    page.line(1, "syslog", &log.syslog.is_some().to_string());
+    if let Some(syslog) = &log.syslog {
+        page.line(1, "syslog_ident", &quoted(&syslog.ident));
+        page.line(1, "syslog_facility", syslog.facility.as_str());
+    }
+    page.line(1, "repeat_limit", &log.repeat_limit.to_string());
+    page.line(1, "log_connections", &log.log_connections.to_string());
+    page.line(1, "log_disconnections", &log.log_disconnections.to_string());
+    page.line(1, "log_pooler_errors", &log.log_pooler_errors.to_string());
+    page.line(1, "log_stats", &log.log_stats.to_string());
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {

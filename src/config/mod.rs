@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::log::{Format, Syslog};
 use crate::tls::{Acceptor, Connector, Mode};
 pub use demands::{ChannelBinding, Demands, RequireAuth};
 pub use effective::{effective, settings};
@@ -59,6 +60,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// If it is from a `pgbouncer.ini`: its options, by name.
     pub options: Vec<PgbouncerOption>,
+    /// Where log lines go, and what is in them.
+    pub log: LogConfig,
     /// What was accepted but deserves a look, one line each; logged at start and reload.
     pub warnings: Vec<String>,
 }
@@ -104,8 +107,54 @@ pub struct ServerConfig {
     pub cancel_wait_timeout: Duration,
     /// Least severe log line that is written.
     pub log_level: log::LevelFilter,
+    /// The file that says which process serves.
+    pub pidfile: Option<PathBuf>,
+    /// In whose words clients are told of errors.
+    pub sqlstate_compat: SqlstateCompat,
     /// For how long names of hosts are believed.
     pub dns: DnsConfig,
+}
+
+/// In whose words clients are told of errors that are not a server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SqlstateCompat {
+    /// In PostgreSQL's, with its codes, details and hints.
+    Postgres,
+    /// In PgBouncer's, with 08P01 always.
+    PgBouncer,
+}
+
+impl SqlstateCompat {
+    /// The word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SqlstateCompat::Postgres => "postgres",
+            SqlstateCompat::PgBouncer => "pgbouncer",
+        }
+    }
+}
+
+/// Section `log`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// What a line looks like.
+    pub format: Format,
+    /// Whether lines go to standard error.
+    pub stderr: bool,
+    /// A file that lines are appended to.
+    pub file: Option<PathBuf>,
+    /// The machine's syslog.
+    pub syslog: Option<Syslog>,
+    /// Lines of one reason that are written in a second; 0: all.
+    pub repeat_limit: u64,
+    /// Whether logins and new server connections are logged.
+    pub log_connections: bool,
+    /// Whether the ends of connections are logged, with their reasons.
+    pub log_disconnections: bool,
+    /// Whether errors that clients are told are logged by themselves.
+    pub log_pooler_errors: bool,
+    /// Whether what happened in a period is logged at its end.
+    pub log_stats: bool,
 }
 
 /// `server.dns_*`: how names of hosts are looked up.

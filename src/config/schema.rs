@@ -4,6 +4,7 @@
 //! lies outside of the text comes through [`Outside`].
 
 mod auth;
+mod logs;
 mod lookup;
 mod metrics;
 mod pool;
@@ -27,7 +28,7 @@ use super::{
 /// The keys of section `admin`.
 const ADMIN_KEYS: [&str; 2] = ["users", "stats_users"];
 /// The sections.
-const SECTIONS: [&str; 7] = [
+const SECTIONS: [&str; 8] = [
     "server",
     "pool",
     "databases",
@@ -35,6 +36,7 @@ const SECTIONS: [&str; 7] = [
     "auth",
     "admin",
     "metrics",
+    "log",
 ];
 
 /// Reads the text of an `aether.yaml`. `path` is its name in errors and the place from which relative file names count.
@@ -81,6 +83,7 @@ pub(super) fn has(path: &str) -> bool {
         ["peers", _, _] => SECTIONS.contains(&"peers"),
         ["auth", key] => auth::KEYS.contains(key),
         ["admin", key] => ADMIN_KEYS.contains(key),
+        ["log", key] => logs::KEYS.contains(key),
         _ => false,
     }
 }
@@ -167,6 +170,11 @@ fn read_sections(
         context,
         problems,
     );
+    let log = logs::read(
+        &section(&top, "log", &logs::KEYS, problems),
+        context.directory,
+        problems,
+    );
     let databases: BTreeMap<String, Rc<PoolConfig>> = databases
         .into_iter()
         .map(|(name, draft)| (name, Rc::new(draft.finished(&asks))))
@@ -183,6 +191,7 @@ fn read_sections(
         admin,
         metrics,
         options: Vec::new(),
+        log,
         warnings: Vec::new(),
     })
 }

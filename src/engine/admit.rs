@@ -11,7 +11,7 @@ use zeroize::Zeroize;
 use super::client::Login;
 use super::lookup::Purpose;
 use super::stream::Facts;
-use super::{ClientKey, ClientState, Engine, Host, Session, Timer, ms};
+use super::{ClientKey, ClientState, Engine, Host, Place, Session, Timer, ms};
 use crate::auth::{Attempt, Demand, Found, Source, Verify};
 use crate::config::hba::{Asking, ClientCert, ClientName, From, Method, Rule};
 use crate::config::{AuthMethod, Config, Stored};
@@ -19,9 +19,16 @@ use crate::limits;
 use crate::wire::frame::printable;
 use crate::wire::refusal::{Blame, Refusal};
 
+/// What he calls himself who owns the process, as in PgBouncer.
+const OWNER: &str = "pgbouncer";
+
 impl Engine {
     /// Finds the rule for a client whose startup packet has come, and begins what it asks for.
     pub(super) fn begin_proof(&mut self, key: ClientKey, host: &mut dyn Host) {
+        if self.is_owner(key) {
+            log::info!("pgbouncer access from unix socket");
+            return self.authenticated(key, host);
+        }
         let config = self.config.clone();
         let Some((facts, session)) = self.facts_and_session(key) else {
             return;
@@ -39,7 +46,12 @@ impl Engine {
         self.login_by(key, rule.method);
         if rule.client_cert != ClientCert::Off && !has_certificate(&facts) {
             let text = "connection requires a valid client certificate";
-            return self.refuse(key, Refusal::fatal(b"28000", text, Blame::Client), host);
+            let refusal = Refusal::fatal(b"28000", text, Blame::Client);
+            return self.refuse(
+                key,
+                refusal.pgbouncer("certificate authentication failed"),
+                host,
+            );
         }
         match rule.method {
             Method::Peer => match facts.peer_uid {
@@ -58,6 +70,15 @@ impl Engine {
             Method::Check(_) => self.hold_back(key, &facts, host),
             Method::Reject => {}
         }
+    }
+
+    /// Whether it is the user that we run as who wants to see the console, by a Unix socket and under PgBouncer's name: nobody else
+    /// can, and he could do worse.
+    pub(super) fn is_owner(&self, key: ClientKey) -> bool {
+        let is_console =
+            |session: &Session| session.place == Place::Console && session.claim.user == OWNER;
+        let found = self.facts_and_session(key);
+        found.is_some_and(|(facts, session)| is_console(session) && facts.peer_is_owner)
     }
 
     fn facts_and_session(&self, key: ClientKey) -> Option<(Facts, &Session)> {
@@ -542,6 +563,9 @@ fn no_match(map: Option<&str>, user: &str, name: &str) -> String {
     }
 }
 
+/// What PgBouncer tells whose SCRAM exchange has failed.
+const SASL: &str = "SASL authentication failed";
+
 /// What everybody is told who cannot show who he is, whatever the reason.
 fn failed(method: Method, user: &str) -> Refusal {
     let user = printable(user.as_bytes());
@@ -551,7 +575,14 @@ fn failed(method: Method, user: &str) -> Refusal {
         Method::Check(_) | Method::Reject => (b"28P01", "password"),
     };
     let text = format!("{what} authentication failed for user \"{user}\"");
-    Refusal::fatal(code, text, Blame::Client)
+    let pgbouncer = match method {
+        Method::Peer => "unix socket login rejected",
+        Method::Cert => "certificate authentication failed",
+        Method::Check(AuthMethod::Trust) => "\"trust\" authentication failed",
+        Method::Check(AuthMethod::ScramSha256 | AuthMethod::ScramSha256Plus) => SASL,
+        Method::Check(_) | Method::Reject => "password authentication failed",
+    };
+    Refusal::fatal(code, text, Blame::Client).pgbouncer(pgbouncer)
 }
 
 /// No rule, or one that rejects: in PostgreSQL's words.
@@ -577,7 +608,11 @@ fn turned_away(rule: Option<&Rule>, asking: &Asking<'_>, facts: &Facts) -> Refus
         format!(", database \"{}\"", printable(asking.database.as_bytes()))
     };
     let text = format!("{kind} host \"{host}\", user \"{user}\"{database}, {encryption}");
-    Refusal::fatal(b"28000", text, Blame::Client)
+    let pgbouncer = match rule {
+        Some(_) => "login rejected",
+        None => "no authentication method is found",
+    };
+    Refusal::fatal(b"28000", text, Blame::Client).pgbouncer(pgbouncer)
 }
 
 #[cfg(test)]

@@ -287,6 +287,17 @@ impl Client {
         }
     }
 
+    /// Where it wants to go and who it says it is, printable.
+    pub(super) fn database_and_user(&self) -> (String, String) {
+        match self.session.as_deref() {
+            Some(session) => (
+                printable(&session.claim.database),
+                printable(&session.claim.user),
+            ),
+            None => ("(nodb)".to_owned(), "(nouser)".to_owned()),
+        }
+    }
+
     /// Its pool and the role that logs in there for it, once it is authenticated.
     pub fn pool_and_role(&self) -> Option<(PoolKey, &[u8])> {
         let kind = self.session.as_deref()?.kind.as_deref()?;

@@ -115,9 +115,7 @@ impl Engine {
 
     /// Why a server that has come to rest is of no more use, if it is not.
     pub(super) fn unfit(&self, key: ServerKey) -> Option<&'static str> {
-        let stopping = self
-            .stop
-            .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
+        let stopping = self.gives_out_nothing();
         let server = self.servers.get(key)?;
         let pool = self.pools.get(server.pool);
         let removed = pool.is_none_or(|pool| pool.removed);
@@ -234,19 +232,15 @@ impl Engine {
 
     /// Sends an error, and logs it.
     fn tell(&mut self, key: ClientKey, refusal: &Refusal) {
+        let mut out = Vec::new();
+        self.worded(refusal).write(&mut out);
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        let mut out = Vec::new();
-        refusal.write(&mut out);
         client.link.send(&out);
-        let age = self.now.since(client.connected_at) / 1_000_000;
-        let (id, label) = (client.id, client.label());
-        log::info!(
-            "client {id} {label}: closing because: {} [{}] (age {age}s)",
-            refusal.text(),
-            refusal.code()
-        );
+        if let Some(client) = self.clients.get(key) {
+            self.tell_refused(client, refusal);
+        }
     }
 
     /// What was sent is still delivered, then the connection ends.
@@ -302,15 +296,11 @@ impl Engine {
         };
         client.link.wipe();
         let age = self.now.since(client.connected_at) / 1_000_000;
-        match client.session {
+        match &client.session {
             // It was told why, or it never said who it is: health checks do that all the time.
             _ if matches!(client.state, ClientState::Leaving { shut: true }) => {}
             None => log::debug!("client {}: {reason} (age {age}s)", client.id),
-            Some(_) => log::info!(
-                "client {} {}: closing because: {reason} (age {age}s)",
-                client.id,
-                client.label()
-            ),
+            Some(_) => self.tell_closed(&client, reason),
         }
     }
 
@@ -380,7 +370,8 @@ impl Engine {
         .hint(
             "The server may have crashed or been restarted; connect again. \
                  A transaction that was being committed may or may not have been.",
-        );
+        )
+        .pgbouncer("server conn crashed?");
         let reason = match server.relay.last_error() {
             Some(code) => format!("server {why} after error {}", printable(&code)),
             None => format!("server conn crashed? {why}"),
@@ -423,12 +414,7 @@ impl Engine {
         if may_tell {
             self.tell(client, refusal);
         } else if let Some(client) = self.clients.get(client) {
-            let age = self.now.since(client.connected_at) / 1_000_000;
-            log::info!(
-                "client {} {}: closing because: {reason} (age {age}s)",
-                client.id,
-                client.label()
-            );
+            self.tell_closed(client, reason);
         }
         self.leave(client);
     }
@@ -450,18 +436,9 @@ impl Engine {
             if let Some(pool) = self.pools.get_mut(server.pool).filter(|_| was_made) {
                 pool.stats.events.server_closed(reason);
             }
-            if !server.state.is_cancel() {
-                let age = self.now.since(server.created_at) / 1_000_000;
-                let pool = self
-                    .pools
-                    .get(server.pool)
-                    .map(crate::pool::Pool::label)
-                    .unwrap_or_default();
-                log::info!(
-                    "server {} of pool {pool}: closing because: {reason} (age {age}s)",
-                    server.id
-                );
-            }
+        }
+        if let Some(server) = self.servers.get(key).filter(|s| !s.state.is_cancel()) {
+            self.tell_server_closed(server, reason);
         }
         if self
             .servers
@@ -540,11 +517,14 @@ impl Engine {
                     "canceling authentication due to timeout",
                     Blame::Client,
                 )
-                .hint("See server.client_login_timeout in Aether's configuration.");
+                .hint("See server.client_login_timeout in Aether's configuration.")
+                .pgbouncer("client_login_timeout");
                 self.refuse(key, refusal, host);
             }
             ClientState::AwaitingWelcome | ClientState::Queued => {
-                let refusal = self.waited_too_long(key, client);
+                let refusal = self
+                    .waited_too_long(key, client)
+                    .pgbouncer("query_wait_timeout");
                 self.refuse(key, refusal, host);
             }
             ClientState::Idle => self.refuse(key, idle_for_too_long(), host),
@@ -675,6 +655,7 @@ fn idle_for_too_long() -> Refusal {
         Blame::Operator,
     )
     .hint("See client_idle_timeout of the pool in Aether's configuration.")
+    .pgbouncer("client_idle_timeout")
 }
 
 /// Why an idle server's connection is over.

@@ -399,6 +399,7 @@ impl Engine {
         pool.stats.times.connect.note(took);
         pool.stats.times.connect_us += took;
         let (pool, kind) = (server.pool, server.kind.clone());
+        self.tell_server(key);
         self.learn(key, welcome);
         self.pools.dial_ended(pool, &kind);
         self.put_idle(key);

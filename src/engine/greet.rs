@@ -12,8 +12,8 @@ use super::lookup::remember_typed;
 use super::pause::disabled;
 use super::secure::CLIENT_HELLO;
 use super::{
-    Accepted, Client, ClientKey, ClientState, Engine, Host, Input, Link, ListenerId, Shutdown,
-    Timer, Who, Why, ms,
+    Accepted, Client, ClientKey, ClientState, Engine, Host, Input, Link, ListenerId, Timer, Who,
+    Why, ms,
 };
 use crate::auth::{Progress, SaltedPassword, Verify};
 use crate::config::{CONSOLE_NAMES, PoolMode};
@@ -27,7 +27,7 @@ use crate::wire::startup::{self, First, NotStartup, Startup};
 
 impl Engine {
     pub(super) fn can_accept(&self) -> bool {
-        !self.incoming.is_empty() && self.now >= self.accept_after && self.stop.is_none()
+        !self.incoming.is_empty() && self.now >= self.accept_after
     }
 
     /// Accepts whoever waits, a bounded number per listener and turn.
@@ -84,6 +84,7 @@ impl Engine {
         Refusal::fatal(b"53300", "sorry, too many clients already", Blame::Operator)
             .detail(format!("Aether serves at most {max} client connections (server.max_client_connections)."))
             .hint("Close connections that are not used, or raise server.max_client_connections in aether.yaml.")
+            .pgbouncer("no more connections allowed (max_client_conn)")
     }
 
     /// Runs a client that holds no server.
@@ -332,14 +333,14 @@ impl Engine {
         if let Some(client) = self.clients.get_mut(key) {
             client.session = Some(Box::new(session));
         }
-        if self.clients.len() > self.config.server.max_client_connections {
+        // An operator gets in when nobody else does.
+        let full = self.clients.len() > self.config.server.max_client_connections;
+        if full && !self.is_owner(key) {
             let refusal = self.too_many_clients();
             return self.refuse(key, refusal, host);
         }
-        if self
-            .stop
-            .is_some_and(|stop| stop.how != Shutdown::WaitForClients || stop.told)
-        {
+        self.tell_login(key);
+        if self.stop.is_some_and(|stop| stop.told) {
             return self.refuse(key, super::shutting_down(), host);
         }
         self.begin_proof(key, host);
@@ -460,14 +461,16 @@ impl Engine {
         else {
             return;
         };
-        // Those who were already here when the stop began: a session that begins now would only be cut off.
-        if self
-            .stop
-            .is_some_and(|stop| stop.how != Shutdown::WaitForClients || stop.told)
-        {
-            return self.refuse(key, super::shutting_down(), host);
+        let place = session.place;
+        // A session that begins now would only be cut off. Operators may look on.
+        if self.is_too_late(key) && place != Place::Console {
+            return self.refuse(
+                key,
+                super::shutting_down().pgbouncer("pooler is shutting down"),
+                host,
+            );
         }
-        match session.place {
+        match place {
             Place::Console => self.enter_console(key, host),
             Place::Pool(pool) => self.enter_pool(key, pool, host),
             Place::Nowhere => match self.fallback_pool(key) {
@@ -482,7 +485,8 @@ impl Engine {
                         format!("database \"{name}\" does not exist"),
                         Blame::Client,
                     )
-                    .hint("It is not among the databases in Aether's configuration.");
+                    .hint("It is not among the databases in Aether's configuration.")
+                    .pgbouncer(format!("no such database: {name}"));
                     self.refuse(key, refusal, host);
                 }
             },
@@ -522,27 +526,28 @@ impl Engine {
             return;
         };
         let admin = &self.config.admin;
-        let role = if admin.users.contains(&session.claim.user) {
-            Role::Admin
-        } else if admin.stats_users.contains(&session.claim.user) {
-            Role::Stats
-        } else {
-            let text = format!(
-                "user \"{}\" may not use the console",
-                printable(session.claim.user.as_bytes())
-            );
-            let refusal = Refusal::fatal(b"42501", text, Blame::Client).hint(
+        let role =
+            if admin.users.contains(&session.claim.user) || self.is_owner(key) {
+                Role::Admin
+            } else if admin.stats_users.contains(&session.claim.user) {
+                Role::Stats
+            } else {
+                let text = format!(
+                    "user \"{}\" may not use the console",
+                    printable(session.claim.user.as_bytes())
+                );
+                let refusal = Refusal::fatal(b"42501", text, Blame::Client).hint(
                 "List the user in admin.users or admin.stats_users of Aether's configuration.",
-            );
-            return self.refuse(key, refusal, host);
-        };
+            ).pgbouncer("not allowed");
+                return self.refuse(key, refusal, host);
+            };
         let minor = session.claim.minor;
         let proven = self.has_proven_itself(key, host);
         if !proven && !self.config.auth.allow_insecure {
             let text = "the console lets in nobody by TCP without a proof";
             let refusal = Refusal::fatal(b"28000", text, Blame::Client).hint(
                 "Use a Unix socket, a rule that asks for one (scram-sha-256), or auth.allow_insecure: true.",
-            );
+            ).pgbouncer("not allowed");
             return self.refuse(key, refusal, host);
         }
         let out = super::console::welcome(minor);
@@ -563,11 +568,12 @@ impl Engine {
     fn too_many_of(&self, pool_key: super::PoolKey, user: &str) -> Option<Refusal> {
         let pool = self.pools.get(pool_key)?;
         let (of_pool, of_user) = self.pools.client_counts(pool_key, user.as_bytes());
-        let refusal = |text: String, detail: String, hint: String| {
+        let refusal = |text: String, detail: String, hint: String, pgbouncer: &'static str| {
             Some(
                 Refusal::fatal(b"53300", text, Blame::Operator)
                     .detail(detail)
-                    .hint(hint),
+                    .hint(hint)
+                    .pgbouncer(pgbouncer),
             )
         };
         let (name, max) = (pool.label(), pool.config.max_client_connections);
@@ -580,6 +586,7 @@ impl Engine {
                 format!(
                     "Close connections that are not used, or raise max_client_connections of \"{name}\" in Aether's configuration."
                 ),
+                "client connections exceeded (max_db_client_connections)",
             );
         }
         let max = self
@@ -592,6 +599,7 @@ impl Engine {
                 format!("too many connections for role \"{name}\""),
                 format!("Aether serves at most {max} clients of this user (users.{name}.max_client_connections), and {of_user} are there."),
                 "Close connections that are not used, or raise the user's max_client_connections in section users of Aether's configuration.".to_owned(),
+                "client connections exceeded (max_user_client_connections)",
             );
         }
         None
@@ -612,7 +620,9 @@ impl Engine {
             printable(session.claim.database.as_bytes())
         );
         let hint = "It was removed from Aether's configuration.";
-        Some(Refusal::fatal(b"3D000", text, Blame::Operator).hint(hint))
+        let name = printable(session.claim.database.as_bytes());
+        let refusal = Refusal::fatal(b"3D000", text, Blame::Operator).hint(hint);
+        Some(refusal.pgbouncer(format!("no such database: {name}")))
     }
 
     fn enter_pool(&mut self, key: ClientKey, pool_key: super::PoolKey, host: &mut dyn Host) {

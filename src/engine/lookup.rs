@@ -699,6 +699,7 @@ impl News {
                 Refusal::fatal(b"57P03", text, Blame::Server)
                     .detail("The server that knows the user's password cannot be reached.")
                     .hint("Try again in some seconds; Aether's log says why.")
+                    .pgbouncer("bouncer config error")
             }
             _ => {
                 let text =
@@ -706,6 +707,7 @@ impl News {
                 Refusal::fatal(b"F0000", text, Blame::Operator).hint(
                     "Aether's log says why; see auth_user and auth_query in Aether's configuration.",
                 )
+                .pgbouncer("bouncer config error")
             }
         }
     }

@@ -7,14 +7,17 @@
 //! secrets, `newcomers` are those who have not logged in, `claim` keeps what clients say of themselves, `tune` finds out what
 //! servers make of their settings, `queue` gives them servers, `dial` makes servers, `names` knows where their hosts are, `secure` agrees on TLS with both, `pump`
 //! moves bytes between the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console,
-//! `contain` keeps a panic to one connection, `overdue` knows how long anything may take, `pause` holds up what an operator wants held up,
+//! `contain` keeps a panic to one connection, `chronicle` is what the log is told, `compat` says things in PgBouncer's words,
+//! `overdue` knows how long anything may take, `pause` holds up what an operator wants held up,
 //! `wheel` and `link` are what they sound like.
 
 mod admit;
 mod cancel;
+mod chronicle;
 mod claim;
 mod client;
 mod close;
+mod compat;
 mod console;
 mod contain;
 mod dial;
@@ -106,6 +109,8 @@ pub struct Engine {
     claims: Claims,
     holds: Holds,
     stop: Option<Stop>,
+    /// What happened in the last period, in a line, until it is fetched.
+    status: Option<String>,
     requests: Vec<Request>,
     /// What console sessions have counted.
     console_stats: Stats,
@@ -135,6 +140,8 @@ struct Stop {
     deadline: Option<Tick>,
     /// They have been told.
     told: bool,
+    /// When it began.
+    since: Tick,
 }
 
 /// What the wheel wakes.
@@ -158,6 +165,8 @@ pub struct Turn {
     pub requests: Vec<Request>,
     /// A stop is complete: nothing is left to wait for.
     pub stopped: bool,
+    /// A period is over: what happened in it, in a line.
+    pub status: Option<String>,
 }
 
 impl Engine {
@@ -189,6 +198,7 @@ impl Engine {
             claims: Claims::default(),
             holds: Holds::default(),
             stop: None,
+            status: None,
             requests: Vec::new(),
             console_stats: Stats::default(),
             buffer: vec![0; BUFFER_LEN],
@@ -242,6 +252,7 @@ impl Engine {
             },
             requests: std::mem::take(&mut self.requests),
             stopped,
+            status: self.status.take(),
         }
     }
 
@@ -412,6 +423,7 @@ impl Engine {
                         }
                     }
                     self.console_stats.close_period();
+                    self.tell_period();
                     self.wheel
                         .insert(self.now.plus(stats::PERIOD), Timer::Period);
                 }
@@ -534,7 +546,7 @@ impl Engine {
         let limit = self.config.server.shutdown_timeout;
         self.announce_stop(how, again, limit);
         host.stop_listening();
-        self.incoming.clear();
+        let since = self.stop.map_or(self.now, |stop| stop.since);
         let deadline = (!limit.is_zero()).then(|| self.now.plus(limit));
         if let Some(deadline) = deadline {
             self.wheel.insert(deadline, Timer::Stop);
@@ -543,13 +555,11 @@ impl Engine {
             how,
             deadline,
             told: false,
+            since,
         });
         if how == Shutdown::WaitForServers {
             for key in self.clients.keys() {
-                let without = |client: &Client| {
-                    client.state.is_waiting() || matches!(client.state, ClientState::Idle)
-                };
-                if self.clients.get(key).is_some_and(without) {
+                if self.clients.get(key).is_some_and(|c| c.state.is_waiting()) {
                     self.refuse(key, shutting_down(), host);
                 }
             }
@@ -577,25 +587,56 @@ impl Engine {
 
     fn stop_is_complete(&mut self, host: &mut dyn Host) -> bool {
         let Some(stop) = self.stop else { return false };
-        let done = match stop.how {
-            Shutdown::Immediate => true,
-            _ if stop.told => self.clients.is_empty(),
-            Shutdown::WaitForClients => self.clients.is_empty(),
-            Shutdown::WaitForServers => !self.servers.iter().any(|(_, server)| {
-                matches!(server.state, ServerState::Paired(_) | ServerState::Draining)
-            }),
-        };
-        if !done && !stop.told && stop.deadline.is_some_and(|deadline| self.now >= deadline) {
-            log::warn!(
+        let late = stop.deadline.is_some_and(|deadline| self.now >= deadline);
+        match stop.how {
+            Shutdown::Immediate => return true,
+            _ if stop.told => return late || self.clients.is_empty(),
+            Shutdown::WaitForClients if self.clients.is_empty() => {
+                log::info!("client connections dropped, exiting");
+                return true;
+            }
+            Shutdown::WaitForServers if self.servers.is_empty() => {
+                log::info!("server connections dropped, exiting");
+                if self.clients.is_empty() {
+                    return true;
+                }
+            }
+            _ if late => log::warn!(
                 "shutdown_timeout is over, closing {} client connections",
                 self.clients.len()
-            );
-            self.stop = Some(Stop { told: true, ..stop });
-            for key in self.clients.keys() {
-                self.refuse(key, shutting_down(), host);
-            }
+            ),
+            _ => return false,
         }
-        done
+        self.say_farewell(stop, host);
+        false
+    }
+
+    /// Tells everybody who is still there that the process ends, the console and those who log in included. Whoever does not
+    /// read it is not waited for.
+    fn say_farewell(&mut self, stop: Stop, host: &mut dyn Host) {
+        let deadline = self.now.plus(ms(limits::FAREWELL_MS));
+        self.wheel.insert(deadline, Timer::Stop);
+        self.stop = Some(Stop {
+            told: true,
+            deadline: Some(deadline),
+            ..stop
+        });
+        for key in self.clients.keys() {
+            self.refuse(key, shutting_down(), host);
+        }
+    }
+
+    /// Whether nobody gets a server any more.
+    fn gives_out_nothing(&self) -> bool {
+        self.stop
+            .is_some_and(|stop| stop.how != Shutdown::WaitForClients || stop.told)
+    }
+
+    /// Whether a client that logs in has come too late: one that was here before a stop began that waits for clients is served.
+    fn is_too_late(&self, key: ClientKey) -> bool {
+        let came = self.clients.get(key).map(|client| client.connected_at);
+        let late = |stop: Stop| came.is_none_or(|came| came > stop.since);
+        self.gives_out_nothing() || self.stop.is_some_and(late)
     }
 
     /// Whether a graceful stop has begun.
@@ -828,6 +869,7 @@ fn shutting_down() -> Refusal {
     )
     .detail("Aether, the connection pooler, is being stopped.")
     .hint("Connect again: another instance may already be there.")
+    .pgbouncer("server shutting down")
 }
 
 /// Milliseconds as a duration.

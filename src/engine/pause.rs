@@ -233,7 +233,11 @@ impl Engine {
         for order in std::mem::take(&mut self.holds.orders) {
             match order {
                 Order::Kill(pool) => self.kill_pool(pool, host),
-                Order::Kick(client) => self.send_away(client, killed("KILL_CLIENT"), host),
+                Order::Kick(client) => self.send_away(
+                    client,
+                    killed("KILL_CLIENT", "admin forced disconnect"),
+                    host,
+                ),
                 Order::Stop(how) => self.begin_stop(how, host),
             }
         }
@@ -246,7 +250,7 @@ impl Engine {
         };
         for client in self.clients.keys() {
             if self.clients.get(client).is_some_and(is_in) {
-                self.send_away(client, killed("KILL"), host);
+                self.send_away(client, killed("KILL", "database removed"), host);
             }
         }
         for server in self.servers_of(key) {
@@ -306,7 +310,7 @@ pub(super) fn authentication_disabled(label: &str) -> Refusal {
     Refusal::fatal(b"55000", text, Blame::Operator)
 }
 
-fn killed(command: &str) -> Refusal {
+fn killed(command: &str, pgbouncer: &'static str) -> Refusal {
     Refusal::fatal(
         b"57P01",
         "terminating connection due to administrator command",
@@ -315,6 +319,7 @@ fn killed(command: &str) -> Refusal {
     .detail(format!(
         "An operator of Aether, the connection pooler, has ended it ({command})."
     ))
+    .pgbouncer(pgbouncer)
 }
 
 #[cfg(test)]

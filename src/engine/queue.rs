@@ -349,9 +349,7 @@ impl Engine {
             return;
         };
         let removed = pool.removed;
-        let stopping = self
-            .stop
-            .is_some_and(|stop| stop.how != super::Shutdown::WaitForClients);
+        let stopping = self.gives_out_nothing();
         for key in pool.idle_servers() {
             let recycle = self.servers.get(key).is_some_and(|server| server.recycle);
             if stopping {
@@ -556,6 +554,7 @@ pub(super) fn pool_removed(name: &str) -> Refusal {
         format!("database \"{name}\" was removed from the pooler's configuration"),
         Blame::Operator,
     )
+    .pgbouncer("database removed")
 }
 
 fn free_pid(is_taken: impl Fn(u32) -> bool, host: &mut dyn Host) -> u32 {

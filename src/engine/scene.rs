@@ -186,6 +186,8 @@ pub(super) struct Scene {
     pub(super) world: World,
     /// Commands for the console that nobody has answered.
     requests: Vec<Request>,
+    /// What the last period was told as.
+    status: Option<String>,
     now: Tick,
 }
 
@@ -212,6 +214,7 @@ impl Scene {
             engine,
             world,
             requests: Vec::new(),
+            status: None,
             now: Tick(0),
         }
     }
@@ -245,6 +248,11 @@ impl Scene {
             self.engine.answer_end(request.client, b"");
         }
         requests.len()
+    }
+
+    /// What was told of the last period.
+    pub(super) fn status(&mut self) -> Option<String> {
+        self.status.take()
     }
 
     /// A client that says nothing.
@@ -335,6 +343,7 @@ impl Scene {
     pub(super) fn one_turn(&mut self, mut events: Vec<Event>) -> bool {
         let turn = self.engine.turn(self.now, &mut events, &mut self.world);
         self.requests.extend(turn.requests);
+        self.status = turn.status.or(self.status.take());
         self.engine.check();
         let busy = !self.engine.runnable.is_empty();
         assert!(!busy || turn.wake == Some(self.now), "nobody calls again");

@@ -139,6 +139,7 @@ fn no_encryption(facts: &Facts, user: &str, database: &str, mode: Mode) -> Refus
         "Aether only takes clients with TLS here (server.tls.mode: {}); connect with sslmode=require.",
         mode.as_str()
     ))
+    .pgbouncer("SSL required")
 }
 
 // ---- how fast handshakes may come ----

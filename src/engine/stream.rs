@@ -77,6 +77,10 @@ pub struct Facts {
     pub local_port: u16,
     /// The user at the other end of a Unix socket, as the kernel knows it.
     pub peer_uid: Option<u32>,
+    /// The process there.
+    pub peer_pid: Option<i32>,
+    /// Whether that is the user that we run as.
+    pub peer_is_owner: bool,
     /// What TLS has found out; `None` before the end of the handshake, and without TLS.
     pub tls: Option<TlsFacts>,
 }

@@ -80,6 +80,9 @@ impl Engine {
         let Some(kind) = session.kind.clone() else {
             return;
         };
+        if self.gives_out_nothing() {
+            return self.refuse(key, super::shutting_down(), host);
+        }
         if self.unsettled.is_empty()
             && let Some(server) = self.pools.at_hand(pool_key, &kind)
             && self.is_fit(server, host)

@@ -27,7 +27,7 @@ pub struct Listener {
     socket: Listening,
     name: String,
     /// What stands for it in the file system; removed with it.
-    _files: Option<Files>,
+    files: Option<Files>,
 }
 
 enum Listening {
@@ -69,15 +69,43 @@ impl Listener {
         }
     }
 
+    /// Whether it listens on a TCP address.
+    pub(super) fn is_tcp(&self) -> bool {
+        matches!(self.socket, Listening::Tcp(_))
+    }
+
+    /// The process has another number now: its lock file says so.
+    pub fn is_ours(&mut self) {
+        if let Some(files) = &self.files {
+            files.sign();
+        }
+    }
+
     /// Listens on a TCP address.
     pub(super) fn tcp(address: SocketAddr) -> io::Result<Listener> {
-        let listener = std::net::TcpListener::from(listening(address)?);
+        Listener::tcp_from(std::net::TcpListener::from(listening(address)?))
+    }
+
+    /// Takes over a TCP socket that listens.
+    pub(super) fn tcp_from(listener: std::net::TcpListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
-        let name = listener.local_addr().unwrap_or(address).to_string();
+        let name = listener.local_addr()?.to_string();
         Ok(Listener {
             socket: Listening::Tcp(mio::net::TcpListener::from_std(listener)),
             name,
-            _files: None,
+            files: None,
+        })
+    }
+
+    /// Takes over a Unix socket that listens. Its file is somebody else's.
+    pub(super) fn unix_from(listener: UnixListener) -> io::Result<Listener> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let path = address.as_pathname().map(|path| path.display().to_string());
+        Ok(Listener {
+            socket: Listening::Unix(mio::net::UnixListener::from_std(listener)),
+            name: format!("Unix socket \"{}\"", path.unwrap_or_default()),
+            files: None,
         })
     }
 
@@ -145,7 +173,7 @@ impl Listener {
         Ok(Listener {
             socket: Listening::Unix(mio::net::UnixListener::from_std(UnixListener::from(fd))),
             name: format!("Unix socket \"{path}\""),
-            _files: files,
+            files,
         })
     }
 }
@@ -166,6 +194,8 @@ fn group_id(name: &str) -> Result<u32, String> {
 struct Files {
     socket: PathBuf,
     lock: PathBuf,
+    /// What the lock file says behind the process's number.
+    rest: String,
 }
 
 impl Drop for Files {
@@ -176,6 +206,17 @@ impl Drop for Files {
 }
 
 impl Files {
+    /// Writes our present number over the one that we had. Whoever reads the file must not find it empty.
+    fn sign(&self) {
+        let mut new = self.lock.as_os_str().to_owned();
+        new.push(".new");
+        let text = format!("{}{}", std::process::id(), self.rest);
+        let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.lock));
+        if let Err(error) = written {
+            log::warn!("lock file {}: {}", self.lock.display(), describe(&error));
+        }
+    }
+
     /// Makes sure that the name is ours.
     fn take(socket: &Path, wanted: &UnixSocket) -> Result<Files, String> {
         let mut lock = socket.as_os_str().to_owned();
@@ -193,13 +234,14 @@ impl Files {
                 .open(&lock);
             match created {
                 Ok(mut file) => {
+                    let (port, directory) = (wanted.port, &wanted.directory);
                     let files = Files {
                         socket: socket.to_owned(),
                         lock: lock.clone(),
+                        rest: format!("\n{directory}\n0\n{port}\n{directory}\n"),
                     };
-                    let (pid, port, directory) =
-                        (std::process::id(), wanted.port, &wanted.directory);
-                    write!(file, "{pid}\n{directory}\n0\n{port}\n{directory}\n").map_err(said)?;
+                    let pid = std::process::id();
+                    write!(file, "{pid}{}", files.rest).map_err(said)?;
                     return files.free();
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -7,8 +7,10 @@ mod facts;
 mod helper;
 mod listener;
 mod pages;
+mod pidfile;
 mod signals;
 mod socket;
+mod systemd;
 pub mod tls;
 
 use std::io;
@@ -32,11 +34,15 @@ use crate::engine::{
     TlsSide, Who,
 };
 use crate::limits;
+use crate::log::Settings;
 use helper::Helpers;
 pub use listener::Listener;
 use pages::Pages;
+pub use pidfile::Pidfile;
 use signals::{Signal, Signals};
 use socket::Socket;
+use systemd::Manager;
+pub use systemd::inherited;
 
 /// Tokens below this are keys of connections ([`token`]).
 const FIRST_OWN_TOKEN: usize = usize::MAX - 1024;
@@ -51,7 +57,8 @@ const SPARE_DESCRIPTORS: usize = 64;
 /// The process as the engine sees it.
 struct Shell {
     registry: Registry,
-    listeners: Vec<Listener>,
+    /// By number; `None`: it is closed.
+    listeners: Vec<Option<Listener>>,
     helpers: Helpers,
     random: SystemRandom,
     scratch: tls::Scratch,
@@ -156,6 +163,8 @@ pub struct Origin {
     pub path: PathBuf,
     /// What the command line said of the log level.
     pub level: Option<log::LevelFilter>,
+    /// The command line wants nothing logged to standard error.
+    pub silent: bool,
     /// Where we listen, as the file had it at the start.
     pub listen: Vec<SocketAddr>,
     /// The Unix socket, as the file had it at the start.
@@ -168,9 +177,24 @@ pub struct Origin {
     pub mock_secret: Option<config::Secret>,
     /// Section `metrics`, as the file had it at the start.
     pub metrics: config::MetricsConfig,
+    /// `server.pidfile`, as the file had it at the start.
+    pub pidfile: Option<PathBuf>,
 }
 
 impl Origin {
+    /// What the log is to be, by the configuration and the command line.
+    pub fn log_settings(&self, config: &Config) -> Settings {
+        let log = &config.log;
+        Settings {
+            level: self.level.unwrap_or(config.server.log_level),
+            format: log.format,
+            stderr: log.stderr && !self.silent,
+            file: log.file.clone(),
+            syslog: log.syslog.clone(),
+            repeat_limit: log.repeat_limit,
+        }
+    }
+
     /// What a new configuration asks for that only a restart can bring.
     fn takes_restart(&self, new: &Config) -> Vec<String> {
         let metrics = &new.metrics;
@@ -201,6 +225,13 @@ impl Origin {
                 path(&new.unix_socket),
                 path(&self.unix_socket),
             ));
+        }
+        if new.pidfile != self.pidfile {
+            let path = |path: &Option<PathBuf>| match path {
+                Some(path) => format!("\"{}\"", path.display()),
+                None => "none".to_owned(),
+            };
+            found.push(("pidfile", path(&new.pidfile), path(&self.pidfile)));
         }
         if new.user != self.user && !self.user_is_given {
             found.push(("user", user(&new.user), user(&self.user)));
@@ -248,7 +279,7 @@ pub fn run(
     };
     for (at, mut listener) in listeners.into_iter().enumerate() {
         listener.register(&shell.registry, Token(FIRST_OWN_TOKEN + at))?;
-        shell.listeners.push(listener);
+        shell.listeners.push(Some(listener));
     }
     let mut pages = Pages::new(FIRST_PAGE_TOKEN, pages, &shell.registry)?;
     let start = Instant::now();
@@ -257,6 +288,8 @@ pub fn run(
     engine.contain(true);
     let mut admin = Admin::default();
     let (mut polled, mut events) = (Events::with_capacity(1024), Vec::new());
+    let mut manager = Manager::find();
+    manager.ready();
     // Whoever connected before the loop began has no edge of its own.
     events.extend((0..shell.listeners.len()).map(|at| Event::Incoming(ListenerId(at))));
     loop {
@@ -272,6 +305,10 @@ pub fn run(
         if turn.stopped {
             return Ok(());
         }
+        if let Some(status) = turn.status {
+            manager.status(&status);
+        }
+        let alive = manager.is_alive();
         let mut wake = turn.wake;
         if pages.is_on() {
             let at = pages.turn(begun, &engine, &shell.registry);
@@ -283,14 +320,16 @@ pub fn run(
             Some(wake) => Some(Duration::from_micros(wake.since(begun)).next_millisecond()),
             None => None,
         };
+        let timeout = timeout.into_iter().chain(alive).min();
         match poll.poll(&mut polled, timeout) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
         for event in &polled {
             match event.token() {
-                SIGNALS => signals
-                    .drain(&mut |signal| on_signal(signal, &origin, &mut engine, &mut events)),
+                SIGNALS => signals.drain(&mut |signal| {
+                    on_signal(signal, &origin, &manager, &mut engine, &mut events)
+                }),
                 HELPERS => shell.helpers.drain(&mut events),
                 Token(token) if pages.note(token, event) => {}
                 Token(token) if token >= FIRST_OWN_TOKEN => {
@@ -322,35 +361,47 @@ fn readiness(event: &mio::event::Event) -> Ready {
     }
 }
 
-fn on_signal(signal: Signal, origin: &Origin, engine: &mut Engine, events: &mut Vec<Event>) {
+fn on_signal(
+    signal: Signal,
+    origin: &Origin,
+    manager: &Manager,
+    engine: &mut Engine,
+    events: &mut Vec<Event>,
+) {
+    let stopping = engine.is_stopping();
     match signal {
+        Signal::Hangup => {
+            manager.reloading();
+            events.extend(reload(origin).map(|new| Event::Reload(Rc::new(new))));
+            manager.ready();
+        }
+        Signal::Terminate if stopping => log::info!("got SIGTERM while shutting down, fast exit"),
+        Signal::Terminate => {
+            log::info!("got SIGTERM, shutting down, waiting for all clients disconnect")
+        }
+        Signal::Interrupt if stopping => log::info!("got SIGINT while shutting down, fast exit"),
+        Signal::Interrupt => log::info!(
+            "got SIGINT, shutting down, waiting for all servers connections to be released"
+        ),
+        Signal::Quit => log::info!("got SIGQUIT, fast exit"),
         Signal::Pause if engine.pause(Scope::All) => {
             log::info!("got SIGUSR1, pausing all activity")
         }
         Signal::Pause => log::info!("got SIGUSR1, but already paused/suspended"),
-        Signal::Resume if engine.is_stopping() => {
-            log::info!("got SIGUSR2 while shutting down, ignoring")
-        }
+        Signal::Resume if stopping => log::info!("got SIGUSR2 while shutting down, ignoring"),
         Signal::Resume if engine.resume(Scope::All) => {
             log::info!("got SIGUSR2, continuing from PAUSE")
         }
         Signal::Resume => log::info!("got SIGUSR2, but not paused/suspended"),
-        Signal::Hangup => events.extend(reload(origin).map(|new| Event::Reload(Rc::new(new)))),
-        Signal::Terminate => {
-            log::info!("got SIGTERM, shutting down, waiting for all clients disconnect");
-            events.push(Event::Shutdown(Shutdown::WaitForClients));
-        }
-        Signal::Interrupt => {
-            log::info!(
-                "got SIGINT, shutting down, waiting for all servers connections to be released"
-            );
-            events.push(Event::Shutdown(Shutdown::WaitForServers));
-        }
-        Signal::Quit => {
-            log::info!("got SIGQUIT, fast exit");
-            events.push(Event::Shutdown(Shutdown::Immediate));
-        }
     }
+    let how = match signal {
+        Signal::Terminate => Shutdown::WaitForClients,
+        Signal::Interrupt => Shutdown::WaitForServers,
+        Signal::Quit => Shutdown::Immediate,
+        Signal::Hangup | Signal::Pause | Signal::Resume => return,
+    };
+    manager.stopping();
+    events.push(Event::Shutdown(how));
 }
 
 /// Reads the configuration again. `None`: it is broken, which is in the log.
@@ -361,7 +412,7 @@ fn reload(origin: &Origin) -> Option<Config> {
             fit_descriptors(&mut new);
             let texts = origin.takes_restart(&new);
             new.warnings.extend(texts);
-            crate::log::set_level(origin.level.unwrap_or(new.server.log_level));
+            crate::log::apply(&origin.log_settings(&new));
             new.warnings
                 .iter()
                 .for_each(|warning| log::warn!("{warning}"));
@@ -405,7 +456,7 @@ fn register(registry: &Registry, source: &mut dyn Source, who: Who) -> io::Resul
 impl Host for Shell {
     fn accept(&mut self, listener: ListenerId, key: ClientKey) -> Accepted {
         loop {
-            let Some(listener) = self.listeners.get(listener.0) else {
+            let Some(Some(listener)) = self.listeners.get(listener.0) else {
                 return Accepted::Blocked;
             };
             let register =
@@ -478,8 +529,10 @@ impl Host for Shell {
     }
 
     fn stop_listening(&mut self) {
-        for listener in self.listeners.drain(..) {
-            listener.close(&self.registry);
+        for place in &mut self.listeners {
+            if let Some(listener) = place.take_if(|listener| listener.is_tcp()) {
+                listener.close(&self.registry);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use mio::net::{TcpStream, UnixStream};
 use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, getsockopt, setsockopt, sockopt,
 };
+use nix::unistd::geteuid;
 
 use crate::config::hba::Network;
 use crate::engine::{Facts, Given, Stream, Taken, Why};
@@ -105,6 +106,8 @@ impl Stream for Socket {
                     address: "unix".to_owned(),
                     local_address: "unix".to_owned(),
                     peer_uid: peer.ok().map(|peer| peer.uid()),
+                    peer_pid: peer.ok().map(|peer| peer.pid()),
+                    peer_is_owner: peer.is_ok_and(|peer| peer.uid() == geteuid().as_raw()),
                     ..Facts::default()
                 };
             }

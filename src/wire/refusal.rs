@@ -3,6 +3,8 @@
 //! What goes wrong with a peer is told as a [`Refusal`] and passed up until somebody can tell the client or the log. Knows
 //! nothing of who gets it.
 
+use std::borrow::Cow;
+
 use super::frame::{cstr, message, take_cstr};
 
 /// Whose fault it is: decides who is told, and how loudly it is logged.
@@ -33,6 +35,19 @@ pub struct Refusal {
     pub hint: Option<Vec<u8>>,
     /// Whose fault it is.
     pub blame: Blame,
+    /// In whose words it is, and in which PgBouncer says the same.
+    pub words: Words,
+}
+
+/// In whose words an error is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Ours; PgBouncer's are the same, as far as it has any.
+    Ours,
+    /// Ours; PgBouncer says it like this.
+    Otherwise(Cow<'static, str>),
+    /// A server's.
+    Servers,
 }
 
 /// Whether the connection ends with the error.
@@ -54,6 +69,7 @@ impl Refusal {
             detail: None,
             hint: None,
             blame,
+            words: Words::Ours,
         }
     }
 
@@ -79,6 +95,12 @@ impl Refusal {
     /// With field H.
     pub fn hint(mut self, hint: impl Into<String>) -> Refusal {
         self.hint = Some(hint.into().into_bytes());
+        self
+    }
+
+    /// As PgBouncer says it.
+    pub fn pgbouncer(mut self, text: impl Into<Cow<'static, str>>) -> Refusal {
+        self.words = Words::Otherwise(text.into());
         self
     }
 
@@ -117,6 +139,7 @@ impl Refusal {
             "the server sent an error without a message",
             blame,
         );
+        refusal.words = Words::Servers;
         let mut rest = body;
         while let Some((&field, after)) = rest.split_first() {
             if field == 0 {

@@ -130,7 +130,8 @@ fn startup(code: u32, body: &[u8]) -> Result<Startup, Refusal> {
         let text = format!(
             "unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{NEWEST_MINOR}"
         );
-        return Err(Refusal::fatal(b"0A000", text, Blame::Client));
+        let refusal = Refusal::fatal(b"0A000", text, Blame::Client);
+        return Err(refusal.pgbouncer("old V2 protocol not supported"));
     }
     let mut startup = Startup {
         minor,
@@ -160,7 +161,8 @@ fn startup(code: u32, body: &[u8]) -> Result<Startup, Refusal> {
     }
     if startup.parameter(b"user").is_none_or(<[u8]>::is_empty) {
         let text = "no PostgreSQL user name specified in startup packet";
-        return Err(Refusal::fatal(b"28000", text, Blame::Client));
+        let refusal = Refusal::fatal(b"28000", text, Blame::Client);
+        return Err(refusal.pgbouncer("no username supplied"));
     }
     Ok(startup)
 }

@@ -15,6 +15,7 @@ mod blocks;
 mod cancels;
 mod chaos;
 mod console;
+mod daemon;
 mod ddl;
 mod faults;
 mod hba;

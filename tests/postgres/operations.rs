@@ -479,7 +479,7 @@ fn sigterm_waits_for_the_clients_and_takes_no_new_ones() {
     Cluster::shared().sql(&scene.database, "SELECT * FROM saved");
 }
 
-/// G3: those without a server are told at once, and nobody gets a server any more.
+/// G3: those who wait are told at once, those without a server when they need one, and everybody at the end.
 #[test]
 fn sigint_waits_for_the_servers_to_be_released() {
     let keys = "  server_assignment: first_query\n  max_connections: 1\n";
@@ -487,17 +487,23 @@ fn sigint_waits_for_the_servers_to_be_released() {
     let mut busy = scene.login();
     busy.run("SELECT 1");
     let mut idle = scene.login();
+    let (mut silent, mut console) = (scene.login(), scene.console());
     let mut waiting = scene.login();
     waiting.send_message(b'Q', &terminated("SELECT 1"));
     scene.wait_for_pool("cl_waiting", 1);
     scene.pooler.signal(Signal::SIGINT);
-    for client in [&mut idle, &mut waiting] {
+    let told = |client: &mut Wire| {
         let error = first_error(&client.read_to_end()).expect("it is told");
         assert_eq!((error.severity(), error.sqlstate()), ("FATAL", "57P01"));
-    }
+    };
+    told(&mut waiting);
+    idle.send_message(b'Q', &terminated("SELECT 1"));
+    told(&mut idle);
     assert_eq!(busy.value("SELECT 1").as_deref(), Some("1"));
     assert_eq!(scene.pooler.ended(), None);
     busy.terminate();
+    told(&mut silent);
+    told(&mut console);
     let status = scene.pooler.wait_for_end(SOON).expect("it ends");
     assert_eq!(status.code(), Some(0));
 }

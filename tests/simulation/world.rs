@@ -375,7 +375,7 @@ struct Kernel {
 
 impl Host for Kernel {
     fn accept(&mut self, _: ListenerId, key: ClientKey) -> Accepted {
-        if self.backlog.is_empty() {
+        if self.backlog.is_empty() || !self.listening {
             return Accepted::Blocked;
         }
         if self.exhausted > 0 {

@@ -66,7 +66,7 @@ pub(super) fn lower(ini: &Ini, file: &str, directory: &Path, outside: &dyn Outsi
 }
 
 /// The order in which sections are written.
-const TOP: [&str; 7] = [
+const TOP: [&str; 8] = [
     "server",
     "pool",
     "databases",
@@ -74,6 +74,7 @@ const TOP: [&str; 7] = [
     "peers",
     "auth",
     "admin",
+    "log",
 ];
 
 /// The entries of a section; of the same key the last one holds.
@@ -464,6 +465,16 @@ impl<'a> Lowering<'a> {
             &["server", "shutdown_timeout"],
             text("0"),
             &Origin::implied("as in PgBouncer, SIGTERM waits for the clients without a limit"),
+        );
+        self.set(
+            &["log", "format"],
+            Value::Text("pgbouncer".to_owned()),
+            &Origin::implied("the lines that those expect who read PgBouncer's log"),
+        );
+        self.set(
+            &["log", "repeat_limit"],
+            Value::Count(0),
+            &Origin::implied("as in PgBouncer, every line is written"),
         );
         self.server_protocols();
     }

@@ -134,8 +134,8 @@ const NO_LDAP: &str = "LDAP is not available; use auth_query, auth_file or auth_
 #[rustfmt::skip]
 pub(super) const GLOBAL: &[Row] = &[
     // Process, listening, sockets.
-    row("logfile", Path, Same(""), Reload, Key("server.log_file")),
-    row("pidfile", Path, Same(""), Restart, Key("server.pid_file")),
+    row("logfile", Path, Same(""), Reload, Key("log.file")),
+    row("pidfile", Path, Same(""), Restart, Key("server.pidfile")),
     row("user", Text, Null, Restart, Key("server.user")),
     row("conffile", Path, Null, Reload, Ignored("a reload reads the file that was named at the start")),
     row("job_name", Text, Same("pgbouncer"), Restart, Ignored("only PgBouncer's log shows it; for syslog there is syslog_ident")),
@@ -187,13 +187,13 @@ pub(super) const GLOBAL: &[Row] = &[
     row("auth_ldap_options", Text, Null, Reload, Refused(NO_LDAP)),
     row("scram_iterations", Above0, Same("4096"), Reload, Key("auth.scram_iterations")),
     // Log and console.
-    row("syslog", Bool, Same("0"), Reload, Key("server.syslog")),
-    row("syslog_ident", Text, Other("pgbouncer"), Reload, Key("server.syslog_ident")),
-    row("syslog_facility", Text, Same("daemon"), Reload, Key("server.syslog_facility")),
-    row("log_connections", Bool, Same("1"), Reload, Key("server.log_connections")),
-    row("log_disconnections", Bool, Same("1"), Reload, Key("server.log_disconnections")),
-    row("log_pooler_errors", Bool, Same("1"), Reload, Key("server.log_pooler_errors")),
-    row("log_stats", Bool, Same("1"), Reload, Key("server.log_stats")),
+    row("syslog", Bool, Same("0"), Reload, Key("log.syslog")),
+    row("syslog_ident", Text, Other("pgbouncer"), Reload, Key("log.syslog_ident")),
+    row("syslog_facility", Text, Same("daemon"), Reload, Key("log.syslog_facility")),
+    row("log_connections", Bool, Same("1"), Reload, Key("log.log_connections")),
+    row("log_disconnections", Bool, Same("1"), Reload, Key("log.log_disconnections")),
+    row("log_pooler_errors", Bool, Same("1"), Reload, Key("log.log_pooler_errors")),
+    row("log_stats", Bool, Same("1"), Reload, Key("log.log_stats")),
     row("stats_period", Seconds, Same("60"), Reload, Key("server.stats_period")),
     row("verbose", Int, Same("0"), Reload, Own),
     row("admin_users", List, Same(""), Reload, Key("admin.users")),

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::super::yaml::{Field, Problems, Section};
-use super::super::{DnsConfig, ServerConfig, UnixSocket};
+use super::super::{DnsConfig, ServerConfig, SqlstateCompat, UnixSocket};
 use super::{Context, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 18] = [
     "listen_addr",
     "listen_port",
     "unix_socket_dir",
@@ -25,6 +25,8 @@ pub(super) const KEYS: [&str; 16] = [
     "dns_max_ttl",
     "dns_nxdomain_ttl",
     "dns_query_timeout",
+    "pidfile",
+    "sqlstate_compat",
 ];
 /// Aether's port, the one PgBouncer made usual.
 const PORT: u16 = 6432;
@@ -40,6 +42,11 @@ const LEVELS: [(&str, log::LevelFilter); 5] = [
     ("info", log::LevelFilter::Info),
     ("debug", log::LevelFilter::Debug),
     ("trace", log::LevelFilter::Trace),
+];
+
+const COMPAT: [(&str, SqlstateCompat); 2] = [
+    ("postgres", SqlstateCompat::Postgres),
+    ("pgbouncer", SqlstateCompat::PgBouncer),
 ];
 
 pub(super) fn read(
@@ -107,6 +114,14 @@ pub(super) fn read(
             .and_then(|field| field.word(&LEVELS, problems))
             .unwrap_or(log::LevelFilter::Info),
         dns,
+        pidfile: section
+            .get("pidfile")
+            .and_then(|field| field.name(problems))
+            .map(|name| context.directory.join(name)),
+        sqlstate_compat: section
+            .get("sqlstate_compat")
+            .and_then(|field| field.word(&COMPAT, problems))
+            .unwrap_or(SqlstateCompat::Postgres),
     }
 }
 

@@ -295,6 +295,7 @@ fn the_annotated_file_tells_the_defaults() {
         .chain(&pool::KEYS)
         .chain(&users::KEYS)
         .chain(&auth::KEYS)
+        .chain(&logs::KEYS)
         .chain(&tls::CLIENT_KEYS)
         .chain(&tls::SERVER_KEYS)
         .chain(&metrics::KEYS)

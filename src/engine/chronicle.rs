@@ -1,0 +1,324 @@
+//! What the log is told of connections and periods: in our words, or in PgBouncer's, which people's tools read (`log.format`).
+//!
+//! A connection is good for one line, when it ends; `log_connections` and its sisters make it more. Beside the text go fields, for
+//! formats that have some.
+
+use super::compat;
+use super::{Client, ClientKey, Engine, Server, ServerKey, TlsFacts};
+use crate::log::Format;
+use crate::pool::Pool;
+use crate::stats::{Counters, PERIOD, mean};
+use crate::wire::frame::printable;
+use crate::wire::refusal::Refusal;
+
+impl Engine {
+    fn is_pgbouncer(&self) -> bool {
+        self.config.log.format == Format::PgBouncer
+    }
+
+    /// Who a line is about.
+    fn of_client(&self, client: &Client) -> String {
+        if !self.is_pgbouncer() {
+            return format!("client {} {}:", client.id, client.label());
+        }
+        let facts = client.link.facts();
+        let (database, user) = client.database_and_user();
+        let place = match facts.address.as_str() {
+            "unix" => {
+                let pid = facts.peer_pid.unwrap_or_default();
+                let port = self.config.server.listen.first();
+                format!("unix({pid}):{}", port.map_or(0, std::net::SocketAddr::port))
+            }
+            address => at(address, facts.port),
+        };
+        format!("C-0x{:x}: {database}/{user}@{place}", client.id)
+    }
+
+    /// Who a line is about.
+    fn of_server(&self, server: &Server) -> String {
+        let pool = self.pools.get(server.pool);
+        let pool = pool.map(Pool::label).unwrap_or_default();
+        if !self.is_pgbouncer() {
+            return format!("server {} of pool {pool}:", server.id);
+        }
+        let place = server.address.as_ref().map(ToString::to_string);
+        let user = printable(&server.kind.user);
+        let place = place.unwrap_or_else(|| "(bad-af):0".to_owned());
+        format!("S-0x{:x}: {pool}/{user}@{place}", server.id)
+    }
+
+    fn age(&self, age: u64) -> String {
+        match self.is_pgbouncer() {
+            true => format!("(age={age}s)"),
+            false => format!("(age {age}s)"),
+        }
+    }
+
+    /// A startup packet has come.
+    pub(super) fn tell_login(&self, key: ClientKey) {
+        let Some(client) = self
+            .clients
+            .get(key)
+            .filter(|_| self.config.log.log_connections)
+        else {
+            return;
+        };
+        let Some(session) = client.session.as_deref() else {
+            return;
+        };
+        let (database, user) = client.database_and_user();
+        let tls = client
+            .link
+            .facts()
+            .tls
+            .as_ref()
+            .map_or("no".to_owned(), shown);
+        let given = |name: &[u8]| {
+            let mut parameters = session.claim.parameters();
+            parameters
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value)
+        };
+        let replication = match given(b"replication") {
+            None | Some(b"0" | b"no" | b"off" | b"false") => "no",
+            Some(b"database") => "database",
+            Some(_) => "yes",
+        };
+        log::info!(
+            client = client.id, user:% = user, database:% = database;
+            "{} login attempt: db={database} user={user} tls={tls} replication={replication}",
+            self.of_client(client)
+        );
+    }
+
+    /// A server has let us in.
+    pub(super) fn tell_server(&self, key: ServerKey) {
+        let Some(server) = self
+            .servers
+            .get(key)
+            .filter(|_| self.config.log.log_connections)
+        else {
+            return;
+        };
+        let facts = server
+            .link
+            .as_ref()
+            .map(super::Link::facts)
+            .unwrap_or_default();
+        let from = match facts.local_port {
+            0 => String::new(),
+            port => format!(" (from {})", at(&facts.local_address, port)),
+        };
+        let who = self.of_server(server);
+        log::info!(server = server.id; "{who} new connection to server{from}");
+        if let Some(tls) = &facts.tls {
+            log::info!(server = server.id; "{who} SSL established: {}", shown(tls));
+        }
+    }
+
+    /// A client was told why it has to go.
+    pub(super) fn tell_refused(&self, client: &Client, refusal: &Refusal) {
+        let log = &self.config.log;
+        let who = self.of_client(client);
+        let (database, user) = client.database_and_user();
+        let age = self.now.since(client.connected_at) / 1_000_000;
+        let (words, code) = match self.is_pgbouncer() {
+            true => (compat::text(refusal), String::new()),
+            false => (refusal.text(), format!(" [{}]", refusal.code())),
+        };
+        if log.log_disconnections {
+            log::info!(
+                client = client.id, user:% = user, database:% = database, reason:% = words,
+                sqlstate:% = refusal.code(), age = age;
+                "{who} closing because: {words}{code} {}", self.age(age)
+            );
+        }
+        if log.log_pooler_errors {
+            log::warn!(
+                client = client.id, user:% = user, database:% = database, reason:% = words;
+                "{who} pooler error: {words}"
+            );
+        }
+    }
+
+    /// A client's connection has ended without a word of ours.
+    pub(super) fn tell_closed(&self, client: &Client, reason: &str) {
+        if !self.config.log.log_disconnections {
+            return;
+        }
+        let (database, user) = client.database_and_user();
+        let age = self.now.since(client.connected_at) / 1_000_000;
+        let reason = if self.is_pgbouncer() {
+            in_pgbouncers_words(reason)
+        } else {
+            reason
+        };
+        log::info!(
+            client = client.id, user:% = user, database:% = database, reason:% = reason, age = age;
+            "{} closing because: {reason} {}", self.of_client(client), self.age(age)
+        );
+    }
+
+    /// A server's connection has ended.
+    pub(super) fn tell_server_closed(&self, server: &Server, reason: &str) {
+        if !self.config.log.log_disconnections {
+            return;
+        }
+        let pool = self.pools.get(server.pool);
+        let pool = pool.map(Pool::label).unwrap_or_default();
+        let age = self.now.since(server.created_at) / 1_000_000;
+        let reason = if self.is_pgbouncer() {
+            in_pgbouncers_words(reason)
+        } else {
+            reason
+        };
+        log::info!(
+            server = server.id, user:% = printable(&server.kind.user), database:% = pool,
+            reason:% = reason, age = age;
+            "{} closing because: {reason} {}", self.of_server(server), self.age(age)
+        );
+    }
+
+    /// A period is over: what happened in it, in PgBouncer's words.
+    pub(super) fn tell_period(&mut self) {
+        let mut all = Counters::default();
+        for (_, pool) in self.pools.iter() {
+            let period = pool.stats.last_period();
+            all.transactions += period.transactions;
+            all.queries += period.queries;
+            all.logins += period.logins;
+            all.received += period.received;
+            all.sent += period.sent;
+            all.transaction_us += period.transaction_us;
+            all.query_us += period.query_us;
+            all.wait_us += period.wait_us;
+            all.assignments += period.assignments;
+        }
+        let line = line(&all);
+        if self.config.log.log_stats {
+            log::info!("{line}");
+        }
+        self.status = Some(line);
+    }
+}
+
+/// An address and a port; IPv6 in brackets.
+fn at(address: &str, port: u16) -> String {
+    match address.contains(':') {
+        true => format!("[{address}]:{port}"),
+        false => format!("{address}:{port}"),
+    }
+}
+
+/// What PgBouncer shows of TLS: the curve up to TLS 1.2 only.
+fn shown(tls: &TlsFacts) -> String {
+    match (tls.protocol, tls.group.as_str()) {
+        ("TLSv1.3", _) | (_, "") => format!("{}/{}", tls.protocol, tls.cipher),
+        (protocol, group) => format!("{protocol}/{}/ECDH={group}", tls.cipher),
+    }
+}
+
+/// Why a connection has ended, as PgBouncer says it; what it has no word for is left as it is.
+fn in_pgbouncers_words(reason: &str) -> &str {
+    const WORDS: [(&str, &str); 11] = [
+        ("client closed the connection", "client unexpected eof"),
+        ("client lost", "client unexpected eof"),
+        ("server conn crashed?", "server conn crashed?"),
+        ("the server ", "server conn crashed?"),
+        ("the pooler stops", super::pause::PAUSE_MODE),
+        ("made room", "evicted"),
+        (
+            "client left in the middle",
+            "client disconnect while server was not ready",
+        ),
+        (
+            "abandoned_query_timeout",
+            "client disconnected with query in progress",
+        ),
+        ("reset query failed", "reset query failed"),
+        ("test query failed", "test query failed"),
+        ("idle servers of too many", "too many servers in the pool"),
+    ];
+    let known = WORDS.iter().find(|(start, _)| reason.starts_with(start));
+    known.map_or(reason, |(_, words)| words)
+}
+
+fn line(all: &Counters) -> String {
+    let per_second = |count: u64| count / PERIOD.as_secs();
+    format!(
+        "stats: {} xacts/s, {} queries/s, {} client logins/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
+        per_second(all.transactions),
+        per_second(all.queries),
+        per_second(all.logins),
+        per_second(all.received),
+        per_second(all.sent),
+        mean(all.transaction_us, all.transactions),
+        mean(all.query_us, all.queries),
+        mean(all.wait_us, all.assignments),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::scene::Scene;
+
+    #[test]
+    fn reasons_are_pgbouncers_where_it_has_some() {
+        for (ours, theirs) in [
+            ("client close request", "client close request"),
+            (
+                "client lost: Connection reset by peer",
+                "client unexpected eof",
+            ),
+            (
+                "the server closed the connection while it was not in use",
+                "server conn crashed?",
+            ),
+            ("made room under max_connections_per_user", "evicted"),
+            ("server lifetime over", "server lifetime over"),
+        ] {
+            assert_eq!(in_pgbouncers_words(ours), theirs);
+        }
+    }
+
+    #[test]
+    fn addresses_and_tls_look_as_in_pgbouncer() {
+        assert_eq!(at("127.0.0.1", 5432), "127.0.0.1:5432");
+        assert_eq!(at("::1", 5432), "[::1]:5432");
+        let tls = |protocol, group: &str| {
+            shown(&TlsFacts {
+                protocol,
+                cipher: "SUITE",
+                group: group.to_owned(),
+                ..TlsFacts::default()
+            })
+        };
+        assert_eq!(tls("TLSv1.3", "X25519"), "TLSv1.3/SUITE");
+        assert_eq!(tls("TLSv1.2", "X25519"), "TLSv1.2/SUITE/ECDH=X25519");
+    }
+
+    #[test]
+    fn a_period_is_told_in_a_line_with_means_and_rates() {
+        let all = Counters {
+            transactions: 120,
+            queries: 240,
+            logins: 60,
+            received: 6_000,
+            sent: 12_000,
+            transaction_us: 12_000,
+            query_us: 2_400,
+            wait_us: 50,
+            assignments: 5,
+            ..Counters::default()
+        };
+        let expected = "stats: 2 xacts/s, 4 queries/s, 1 client logins/s, in 100 B/s, out 200 B/s, xact 100 us, query 10 us, wait 10 us";
+        assert_eq!(line(&all), expected);
+        let mut scene = Scene::new();
+        scene.wait(PERIOD);
+        assert_eq!(
+            scene.status().map(|line| line.len()),
+            Some(expected.len() - 10)
+        );
+    }
+}
