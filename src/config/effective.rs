@@ -167,6 +167,7 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
         .as_ref()
         .map(|path| path.display().to_string());
     page.line(1, "pidfile", &optional(pidfile.as_deref()));
+    page.line(1, "suspend_timeout", &show_duration(server.suspend_timeout));
     page.line(1, "sqlstate_compat", server.sqlstate_compat.as_str());
 }
 

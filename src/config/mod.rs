@@ -109,6 +109,8 @@ pub struct ServerConfig {
     pub log_level: log::LevelFilter,
     /// The file that says which process serves.
     pub pidfile: Option<PathBuf>,
+    /// How long connections may take in a suspension to read what was sent to them; zero: no limit.
+    pub suspend_timeout: Duration,
     /// In whose words clients are told of errors.
     pub sqlstate_compat: SqlstateCompat,
     /// For how long names of hosts are believed.

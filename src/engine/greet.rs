@@ -27,7 +27,8 @@ use crate::wire::startup::{self, First, NotStartup, Startup};
 
 impl Engine {
     pub(super) fn can_accept(&self) -> bool {
-        !self.incoming.is_empty() && self.now >= self.accept_after
+        let stands = self.holds.is_suspended();
+        !stands && !self.incoming.is_empty() && self.now >= self.accept_after
     }
 
     /// Accepts whoever waits, a bounded number per listener and turn.

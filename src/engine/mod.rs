@@ -239,11 +239,12 @@ impl Engine {
         }
         let stopped = self.stop_is_complete(host);
         let busy = !self.runnable.is_empty()
-            || !self.unsettled.is_empty()
-            || self.pools.has_ready()
-            || self.lookups.has_news()
             || self.holds.has_orders()
-            || self.can_accept();
+            || !self.holds.is_suspended()
+                && (!self.unsettled.is_empty()
+                    || self.pools.has_ready()
+                    || self.lookups.has_news()
+                    || self.can_accept());
         Turn {
             wake: if busy {
                 Some(self.now)
@@ -306,6 +307,9 @@ impl Engine {
     }
 
     fn run(&mut self, who: Who, host: &mut dyn Host) {
+        if self.holds.is_suspended() && self.is_held_back(who) {
+            return;
+        }
         let Some(link) = self.link_mut(who) else {
             return;
         };
@@ -438,6 +442,9 @@ impl Engine {
         let Some(armed) = client.armed.take_if(|at| *at <= self.now) else {
             return; // it was armed anew since
         };
+        if self.holds.is_suspended() {
+            return; // its time goes on after that
+        }
         match self.client_deadline(key) {
             Some(at) if at <= self.now => self.client_expired(key, host),
             _ => {
@@ -450,6 +457,9 @@ impl Engine {
     /// Ends the logins that have taken too long.
     fn logins_expired(&mut self, host: &mut dyn Host) {
         self.logins_armed = false;
+        if self.holds.is_suspended() {
+            return;
+        }
         let is_late = |key: &ClientKey| {
             let client = self.clients.get(*key);
             let deadline = client.and_then(|client| client.login_deadline(&self.config));
@@ -480,7 +490,7 @@ impl Engine {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        if server.armed.take_if(|at| *at <= self.now).is_none() {
+        if server.armed.take_if(|at| *at <= self.now).is_none() || self.holds.is_suspended() {
             return;
         }
         match self.server_deadline(key) {
@@ -723,7 +733,7 @@ impl Engine {
             }
         }
         self.check_names();
-        if self.unsettled.is_empty() {
+        if self.unsettled.is_empty() && !self.holds.is_suspended() {
             self.pools.check_settled(self.now);
         }
     }
@@ -826,6 +836,9 @@ impl Engine {
 
     /// The wake-up rule: whatever may still be read while its peer has taken everything is on the list.
     fn check_pair(&self, client: ClientKey, server: ServerKey) {
+        if self.holds.is_suspended() {
+            return; // nothing goes on
+        }
         let (Some(c), Some(s)) = (self.clients.get(client), self.servers.get(server)) else {
             return;
         };

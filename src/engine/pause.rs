@@ -7,7 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{Client, ClientKey, Engine, Host, PoolKey, Server, ServerKey, ServerState, Shutdown};
+use super::{
+    Client, ClientKey, ClientState, Engine, Host, PoolKey, Server, ServerKey, ServerState,
+    Shutdown, Tick, Timer, Who,
+};
 use crate::config::{CONSOLE_NAMES, Config};
 use crate::pool::Pool;
 use crate::wire::refusal::{Blame, Refusal};
@@ -43,6 +46,16 @@ pub(super) struct Holds {
     disabled: BTreeSet<String>,
     /// What is to be done at the next opportunity.
     orders: Vec<Order>,
+    /// Nothing moves, but for the console.
+    suspended: Option<Suspension>,
+}
+
+#[derive(Clone, Copy)]
+struct Suspension {
+    /// Whoever has not taken what was sent to him by then is closed.
+    deadline: Option<Tick>,
+    /// A console was there: without one nobody could end it.
+    by_console: bool,
 }
 
 enum Order {
@@ -68,6 +81,11 @@ impl Holds {
     /// Whether a database takes no new clients.
     pub(super) fn disables(&self, database: &str) -> bool {
         self.disabled.contains(database)
+    }
+
+    /// Whether nothing moves, but for the console.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspended.is_some()
     }
 
     /// Whether something is to be done.
@@ -97,6 +115,7 @@ impl Engine {
     /// [`Engine::pause_progress`] tells how far it is.
     pub fn pause(&mut self, scope: Scope<'_>) -> bool {
         let new = match scope {
+            Scope::All if self.is_suspended() => return false,
             Scope::All => !std::mem::replace(&mut self.holds.all, true),
             Scope::Database(name) => self.holds.paused.insert(name.to_owned()),
         };
@@ -107,11 +126,89 @@ impl Engine {
     /// Ends a pause. That of everything leaves alone what was paused one by one, and the other way round. Whether there was one.
     pub fn resume(&mut self, scope: Scope<'_>) -> bool {
         let was = match scope {
+            Scope::All if self.is_suspended() => {
+                self.go_on();
+                true
+            }
             Scope::All => std::mem::take(&mut self.holds.all),
             Scope::Database(name) => self.holds.paused.remove(name),
         };
         self.hold_pools();
         was
+    }
+
+    /// Stops everything where it is, but for the console: nobody is accepted, read or timed; only what waits to be written still goes
+    /// out. [`Engine::resume`] of all ends it, and so does the end of the last console session.
+    ///
+    /// # Errors
+    /// In PgBouncer's words, why not.
+    pub fn suspend(&mut self) -> Result<(), &'static str> {
+        if self.holds.all || self.is_suspended() {
+            return Err("already suspended/paused");
+        }
+        if !self.holds.paused.is_empty() {
+            return Err("cannot suspend with paused databases");
+        }
+        let limit = self.config.server.suspend_timeout;
+        let deadline = (!limit.is_zero()).then(|| self.now.plus(limit));
+        if let Some(deadline) = deadline {
+            self.wheel.insert(deadline, Timer::Accept);
+        }
+        self.holds.suspended = Some(Suspension {
+            deadline,
+            by_console: self.has_console(),
+        });
+        Ok(())
+    }
+
+    /// Whether everything is suspended.
+    pub fn is_suspended(&self) -> bool {
+        self.holds.is_suspended()
+    }
+
+    /// How far a suspension is: connections that have not taken yet what was sent to them.
+    pub fn suspend_progress(&self) -> Progress {
+        if !self.is_suspended() {
+            return Progress::Undone;
+        }
+        match self.unflushed().len() {
+            0 => Progress::Done,
+            left => Progress::Waiting(left),
+        }
+    }
+
+    fn has_console(&self) -> bool {
+        let mut clients = self.clients.iter();
+        clients.any(|(_, client)| matches!(client.state, ClientState::Console(_)))
+    }
+
+    fn unflushed(&self) -> Vec<Who> {
+        let clients = self.clients.iter().filter(|(_, client)| {
+            !client.link.is_flushed() && !matches!(client.state, ClientState::Console(_))
+        });
+        let servers = self.servers.iter();
+        let servers =
+            servers.filter(|(_, server)| server.link().is_some_and(|link| !link.is_flushed()));
+        let servers = servers.map(|(key, _)| Who::Server(key));
+        clients
+            .map(|(key, _)| Who::Client(key))
+            .chain(servers)
+            .collect()
+    }
+
+    /// Everything goes on where it stopped.
+    fn go_on(&mut self) {
+        self.holds.suspended = None;
+        for key in self.clients.keys() {
+            self.list(Who::Client(key));
+            self.arm_client(key);
+        }
+        for key in self.servers.keys() {
+            self.list(Who::Server(key));
+            self.arm_server(key);
+        }
+        self.arm_logins();
+        self.unsettled.extend(self.pools.keys());
     }
 
     /// Whether this very pause is in force: of everything, or of a database by itself.
@@ -228,8 +325,59 @@ impl Engine {
         }
     }
 
+    /// While everything is suspended: only what waits to be written goes out. Whether that is so for this one.
+    pub(super) fn is_held_back(&mut self, who: Who) -> bool {
+        let console = |key| {
+            let client = self.clients.get(key);
+            client.is_some_and(|client| matches!(client.state, ClientState::Console(_)))
+        };
+        if !self.is_suspended() || matches!(who, Who::Client(key) if console(key)) {
+            return false;
+        }
+        if let Some(link) = self.link_mut(who) {
+            link.listed = false;
+            if link.can_flush() {
+                link.flush();
+            }
+        }
+        true
+    }
+
+    /// Ends a suspension that nobody could end, and closes those who have not taken what was sent to them in its time.
+    fn look_after_suspension(&mut self, host: &mut dyn Host) {
+        let Some(suspension) = self.holds.suspended else {
+            return;
+        };
+        if suspension.by_console && !self.has_console() {
+            log::info!("admin disappeared when suspended, doing RESUME");
+            return self.go_on();
+        }
+        if suspension
+            .deadline
+            .is_some_and(|deadline| self.now >= deadline)
+        {
+            self.holds.suspended = Some(Suspension {
+                deadline: None,
+                ..suspension
+            });
+            for who in self.unflushed() {
+                match who {
+                    Who::Client(key) => self.close_client(key, SUSPEND_TIMEOUT, host),
+                    Who::Server(key) => {
+                        let client = self.servers.get(key).and_then(|s| s.state.client());
+                        if let Some(client) = client {
+                            self.close_client(client, SUSPEND_TIMEOUT, host);
+                        }
+                        self.close_server(key, SUSPEND_TIMEOUT, host);
+                    }
+                }
+            }
+        }
+    }
+
     /// Carries out what operators have ordered since the last time.
     pub(super) fn carry_out(&mut self, host: &mut dyn Host) {
+        self.look_after_suspension(host);
         for order in std::mem::take(&mut self.holds.orders) {
             match order {
                 Order::Kill(pool) => self.kill_pool(pool, host),
@@ -238,7 +386,12 @@ impl Engine {
                     killed("KILL_CLIENT", "admin forced disconnect"),
                     host,
                 ),
-                Order::Stop(how) => self.begin_stop(how, host),
+                Order::Stop(how) => {
+                    if self.is_suspended() {
+                        self.go_on();
+                    }
+                    self.begin_stop(how, host)
+                }
             }
         }
     }
@@ -293,6 +446,9 @@ impl Engine {
         servers.map(|(key, _)| key).collect()
     }
 }
+
+/// Why connections are closed that do not take what was sent to them.
+const SUSPEND_TIMEOUT: &str = "suspend_timeout";
 
 /// Why servers of a paused pool are closed.
 pub(super) const PAUSE_MODE: &str = "pause mode";
@@ -367,6 +523,13 @@ mod tests {
         let parameters = [(&b"user"[..], &b"me"[..]), (b"database", b"db")];
         let client = scene.late_client(Facts::default(), &parameters);
         scene.ready(&client);
+        client
+    }
+
+    /// A client that knocks.
+    fn newcomer_waits(scene: &mut Scene) -> Shared {
+        let client = Shared::default();
+        scene.arrive(&client);
         client
     }
 
@@ -520,6 +683,79 @@ mod tests {
         answer(&mut scene, &servers[0], &busy);
         assert!(is_closed(&servers[0]));
         assert_eq!(scene.engine.left_to_close(DB), 0);
+    }
+
+    /// Nothing is read, nobody is accepted, no time runs out; but for the console.
+    #[test]
+    fn while_everything_is_suspended_nothing_moves() {
+        let mut scene = scene(", mode: transaction, client_idle_timeout: 3s");
+        let (busy, idle) = (scene.client(), scene.client());
+        query(&mut scene, &busy);
+        assert_eq!(scene.engine.suspend(), Ok(()));
+        assert_eq!(scene.engine.suspend(), Err("already suspended/paused"));
+        assert!(!scene.engine.pause(Scope::All));
+        settled(&mut scene);
+        assert_eq!(scene.engine.suspend_progress(), Progress::Done);
+        let server = scene.world.servers[0].clone();
+        assert!(
+            answer(&mut scene, &server, &busy).is_empty(),
+            "it is not read"
+        );
+        query(&mut scene, &idle);
+        let newcomer = newcomer_waits(&mut scene);
+        scene.wait(std::time::Duration::from_secs(8));
+        assert!(
+            !is_closed(&busy) && !is_closed(&idle),
+            "nobody is idle for too long"
+        );
+        assert_eq!(scene.world.servers.len(), 1);
+        assert!(newcomer.borrow().who.is_none(), "nobody is accepted");
+        busy.borrow_mut().output.clear();
+        assert!(scene.engine.resume(Scope::All));
+        settled(&mut scene);
+        assert!(
+            !busy.borrow().output.is_empty(),
+            "the answer goes on its way"
+        );
+        assert!(newcomer.borrow().who.is_some());
+        assert_eq!(scene.engine.suspend_progress(), Progress::Undone);
+    }
+
+    #[test]
+    fn who_does_not_take_what_was_sent_is_closed_after_suspend_timeout() {
+        let mut scene = scene(", mode: transaction");
+        let (busy, other) = (scene.client(), scene.client());
+        query(&mut scene, &busy);
+        busy.borrow_mut().stuck = true;
+        let server = scene.world.servers[0].clone();
+        answer(&mut scene, &server, &busy);
+        scene.engine.suspend().expect("nothing is held");
+        settled(&mut scene);
+        assert_eq!(scene.engine.suspend_progress(), Progress::Waiting(1));
+        scene.wait(std::time::Duration::from_secs(11));
+        assert_eq!(scene.engine.suspend_progress(), Progress::Done);
+        assert!(is_closed(&busy) && !is_closed(&other));
+    }
+
+    #[test]
+    fn paused_databases_are_not_suspended() {
+        let mut scene = scene("");
+        scene.engine.pause(DB);
+        let refused = Err("cannot suspend with paused databases");
+        assert_eq!(scene.engine.suspend(), refused);
+    }
+
+    #[test]
+    fn a_suspension_ends_with_the_last_console() {
+        let config = dsn("").replace("pool:", "admin: {users: [me]}\npool:");
+        let mut scene = Scene::with(&config, World::default());
+        let console = scene.console();
+        scene.engine.suspend().expect("nothing is held");
+        settled(&mut scene);
+        assert!(scene.engine.is_suspended());
+        say(&mut scene, &console, frontend::terminate);
+        settled(&mut scene);
+        assert!(!scene.engine.is_suspended());
     }
 
     #[test]

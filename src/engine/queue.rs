@@ -22,6 +22,9 @@ impl Engine {
     /// Goes through the pools whose queue or stock has changed, and serves whom it can.
     pub(super) fn settle(&mut self, host: &mut dyn Host) {
         self.carry_out(host);
+        if self.holds.is_suspended() {
+            return;
+        }
         for _ in 0..limits::SETTLE_ROUNDS {
             self.tell_news(host);
             if self.unsettled.is_empty() && self.pools.is_settled() && !self.lookups.has_news() {

@@ -389,12 +389,18 @@ fn on_signal(
         }
         Signal::Pause => log::info!("got SIGUSR1, but already paused/suspended"),
         Signal::Resume if stopping => log::info!("got SIGUSR2 while shutting down, ignoring"),
+        Signal::Resume if engine.is_suspended() => {
+            engine.resume(Scope::All);
+            log::info!("got SIGUSR2, continuing from SUSPEND")
+        }
         Signal::Resume if engine.resume(Scope::All) => {
             log::info!("got SIGUSR2, continuing from PAUSE")
         }
         Signal::Resume => log::info!("got SIGUSR2, but not paused/suspended"),
     }
     let how = match signal {
+        // What stands still would never come to its end.
+        Signal::Terminate | Signal::Interrupt if engine.is_suspended() => Shutdown::Immediate,
         Signal::Terminate => Shutdown::WaitForClients,
         Signal::Interrupt => Shutdown::WaitForServers,
         Signal::Quit => Shutdown::Immediate,

@@ -1373,7 +1373,8 @@ impl World {
         let held = self
             .random
             .pick(&[Held::All, Held::Database("base"), Held::Database("other")]);
-        match self.random.below(4) {
+        match self.random.below(5) {
+            4 => drop(self.engine.suspend()),
             0 => self.engine.reconnect(held),
             1 => drop(self.engine.resume(held)),
             _ => drop(self.engine.pause(held)),

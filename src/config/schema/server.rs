@@ -8,7 +8,7 @@ use super::super::{DnsConfig, ServerConfig, SqlstateCompat, UnixSocket};
 use super::{Context, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 18] = [
+pub(super) const KEYS: [&str; 19] = [
     "listen_addr",
     "listen_port",
     "unix_socket_dir",
@@ -27,6 +27,7 @@ pub(super) const KEYS: [&str; 18] = [
     "dns_query_timeout",
     "pidfile",
     "sqlstate_compat",
+    "suspend_timeout",
 ];
 /// Aether's port, the one PgBouncer made usual.
 const PORT: u16 = 6432;
@@ -69,6 +70,7 @@ pub(super) fn read(
             .unwrap_or(Duration::from_secs(default))
     };
     let shutdown_timeout = duration("shutdown_timeout", 30);
+    let suspend_timeout = duration("suspend_timeout", 10);
     let client_login_timeout = duration("client_login_timeout", 60);
     let dns = DnsConfig {
         max_ttl: duration("dns_max_ttl", 15),
@@ -118,6 +120,7 @@ pub(super) fn read(
             .get("pidfile")
             .and_then(|field| field.name(problems))
             .map(|name| context.directory.join(name)),
+        suspend_timeout,
         sqlstate_compat: section
             .get("sqlstate_compat")
             .and_then(|field| field.word(&COMPAT, problems))
