@@ -7,7 +7,7 @@
 type Table<const N: usize> = [(&'static str, &'static [&'static str]); N];
 
 /// Why server connections are closed, by the beginning of the text. The first that fits counts.
-const SERVER: Table<18> = [
+const SERVER: Table<19> = [
     ("lifetime", &["server lifetime over"]),
     ("idle_timeout", &["server idle timeout"]),
     (
@@ -28,6 +28,7 @@ const SERVER: Table<18> = [
     ),
     ("shutdown", &["the pooler stops"]),
     ("paused", &["pause mode"]),
+    ("suspend_timeout", &["suspend_timeout"]),
     (
         "client_left",
         &["client left in the middle of a message, a copy or a batch"],
@@ -86,7 +87,7 @@ pub fn server_close(text: &str) -> usize {
 }
 
 /// Why client connections are closed without being told why.
-const CLIENT: Table<9> = [
+const CLIENT: Table<10> = [
     ("terminate", &["client close request"]),
     (
         "left_login",
@@ -118,6 +119,7 @@ const CLIENT: Table<9> = [
         ],
     ),
     ("lost", &["client lost: "]),
+    ("suspend_timeout", &["suspend_timeout"]),
 ];
 
 /// What the end of a client connection is counted as that was not told why.

@@ -229,9 +229,10 @@ mod tests {
 
     #[test]
     fn an_error_is_read_as_it_was_written() {
-        let refusal = Refusal::fatal(b"53300", "full", Blame::Server)
+        let mut refusal = Refusal::fatal(b"53300", "full", Blame::Server)
             .detail("d")
             .hint("h");
+        refusal.words = Words::Servers;
         let mut out = Vec::new();
         refusal.write(&mut out);
         let (tag, body, _) = frame::whole(&out, 1000).ok().flatten().expect("whole");

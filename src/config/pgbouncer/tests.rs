@@ -227,6 +227,7 @@ fn other_value(row: &Row) -> &'static str {
 /// What else has to be there for an option to mean something.
 fn company(name: &str) -> &'static str {
     match name {
+        "syslog_ident" | "syslog_facility" => "syslog = 1\n",
         "client_tls_sslmode"
         | "client_tls_ca_file"
         | "client_tls_protocols"
