@@ -532,6 +532,10 @@ impl Engine {
             if matches!(client.state, ClientState::Paired(_)) {
                 return; // whoever runs the pair sees to that
             }
+            let watched = |pool| self.pools.get(pool).is_none_or(|pool| pool.watched);
+            if matches!(client.state, ClientState::Idle) && !client.pool().is_none_or(watched) {
+                return; // it may last for ever
+            }
         }
         self.arm_client(key);
     }
@@ -541,6 +545,9 @@ impl Engine {
         if let Some(server) = self.servers.get_mut(key) {
             server.state = state;
             server.since = self.now;
+            if matches!(server.state, ServerState::Paired(_)) {
+                return; // it may last for ever
+            }
         }
         self.arm_server(key);
     }
