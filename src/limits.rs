@@ -105,6 +105,11 @@ pub const LOG_REASONS_MAX: usize = 1_024;
 pub const FAREWELL_MS: u64 = 1_000;
 /// Longest text from a peer inside a log line or an error.
 pub const QUOTED_TEXT_MAX: usize = 256;
+/// Cancel requests with keys that no client of ours has that are looked at in a second, from one address, in the long run: guesses, and
+/// those for peers. A key has 45 random bits at least.
+pub const CANCEL_GUESSES_PER_S: u32 = 50;
+/// Cancel requests that may wait to be passed on to peers.
+pub const FORWARDS_WAITING_MAX: usize = 1_000;
 /// Pause after the process ran out of descriptors before it accepts again.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// First pause after a server could not be reached; it doubles with each attempt, up to `server_login_retry`.

@@ -87,7 +87,7 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     let mut listeners = net::inherited()?;
     let are_ours = listeners.is_empty();
     if are_ours {
-        listeners = net::listen(&config.server.listen)?;
+        listeners = net::listen(&config.server.listen, config.server.so_reuseport)?;
     }
     let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
     let user = arguments.user.clone().or(config.server.user.clone());

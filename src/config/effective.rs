@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use super::hba::Method;
 use super::units::show_duration;
 use super::{
-    AdminConfig, AuthConfig, AuthQuery, Backend, Config, LogConfig, MetricsConfig, PoolConfig,
-    RequireAuth, ServerConfig, TlsWords, UserConfig,
+    AdminConfig, AuthConfig, AuthQuery, Backend, Config, HostPort, LogConfig, MetricsConfig,
+    PoolConfig, RequireAuth, ServerConfig, TlsWords, UserConfig,
 };
 
 /// Stands for every secret.
@@ -27,6 +27,7 @@ pub fn effective(config: &Config) -> String {
         write_pool(&quoted("*"), pool, &mut page);
     }
     write_users(config, &mut page);
+    write_peers(config, &mut page);
     write_auth(&config.auth, &mut page);
     write_admin(&config.admin, &mut page);
     write_metrics(&config.metrics, &mut page);
@@ -169,6 +170,8 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
     page.line(1, "pidfile", &optional(pidfile.as_deref()));
     page.line(1, "suspend_timeout", &show_duration(server.suspend_timeout));
     page.line(1, "sqlstate_compat", server.sqlstate_compat.as_str());
+    page.line(1, "peer_id", &server.peer_id.to_string());
+    page.line(1, "so_reuseport", &server.so_reuseport.to_string());
 }
 
 fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
@@ -321,6 +324,28 @@ fn write_users(config: &Config, page: &mut Page) {
             let text = time.map_or("null".to_owned(), show_duration);
             page.line(2, key, &text);
         }
+    }
+}
+
+fn write_peers(config: &Config, page: &mut Page) {
+    if config.peers.is_empty() {
+        return page.line(0, "peers", "null");
+    }
+    page.line(0, "peers", "");
+    for (id, peer) in &config.peers {
+        page.line(1, &id.to_string(), "");
+        let (host, port) = match &peer.host {
+            HostPort::Tcp(name, port) => (name.clone(), port.to_string()),
+            HostPort::Unix(path) => {
+                // As it was put together: a directory and the port in the file's name.
+                let path = path.display().to_string();
+                let (directory, port) = path.rsplit_once("/.s.PGSQL.").unwrap_or((&path, ""));
+                (directory.to_owned(), port.to_owned())
+            }
+        };
+        page.line(2, "host", &quoted(&host));
+        page.line(2, "port", &port);
+        page.line(2, "pool_size", &peer.pool_size.to_string());
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Config {
     pub users: BTreeMap<String, UserConfig>,
     /// Its `"*"` entry: for users who are not in `users`. Those who are have inherited from it.
     pub user_defaults: UserConfig,
+    /// Section `peers`: poolers behind the same address, by their `peer_id`.
+    pub peers: BTreeMap<u16, PeerConfig>,
     /// Who may log in.
     pub auth: AuthConfig,
     /// Who may use the console.
@@ -115,6 +117,19 @@ pub struct ServerConfig {
     pub sqlstate_compat: SqlstateCompat,
     /// For how long names of hosts are believed.
     pub dns: DnsConfig,
+    /// Our own number among `peers`; 0: there are none.
+    pub peer_id: u16,
+    /// Whether other processes of the same user may listen on the same addresses, too.
+    pub so_reuseport: bool,
+}
+
+/// An entry of section `peers`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Where it listens.
+    pub host: HostPort,
+    /// Cancel requests that may be under way to it.
+    pub pool_size: usize,
 }
 
 /// In whose words clients are told of errors that are not a server's.

@@ -7,6 +7,7 @@ mod auth;
 mod logs;
 mod lookup;
 mod metrics;
+mod peers;
 mod pool;
 mod server;
 mod tls;
@@ -33,6 +34,7 @@ const SECTIONS: [&str; 8] = [
     "pool",
     "databases",
     "users",
+    "peers",
     "auth",
     "admin",
     "metrics",
@@ -159,6 +161,7 @@ fn read_sections(
         .collect();
     let looked_up = lookup::check(databases.iter(), fallback.as_ref(), &asks, problems);
     let (users, user_defaults) = users::read(&top, &roles, &auth, looked_up, problems);
+    let peers = peers::read(&top, server.peer_id, problems);
     let admin = read_admin(
         &section(&top, "admin", &ADMIN_KEYS, problems),
         &auth,
@@ -187,6 +190,7 @@ fn read_sections(
         fallback,
         users,
         user_defaults,
+        peers,
         auth,
         admin,
         metrics,

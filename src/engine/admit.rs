@@ -16,6 +16,7 @@ use crate::auth::{Attempt, Demand, Found, Source, Verify};
 use crate::config::hba::{Asking, ClientCert, ClientName, From, Method, Rule};
 use crate::config::{AuthMethod, Config, Stored};
 use crate::limits;
+use crate::pool::Replication;
 use crate::wire::frame::printable;
 use crate::wire::refusal::{Blame, Refusal};
 
@@ -456,7 +457,7 @@ pub(super) fn wipe(buffer: &mut [u8], count: usize) {
     }
 }
 
-fn source(facts: &Facts) -> Option<Source> {
+pub(super) fn source(facts: &Facts) -> Option<Source> {
     facts.address.parse().ok().map(Source::of)
 }
 
@@ -472,28 +473,11 @@ fn origin(facts: &Facts) -> From {
     }
 }
 
-/// Whether a client asks for physical replication, which has no database. What is neither a truth nor `database` is refused by
-/// the server.
-fn is_physical_replication(session: &Session) -> bool {
-    let mut asked = false;
-    for (name, value) in session.claim.parameters() {
-        if name == b"replication" {
-            let value = value.to_ascii_lowercase();
-            asked = !value.is_empty()
-                && [&b"true"[..], b"yes"]
-                    .iter()
-                    .any(|word| word.starts_with(&value))
-                || matches!(&value[..], b"on" | b"1");
-        }
-    }
-    asked
-}
-
 fn asking<'a>(session: &'a Session, facts: &Facts) -> Asking<'a> {
     Asking {
         user: &session.claim.user,
         database: &session.claim.database,
-        replication: is_physical_replication(session),
+        replication: session.claim.replication() == Some(Replication::Physical),
         from: origin(facts),
     }
 }

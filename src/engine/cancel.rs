@@ -9,6 +9,7 @@ use super::{
     ClientKey, ClientState, Engine, Host, Input, Link, PoolKey, Server, ServerKey, ServerState, Who,
 };
 use crate::limits;
+use crate::pool::cancel;
 use crate::relay::prepared::Unnamed;
 use crate::wire::frontend;
 use crate::wire::refusal::Refusal;
@@ -33,7 +34,15 @@ impl Engine {
         secret: &[u8],
         host: &mut dyn Host,
     ) {
+        if !self.may_guess(asker) {
+            self.tally.cancel_asked("unknown");
+            let why = "too many cancel requests with wrong keys came from this address";
+            return self.close_client(asker, why, host);
+        }
         let owner = self.owner_of(pid, secret);
+        if owner.is_none() {
+            return self.pass_on(asker, pid, secret, host);
+        }
         let state = owner
             .and_then(|owner| self.clients.get(owner))
             .map(|client| &client.state);
@@ -48,17 +57,22 @@ impl Engine {
                 }
                 _ => ("idle", "cancel request for an idle client"),
             },
-            _ => ("unknown", "cancel request for nobody"),
+            (None, _) | (_, None) => ("unknown", "cancel request for nobody"),
         };
         self.tally.cancel_asked(outcome);
         self.close_client(asker, reason, host);
     }
 
     /// Whom a CancelRequest means.
-    fn owner_of(&self, pid: u32, secret: &[u8]) -> Option<ClientKey> {
+    pub(super) fn owner_of(&self, pid: u32, secret: &[u8]) -> Option<ClientKey> {
+        // A peer has counted in it how often it was passed on.
+        let given = (self.config.server.peer_id > 0).then(|| cancel::as_given(secret));
         let has_it = |owner: &ClientKey| {
             let session = self.clients.get(*owner)?.session.as_deref()?;
-            Some(session.cancel.as_ref()?.has_secret(secret))
+            let key = session.cancel.as_ref()?;
+            Some(
+                key.has_secret(secret) || given.as_ref().is_some_and(|given| key.has_secret(given)),
+            )
         };
         let mut owners = self.cancel_keys.owners(pid);
         owners.find(|owner| has_it(owner) == Some(true))

@@ -9,8 +9,8 @@ use crate::arena::{PoolKey, ServerKey, Tick};
 use crate::auth::Verify;
 use crate::config::hba::{Method, Rule};
 use crate::config::{PoolMode, ServerAssignment};
-use crate::pool::Kind;
 use crate::pool::cancel::CancelKey;
+use crate::pool::{Kind, Replication};
 use crate::relay::prepared::ClientStatements;
 use crate::relay::{Skip, Vars};
 use crate::wire::refusal::Refusal;
@@ -75,7 +75,7 @@ pub enum Login {
 impl Session {
     /// The kind of replication that it does: the word for SHOW CLIENTS.
     pub fn replication(&self) -> &'static str {
-        self.kind.as_deref().map_or("none", Kind::replication)
+        self.claim.replication().map_or("none", Replication::as_str)
     }
 
     /// Statements that it has prepared, if it shares its servers with others.
@@ -170,6 +170,8 @@ pub enum ClientState {
     Console(Box<Console>),
     /// Its CancelRequest is being forwarded over this connection.
     Cancelling(ServerKey),
+    /// Its CancelRequest waits for a connection to the peer whose key it has.
+    AwaitingPeer,
     /// Its last message is being delivered.
     Leaving {
         /// Everything is written and our side is closed.
@@ -200,6 +202,7 @@ impl ClientState {
             ClientState::Idle | ClientState::Console(_) => "idle",
             ClientState::Paired(_) | ClientState::Departing(_) => "active",
             ClientState::Cancelling(_) => "active_cancel_req",
+            ClientState::AwaitingPeer => "waiting_cancel_req",
             ClientState::Leaving { .. } => "leaving",
         }
     }
@@ -236,6 +239,11 @@ impl ClientState {
                 | ClientState::HeldBack(_)
                 | ClientState::Failing(..)
         )
+    }
+
+    /// Whether it has brought a CancelRequest.
+    pub fn is_cancel(&self) -> bool {
+        matches!(self, ClientState::Cancelling(_) | ClientState::AwaitingPeer)
     }
 
     /// Whether it is in its pool's queue.

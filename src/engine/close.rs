@@ -220,7 +220,8 @@ impl Engine {
             .server()
             .and_then(|server| self.servers.get(server));
         let may_tell = server.is_none_or(|server| server.relay.may_add_error());
-        if may_tell && !matches!(client.state, ClientState::Cancelling(_)) {
+        let cancels = ClientState::is_cancel(&client.state);
+        if may_tell && !cancels {
             self.tell(key, &refusal);
         }
         self.forget(key);
@@ -255,6 +256,12 @@ impl Engine {
             return;
         };
         self.newcomers.remove(client.id);
+        if matches!(client.state, ClientState::AwaitingPeer) {
+            self.stop_waiting_for_peer(key);
+        }
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
         let Some(session) = client.session.as_deref_mut() else {
             return;
         };
@@ -454,10 +461,13 @@ impl Engine {
 
     /// Ends the connection of a cancel.
     pub(super) fn drop_cancel(&mut self, key: ServerKey, host: &mut dyn Host) {
-        if let Some(server) = self.servers.remove(key)
-            && let ServerState::Cancelling(cancel) = server.state
-        {
-            self.cancel_ended(cancel, server.pool, host);
+        let Some(server) = self.servers.remove(key) else {
+            return;
+        };
+        match server.state {
+            ServerState::Cancelling(cancel) => self.cancel_ended(cancel, server.pool, host),
+            ServerState::Forwarding(forward) => self.forward_ended(&forward, host),
+            _ => {}
         }
     }
 
@@ -480,7 +490,8 @@ impl Engine {
             | ServerState::Draining
             | ServerState::Held
             | ServerState::Resetting(_)
-            | ServerState::Cancelling(_) => {}
+            | ServerState::Cancelling(_)
+            | ServerState::Forwarding(_) => {}
         }
         if let Some(pool) = self.pools.get_mut(pool) {
             pool.sessions_ended += server.sessions;
@@ -533,6 +544,7 @@ impl Engine {
                 self.pair_expired(key, server, what, host);
             }
             ClientState::Cancelling(_) => self.close_client(key, "cancel request timed out", host),
+            ClientState::AwaitingPeer => self.close_client(key, "cancel_wait_timeout", host),
             ClientState::Leaving { .. } => self.end_lingering(key, host),
             ClientState::Console(_) => {}
         }

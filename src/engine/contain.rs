@@ -137,7 +137,7 @@ impl Engine {
             return self.connect_failed(key, refusal, host);
         }
         match server.state {
-            ServerState::Cancelling(_) => self.drop_cancel(key, host),
+            ServerState::Cancelling(_) | ServerState::Forwarding(_) => self.drop_cancel(key, host),
             _ => {
                 if let Some(pool) = self.pools.get_mut(server.pool) {
                     pool.stats.events.server_closed("internal error");

@@ -151,8 +151,10 @@ impl Engine {
         let Some(link) = server.link.as_mut() else {
             return;
         };
-        if matches!(server.state, ServerState::Cancelling(_)) {
-            return self.run_cancel(key, host);
+        match server.state {
+            ServerState::Cancelling(_) => return self.run_cancel(key, host),
+            ServerState::Forwarding(_) => return self.run_forward(key, host),
+            _ => {}
         }
         if link.can_flush() {
             link.flush();
@@ -553,6 +555,7 @@ impl Engine {
             ),
             ServerState::Held => self.close_server(key, "a cancel against it did not end", host),
             ServerState::Cancelling(_) => self.close_server(key, "cancel request timed out", host),
+            ServerState::Forwarding(_) => self.close_server(key, "cancel_wait_timeout", host),
             ServerState::Idle if server.is_expired(self.now) => {
                 self.close_server(key, "server lifetime over", host)
             }

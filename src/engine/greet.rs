@@ -118,7 +118,7 @@ impl Engine {
             }
             ClientState::Idle => self.read_idle(key, host),
             ClientState::Console(_) => self.read_console(key, host),
-            ClientState::Cancelling(_) => {}
+            ClientState::Cancelling(_) | ClientState::AwaitingPeer => {}
             ClientState::Leaving { .. } => self.linger(key, host),
             ClientState::Paired(_) | ClientState::Departing(_) => {}
         }
@@ -175,7 +175,7 @@ impl Engine {
         };
         if matches!(
             client.state,
-            ClientState::Leaving { .. } | ClientState::Cancelling(_)
+            ClientState::Leaving { .. } | ClientState::Cancelling(_) | ClientState::AwaitingPeer
         ) {
             return;
         }
@@ -314,7 +314,7 @@ impl Engine {
             return self.refuse(key, refusal, host);
         }
         let mut session = Session {
-            place: self.place(&claim.database),
+            place: self.place(&claim),
             claim: Rc::new(claim),
             cancel: None,
             mode: PoolMode::Session,
@@ -347,15 +347,15 @@ impl Engine {
         self.begin_proof(key, host);
     }
 
-    /// Where a database name leads to.
-    fn place(&mut self, database: &str) -> Place {
-        if let Some(&pool) = self.names.get(database) {
+    /// Where a client wants to go.
+    fn place(&self, claim: &Claim) -> Place {
+        if let Some(&pool) = self.names.get(&claim.database) {
             return Place::Pool(pool);
         }
-        if CONSOLE_NAMES.contains(&database) {
+        if CONSOLE_NAMES.contains(&claim.database.as_str()) {
             return Place::Console;
         }
-        Place::Nowhere
+        self.place_of_replication(claim).unwrap_or(Place::Nowhere)
     }
 
     fn prove(&mut self, key: ClientKey, body: &[u8], host: &mut dyn Host) {

@@ -6,7 +6,8 @@
 //! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `lookup` has servers asked for their
 //! secrets, `newcomers` are those who have not logged in, `claim` keeps what clients say of themselves, `tune` finds out what
 //! servers make of their settings, `queue` gives them servers, `dial` makes servers, `names` knows where their hosts are, `secure` agrees on TLS with both, `pump`
-//! moves bytes between the two, `cancel` brings cancels to what they mean, `close` ends things, `console` reads what is said to the console,
+//! moves bytes between the two, `cancel` brings cancels to what they mean, `peers` passes on
+//! those of others, `close` ends things, `replication` is what replication connections have of their own, `console` reads what is said to the console,
 //! `contain` keeps a panic to one connection, `chronicle` is what the log is told, `compat` says things in PgBouncer's words,
 //! `overdue` knows how long anything may take, `pause` holds up what an operator wants held up,
 //! `wheel` and `link` are what they sound like.
@@ -28,8 +29,10 @@ mod names;
 mod newcomers;
 mod overdue;
 mod pause;
+mod peers;
 mod pump;
 mod queue;
+mod replication;
 #[cfg(test)]
 mod scene;
 mod secure;
@@ -51,6 +54,7 @@ pub use console::{Ask, Request};
 pub use link::{Input, Link};
 pub use names::{HostName, Unresolved};
 pub use pause::{Progress, Scope};
+pub use peers::PeerPool;
 pub use server::{Server, ServerState};
 pub use stream::{
     Accepted, Address, Event, Facts, Given, Handover, Host, ListenerId, Protection, Ready,
@@ -73,6 +77,7 @@ use lookup::Lookups;
 use names::Names;
 use newcomers::Newcomers;
 use pause::Holds;
+use peers::Peers;
 
 /// The loop's buffer: one read behind the longest carry.
 const BUFFER_LEN: usize = limits::CARRY_MAX + limits::READ_MAX;
@@ -102,6 +107,9 @@ pub struct Engine {
     /// What servers are asked of users, and have said.
     lookups: Lookups,
     hosts: Names,
+    /// Servers with replication that are to be replaced.
+    retired_replication: Vec<ServerKey>,
+    peers: Peers,
     newcomers: Newcomers,
     /// The wheel will look at the oldest of them.
     logins_armed: bool,
@@ -192,6 +200,8 @@ impl Engine {
             failures: Failures::default(),
             lookups: Lookups::default(),
             hosts: Names::default(),
+            retired_replication: Vec::new(),
+            peers: Peers::default(),
             newcomers: Newcomers::default(),
             logins_armed: false,
             cancel_keys: CancelKeys::default(),
@@ -774,6 +784,7 @@ impl Engine {
             }
         }
         self.check_users();
+        self.check_peers();
         let new = self.clients.iter();
         let new = new.filter(|(_, client)| client.state.is_unauthenticated());
         self.newcomers

@@ -236,7 +236,10 @@ impl Engine {
         for (key, _) in waiting {
             // It may be at another host by now, or gone.
             let waits = self.servers.get(key).is_some_and(|server| {
-                matches!(server.state, ServerState::Resolving)
+                matches!(
+                    server.state,
+                    ServerState::Resolving | ServerState::Forwarding(_)
+                ) && server.link.is_none()
                     && server.route.addresses.is_empty()
                     && server.route.name.as_deref() == Some(name)
             });
@@ -258,16 +261,19 @@ impl Engine {
         found: Result<Vec<SocketAddr>, String>,
         host: &mut dyn Host,
     ) {
-        let last = match found {
-            Ok(addresses) => {
-                if let Some(server) = self.servers.get_mut(key) {
-                    server.route.addresses = to_try(addresses, server.route.port);
-                }
-                String::new()
-            }
-            Err(text) => text,
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
         };
-        self.try_next(key, &last, host);
+        let found = found.map(|addresses| to_try(addresses, server.route.port));
+        match (found, &server.state) {
+            (Ok(addresses), ServerState::Forwarding(_)) => self.forward_to(key, addresses, host),
+            (Err(why), ServerState::Forwarding(_)) => self.close_server(key, &why, host),
+            (Ok(addresses), _) => {
+                server.route.addresses = addresses;
+                self.try_next(key, "", host);
+            }
+            (Err(why), _) => self.try_next(key, &why, host),
+        }
     }
 
     /// The time of a question, or of an answer, may be over.
@@ -336,8 +342,10 @@ impl Engine {
     /// Forgets names that no configuration speaks of any more.
     pub(super) fn adopt_names(&mut self, config: &Config) {
         let pools = config.databases.values().chain(&config.fallback);
+        let peers = config.peers.values().map(|peer| &peer.host);
         let configured: BTreeSet<&str> = pools
             .flat_map(|pool| &pool.backend.hosts)
+            .chain(peers)
             .filter_map(|host| match host {
                 HostPort::Tcp(name, _) => Some(name.as_str()),
                 HostPort::Unix(_) => None,
@@ -370,11 +378,14 @@ impl Engine {
         if let Some(server) = self.servers.get_mut(key) {
             server.recycle = true;
             self.unsettled.insert(server.pool);
+            if server.kind.is_replication() {
+                self.retired_replication.push(key);
+            }
         }
     }
 
     /// Has all servers of a pool replaced: the idle ones are closed in the next turn, before anybody is given one, the others when
-    /// their clients leave them.
+    /// their clients leave them. Replication is ended.
     pub fn retire(&mut self, pool: PoolKey) {
         let of_pool = self.servers.iter().filter(|(_, s)| s.pool == pool);
         let keys: Vec<ServerKey> = of_pool.map(|(key, _)| key).collect();

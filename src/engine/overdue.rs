@@ -133,7 +133,9 @@ impl Engine {
             ClientState::Paired(_) | ClientState::Departing(_) => {
                 self.overdone(client).map(|(at, _)| at)
             }
-            ClientState::Cancelling(_) => after(self.config.server.cancel_wait_timeout),
+            ClientState::Cancelling(_) | ClientState::AwaitingPeer => {
+                after(self.config.server.cancel_wait_timeout)
+            }
             ClientState::Leaving { .. } => after(ms(limits::LINGER_MS)),
         }
     }
@@ -149,7 +151,10 @@ impl Engine {
             _ => None,
         };
         let server = self.servers.get(client.state.server()?)?;
-        let pair = Limits::of(client, pool, &self.pools).of_pair(client, server);
+        // Replication is one query that goes on for ever.
+        let ends = !server.kind.is_replication();
+        let limits = Limits::of(client, pool, &self.pools);
+        let pair = limits.of_pair(client, server).filter(|_| ends);
         departing.into_iter().chain(pair).min_by_key(|(at, _)| *at)
     }
 
@@ -200,7 +205,7 @@ impl Engine {
             | ServerState::Looking(_) => after(pool.connect_timeout),
             ServerState::Checking(_) => after(pool.check_timeout),
             ServerState::Resetting(_) => after(pool.reset_timeout),
-            ServerState::Held | ServerState::Cancelling(_) => {
+            ServerState::Held | ServerState::Cancelling(_) | ServerState::Forwarding(_) => {
                 after(self.config.server.cancel_wait_timeout)
             }
             ServerState::Paired(_) => None,

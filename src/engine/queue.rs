@@ -10,7 +10,6 @@ use super::{
 };
 use crate::config::{PoolConfig, PoolMode};
 use crate::limits;
-use crate::pool::cancel::CancelKey;
 use crate::pool::{Checkout, Kind, Limit, Pool};
 use crate::relay::Vars;
 use crate::relay::prepared::{Slot, Unnamed};
@@ -32,6 +31,7 @@ impl Engine {
             }
             let mut pools = std::mem::take(&mut self.unsettled);
             self.close_surplus(host);
+            self.end_retired_replication(host);
             for &pool in &pools {
                 self.close_held(pool, host);
                 self.close_unwanted(pool, host);
@@ -250,26 +250,29 @@ impl Engine {
         let pid = server
             .map(|server| server.pid)
             .filter(|&pid| keep && pid != 0);
-        let pid = pid.unwrap_or_else(|| free_pid(|pid| self.cancel_keys.is_taken(pid), host));
         let notices = server
             .map(|server| server.notices.clone())
             .unwrap_or_default();
+        let session = self.clients.get(key).and_then(|c| c.session.as_deref());
+        let Some(minor) = session.map(|session| session.claim.minor) else {
+            return;
+        };
+        let cancel = self.new_cancel_key(pid, minor, host);
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
         let Some(session) = client.session.as_deref_mut() else {
             return;
         };
-        let cancel = CancelKey::new(pid, session.claim.minor, |secret| host.random(secret));
         let mut out = Vec::with_capacity(512);
         backend::write_authentication_ok(&mut out);
         for (name, value) in vars.iter() {
             backend::write_parameter_status(&mut out, name, value);
         }
-        backend::write_backend_key_data(&mut out, pid, cancel.secret());
+        backend::write_backend_key_data(&mut out, cancel.pid, cancel.secret());
         out.extend_from_slice(&notices);
         backend::write_ready(&mut out);
-        self.cancel_keys.insert(pid, key);
+        self.cancel_keys.insert(cancel.pid, key);
         session.cancel = Some(cancel);
         session.vars = vars.clone();
         client.link.send(&out);
@@ -332,7 +335,8 @@ impl Engine {
             let calm = self.pools.is_calm(server.pool)
                 && !self.lookups.is_asked(server.pool)
                 && self.stop.is_none()
-                && !server.recycle;
+                && !server.recycle
+                && !server.kind.is_replication();
             if !calm {
                 self.unsettled.insert(server.pool);
             }
@@ -359,6 +363,8 @@ impl Engine {
                 self.close_server(key, "the pooler stops", host);
             } else if recycle || removed {
                 self.close_server(key, "database configuration changed", host);
+            } else if self.is_left_over(key) {
+                self.close_server(key, "replication client disconnected", host);
             }
         }
         while let Some(surplus) = self.pools.get(pool_key).and_then(Pool::surplus_kind) {
@@ -469,7 +475,8 @@ impl Engine {
         };
         pool.refill_after = now.plus(ms(limits::REFILL_PAUSE_MS));
         self.unsettled.insert(pool_key);
-        let full = refusal.sqlstate == *b"53300";
+        // Of replication connections (max_wal_senders) there may be enough while there is room for others.
+        let full = refusal.sqlstate == *b"53300" && !kind.is_replication();
         if is_passing(&refusal) || (full && pool.total() > 0) {
             let attempts = pool
                 .failure
@@ -560,7 +567,7 @@ pub(super) fn pool_removed(name: &str) -> Refusal {
     .pgbouncer("database removed")
 }
 
-fn free_pid(is_taken: impl Fn(u32) -> bool, host: &mut dyn Host) -> u32 {
+pub(super) fn free_pid(is_taken: impl Fn(u32) -> bool, host: &mut dyn Host) -> u32 {
     loop {
         let mut bytes = [0; 4];
         host.random(&mut bytes);

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::link::Link;
+use super::peers::Forward;
 use super::stream::{Address, TlsSide};
 use crate::arena::{ClientKey, PoolKey, ServerKey, Tick};
 use crate::lookup::Lookup;
@@ -114,6 +115,8 @@ pub enum ServerState {
     Resetting(Reset),
     /// Not a session: carries a CancelRequest.
     Cancelling(Cancel),
+    /// Not a session: carries a CancelRequest to a peer, to whose clients its key belongs.
+    Forwarding(Box<Forward>),
 }
 
 /// A cancel under way. At most two for one server: one that is sent, and one that waits.
@@ -154,7 +157,7 @@ impl ServerState {
             }
             ServerState::Paired(_) | ServerState::Draining | ServerState::Looking(_) => "active",
             ServerState::Held => "being_canceled",
-            ServerState::Cancelling(_) => "active_cancel",
+            ServerState::Cancelling(_) | ServerState::Forwarding(_) => "active_cancel",
         }
     }
 
@@ -177,9 +180,12 @@ impl ServerState {
         }
     }
 
-    /// Whether it carries a cancel.
+    /// Whether it carries a cancel, be it to a peer.
     pub fn is_cancel(&self) -> bool {
-        matches!(self, ServerState::Cancelling(_))
+        matches!(
+            self,
+            ServerState::Cancelling(_) | ServerState::Forwarding(_)
+        )
     }
 }
 

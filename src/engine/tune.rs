@@ -166,8 +166,8 @@ impl Engine {
         if let Some(vars) = pool.welcome(&kind) {
             (server.vars, server.base) = (vars.clone(), Some(vars));
         }
-        if server.vars.are_named(pool.reported()) {
-            return; // so do all others, or more
+        if server.vars.are_named(pool.reported()) || kind.is_replication() {
+            return; // so do all others, or more; or nobody shares it
         }
         let names = self.reported_by_all(pool_key, key);
         if let Some(pool) = self.pools.get_mut(pool_key)

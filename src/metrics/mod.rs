@@ -190,6 +190,8 @@ impl Roles {
             let state = match server.state() {
                 ServerState::Paired(_) | ServerState::Draining | ServerState::Looking(_) => 0,
                 ServerState::Cancelling(_) => 1,
+                // To a peer: none of a pool.
+                ServerState::Forwarding(_) => continue,
                 ServerState::Held => 2,
                 ServerState::Idle => 3,
                 ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => 4,

@@ -81,9 +81,9 @@ impl Listener {
         }
     }
 
-    /// Listens on a TCP address.
-    pub(super) fn tcp(address: SocketAddr) -> io::Result<Listener> {
-        Listener::tcp_from(std::net::TcpListener::from(listening(address)?))
+    /// Listens on a TCP address. `shared`: others may, too (`SO_REUSEPORT`).
+    pub(super) fn tcp(address: SocketAddr, shared: bool) -> io::Result<Listener> {
+        Listener::tcp_from(std::net::TcpListener::from(listening(address, shared)?))
     }
 
     /// Takes over a TCP socket that listens.

@@ -64,16 +64,17 @@ struct Shell {
     scratch: tls::Scratch,
 }
 
-/// Binds the configured addresses. Where the machine has no IPv6, its addresses are left out if others remain.
+/// Binds the configured addresses; `shared`: with `SO_REUSEPORT`. Where the machine has no IPv6, its addresses are left out if
+/// others remain.
 ///
 /// # Errors
 ///
 /// The address that could not be bound, and why.
-pub fn listen(addresses: &[SocketAddr]) -> Result<Vec<Listener>, String> {
+pub fn listen(addresses: &[SocketAddr], shared: bool) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     let mut absent = None;
     for address in addresses {
-        match Listener::tcp(*address) {
+        match Listener::tcp(*address, shared) {
             Ok(listener) => listeners.push(listener),
             Err(error) if address.is_ipv6() && is_absent(&error) => absent = Some((address, error)),
             Err(error) => {
@@ -141,7 +142,8 @@ pub fn fit_descriptors(config: &mut Config) -> String {
 ///
 /// What could not be bound, and why.
 pub fn listen_for_metrics(config: &config::MetricsConfig) -> Result<Vec<Listener>, String> {
-    let mut listeners = listen(&config.listen).map_err(|error| format!("metrics: {error}"))?;
+    let mut listeners =
+        listen(&config.listen, false).map_err(|error| format!("metrics: {error}"))?;
     if let Some(path) = &config.unix_socket {
         listeners.push(Listener::for_metrics(path)?);
     }

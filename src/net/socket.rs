@@ -174,7 +174,7 @@ pub(super) fn describe(error: &io::Error) -> String {
 }
 
 /// A listening socket. An IPv6 address takes IPv6 only, so that `0.0.0.0` and `[::]` can stand beside each other.
-pub(super) fn listening(address: SocketAddr) -> io::Result<OwnedFd> {
+pub(super) fn listening(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() {
         AddressFamily::Inet
     } else {
@@ -187,6 +187,9 @@ pub(super) fn listening(address: SocketAddr) -> io::Result<OwnedFd> {
         None,
     )?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    if shared {
+        setsockopt(&fd, sockopt::ReusePort, &true)?;
+    }
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
     }
@@ -229,7 +232,7 @@ mod tests {
     #[test]
     fn what_is_accepted_has_inherited_its_options() {
         let address = "127.0.0.1:0".parse().expect("an address");
-        let listener = std::net::TcpListener::from(listening(address).expect("a socket"));
+        let listener = std::net::TcpListener::from(listening(address, false).expect("a socket"));
         let address = listener.local_addr().expect("an address");
         let _client = std::net::TcpStream::connect(address).expect("a connection");
         let (accepted, _) = listener.accept().expect("a connection");

@@ -64,23 +64,47 @@ impl PartialOrd for Kind {
 }
 
 impl Kind {
-    /// Whether it is a replication connection, which is used for one session only.
-    pub fn is_replication(&self) -> bool {
-        self.parameters
-            .iter()
-            .any(|(name, _)| name == b"replication")
+    /// Of a connection that logs in as nobody: one that carries a request to a peer.
+    pub fn nobody() -> Kind {
+        Kind {
+            user: Vec::new(),
+            database: Vec::new(),
+            parameters: Vec::new(),
+        }
     }
 
-    /// The word for it in SHOW SERVERS.
-    pub fn replication(&self) -> &'static str {
-        let given = self
-            .parameters
-            .iter()
-            .find(|(name, _)| name == b"replication");
-        match given {
-            None => "none",
-            Some((_, value)) if value.eq_ignore_ascii_case(b"database") => "logical",
-            Some(_) => "physical",
+    /// Which replication protocol it speaks, if it does: such a connection is used for one session only.
+    pub fn replication(&self) -> Option<Replication> {
+        let mut given = self.parameters.iter();
+        let (_, value) = given.find(|(name, _)| name == b"replication")?;
+        // What is neither a truth nor `database` is refused by the server.
+        Some(match &value[..] {
+            b"database" => Replication::Logical,
+            _ => Replication::Physical,
+        })
+    }
+
+    /// Whether it is a replication connection.
+    pub fn is_replication(&self) -> bool {
+        self.replication().is_some()
+    }
+}
+
+/// What a replication connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// `replication=true`: the write-ahead log of the whole cluster, and base backups. It is in no database.
+    Physical,
+    /// `replication=database`: what has changed in a database.
+    Logical,
+}
+
+impl Replication {
+    /// The word for SHOW.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Replication::Physical => "physical",
+            Replication::Logical => "logical",
         }
     }
 }
@@ -194,7 +218,7 @@ pub struct Pool {
     pub removed: bool,
     /// Made from the `"*"` entry.
     pub from_fallback: bool,
-    /// Its servers are asked for secrets (`auth_query`), and no client ever has one.
+    /// Its servers are asked for secrets (`auth_query`) or carry requests to peers, and no client ever has one.
     pub for_lookups: bool,
     /// An operator has paused the database: no server is given out or made, and none is kept.
     pub held: bool,
@@ -356,7 +380,10 @@ impl Pool {
         };
         self.asked += 1;
         self.state(&kind).asked = self.asked;
-        self.last_asked = Some(kind.clone());
+        // Connections that serve one session are not kept ready.
+        if !kind.is_replication() {
+            self.last_asked = Some(kind.clone());
+        }
         self.forget_old_kinds();
         kind
     }
@@ -430,6 +457,12 @@ impl Pool {
     /// The kind that was asked for last.
     pub fn last_asked(&self) -> Option<&Rc<Kind>> {
         self.last_asked.as_ref()
+    }
+
+    /// Whether somebody waits for a server of this kind.
+    pub fn is_wanted(&self, kind: &Kind) -> bool {
+        let state = self.kinds.get(kind);
+        state.is_some_and(|state| !state.waiters.is_empty())
     }
 
     /// Clients that wait.

@@ -113,6 +113,8 @@ struct Shape {
     /// Limits in time that clients do exceed, in worlds with faults; zeros in the others. Of queries, of transactions, within
     /// transactions, outside of them, and when clients are told that they wait.
     hurry: [&'static str; 5],
+    /// `server.peer_id`; 0: none, and process ids are the servers' own.
+    peer_id: u16,
     /// Sessions may leave behind what costs a connection.
     leftovers: bool,
     /// `server.tls.mode`; `None`: no TLS for clients.
@@ -166,6 +168,7 @@ impl Shape {
             } else {
                 ["0"; 5]
             },
+            peer_id: random.pick(&[0, 0, 0, 1, 258]),
             leftovers: random.chance(30),
             client_tls: None,
             server_tls: ("sslmode=disable", ServerTls::Never),
@@ -298,16 +301,18 @@ impl Shape {
             _ => "",
         };
         let tls = self.client_tls.map_or(String::new(), |mode| {
-            format!(
-                "server: {{tls: {{mode: {mode}, cert_file: bound.crt, key_file: bound.key{authority}}}}}\n"
-            )
+            format!(", tls: {{mode: {mode}, cert_file: bound.crt, key_file: bound.key{authority}}}")
         });
+        let own = self.peer_id;
+        let peers: String = [1, 2, 258]
+            .map(|id| format!("  {id}: {{host: 10.0.1.{}, pool_size: 1}}\n", id % 256))
+            .concat();
         format!(
             "pool:\n  dsn: 'postgres://{user}{}/base?{}'\n  max_connections: {}\n  max_connections_per_user: {}\n  min_idle_connections: {}\n  \
              server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
              acquire_timeout: {}\n  abandoned_query_timeout: {}\n  query_timeout: {query}\n  transaction_timeout: {transaction}\n  \
              idle_transaction_timeout: {within}\n  client_idle_timeout: {outside}\n  query_wait_notify: {notify}\n\
-             {}admin: {{users: [alice]}}\n{tls}{databases}users:\n{users}",
+             {}admin: {{users: [alice]}}\nserver: {{peer_id: {own}{tls}}}\npeers:\n{peers}{databases}users:\n{users}",
             self.hosts,
             self.server_tls.0,
             self.max_connections,
@@ -472,6 +477,8 @@ pub struct World {
     postgres: Postgres,
     people: Vec<Person>,
     cancellers: Vec<Canceller>,
+    /// Requests that come to peers, and what has been read of them.
+    peers: Vec<(Shared, Vec<u8>)>,
     /// Those who will not get in, and what they are to be told.
     strangers: Vec<(Client, String)>,
     /// What those show and trust who come to TLS.
@@ -525,6 +532,7 @@ enum Action {
     Stranger(usize),
     Backend(usize),
     Dial(usize),
+    Peer(usize),
     Resolve(usize),
     Derive(usize),
     Name(usize),
@@ -584,6 +592,7 @@ impl World {
             postgres,
             people: Vec::new(),
             cancellers: Vec::new(),
+            peers: Vec::new(),
             strangers: Vec::new(),
             sides,
             console: None,
@@ -730,7 +739,7 @@ impl World {
             session: modes == ["session"],
             shares,
             blocks: !modes.contains(&"statement"),
-            pids: !self.waits_with_queries(id),
+            pids: !self.waits_with_queries(id) && self.shape.peer_id == 0,
             tidy: self.shape.tidy,
             half_closes: !self.waits_with_queries(id),
             large: !self.shape.tiny,
@@ -998,6 +1007,7 @@ impl World {
             Action::Stranger(at) => self.run_stranger(at),
             Action::Backend(at) => self.postgres.run(at, self.now, &mut self.random),
             Action::Dial(at) => self.finish_dial(at),
+            Action::Peer(at) => self.run_peer(at),
             Action::Resolve(at) => self.finish_resolve(at),
             Action::Derive(at) => {
                 let (job, who) = self.kernel.deriving.swap_remove(at);
@@ -1068,6 +1078,12 @@ impl World {
         if self.trouble != Trouble::Silent {
             actions.extend((0..self.kernel.dialed.len()).map(Action::Dial));
         }
+        let peers = self.peers.iter().enumerate();
+        actions.extend(
+            peers
+                .filter(|(_, (connection, _))| connection.borrow().far_has_input())
+                .map(|(at, _)| Action::Peer(at)),
+        );
         actions.extend((0..self.kernel.resolving.len()).map(Action::Resolve));
         actions.extend((0..self.kernel.deriving.len()).map(Action::Derive));
         actions.extend((0..self.kernel.naming.len()).map(Action::Name));
@@ -1156,8 +1172,26 @@ impl World {
         let (address, connection) = self.kernel.dialed.swap_remove(at);
         let well = self.trouble != Trouble::Refused && !address.to_string().starts_with("10.0.0.9");
         connection.borrow_mut().connected(well);
-        if well {
+        if address.to_string().starts_with("10.0.1.") {
+            // A peer: it reads the request, and closes.
+            self.peers.push((connection, Vec::new()));
+        } else if well {
             self.postgres.connect(connection, &mut self.random);
+        }
+    }
+
+    /// A peer reads a request that was passed on, and closes.
+    fn run_peer(&mut self, at: usize) {
+        let (connection, request) = &mut self.peers[at];
+        let mut far = connection.borrow_mut();
+        request.extend(far.far_read());
+        let over = far.far_ended();
+        assert!(request.len() <= 16, "a cancel request has 16 bytes");
+        if request.len() == 16 || over {
+            assert!(self.shape.peer_id > 0, "somebody without peers has one");
+            far.far_close();
+            drop(far);
+            self.peers.swap_remove(at);
         }
     }
 
@@ -1248,6 +1282,11 @@ impl World {
     fn guess_a_key(&mut self) {
         let mut key = [0; 4];
         self.random.fill(&mut key);
+        if self.random.chance(50) {
+            // It is passed on to a peer, if there are any.
+            let pid = self.random.pick(&[0x0001_0007, 0x0002_0007, 0x0002_0107]);
+            return self.send_cancel(pid, &key);
+        }
         let pid = self
             .postgres
             .backends
@@ -1458,6 +1497,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         let clients = self.engine.client_count() == 0
             && self.cancellers.is_empty()
+            && self.peers.is_empty()
             && self.strangers.is_empty()
             && self.console.is_none();
         let servers = self.engine.servers().iter().all(|(_, server)| {

@@ -355,10 +355,17 @@ impl Wire {
     /// Asks, on a connection of its own, to cancel what this session runs; returns when that connection was closed.
     #[track_caller]
     pub fn cancel(&self) {
+        self.cancel_by(self.stream.peer_addr().expect("connected").port(), |_| {});
+    }
+
+    /// The same at another port, with a key that may be changed on the way.
+    pub fn cancel_by(&self, port: u16, change: impl FnOnce(&mut [u8])) {
         let mut body = 80_877_102_i32.to_be_bytes().to_vec();
         body.extend(self.pid.to_be_bytes());
-        body.extend(&self.key);
-        let mut other = Wire::connect(self.stream.peer_addr().expect("connected").port());
+        let mut key = self.key.clone();
+        change(&mut key);
+        body.extend(key);
+        let mut other = Wire::connect(port);
         other.send_untyped(&body);
         other.read_to_end();
     }

@@ -7,7 +7,7 @@ use super::pools::why_waiting;
 use super::when::time;
 use crate::arena::ClientKey;
 use crate::engine::{Client, ClientState, Engine, Facts, Link, Server, ServerState, Session};
-use crate::pool::{Limit, Waits};
+use crate::pool::{Limit, Replication, Waits};
 use crate::wire::backend::{BYTEA, INT4, INT8, TEXT, TransactionStatus};
 use crate::wire::frame::printable;
 
@@ -172,7 +172,7 @@ impl Sockets {
     fn shows_client(&self, client: &Client) -> bool {
         let is_session = !matches!(
             client.state(),
-            ClientState::Cancelling(_) | ClientState::Leaving { .. }
+            ClientState::Cancelling(_) | ClientState::AwaitingPeer | ClientState::Leaving { .. }
         );
         is_session && (!self.active || is_active(Some(client.link())))
     }
@@ -445,7 +445,12 @@ impl Row for ServerRow<'_> {
                 Some(pool) => pool.label(),
                 None => "(nodb)".to_owned(),
             }),
-            3 => Value::text(server.kind.replication()),
+            3 => Value::text(
+                server
+                    .kind
+                    .replication()
+                    .map_or("none", Replication::as_str),
+            ),
             4 => Value::text(server.state().name()),
             5 => Value::text(&*self.facts().address),
             6 => Value::number(self.facts().port),

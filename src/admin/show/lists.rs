@@ -33,19 +33,22 @@ pub(super) fn lists(engine: &Engine) -> Short {
     let rows = [
         ("databases", databases),
         ("users", users.count()),
-        ("peers", 0),
+        ("peers", engine.peer_pools().count()),
         ("pools", roles + 1),
-        ("peer_pools", 0),
+        ("peer_pools", engine.peer_pools().count()),
         // PgBouncer keeps what has gone for the next ones; Aether's arenas do that without counting.
         ("free_clients", engine.clients().free()),
         ("used_clients", engine.clients().len() - login_clients),
         ("login_clients", login_clients),
         ("free_servers", servers().filter(idle).count()),
         ("used_servers", used_servers),
-        ("dns_names", 0),
+        ("dns_names", engine.host_names().count()),
         ("dns_zones", 0),
         ("dns_queries", 0),
-        ("dns_pending", 0),
+        (
+            "dns_pending",
+            engine.host_names().filter(|host| host.is_asked).count(),
+        ),
     ];
     let row = |(list, items): (&str, usize)| vec![Value::text(list), Value::number(items)];
     Short {

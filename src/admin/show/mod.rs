@@ -6,6 +6,7 @@ mod certificates;
 mod connections;
 mod databases;
 mod lists;
+mod others;
 mod pools;
 mod settings;
 mod stats;
@@ -89,9 +90,9 @@ pub(super) fn open(engine: &Engine, show: Show) -> Box<dyn Table> {
         Show::Config => Box::new(settings::settings(engine)),
         Show::Tls => Box::new(certificates::certificates(engine)),
         Show::State => Box::new(state(engine)),
-        Show::Peers => Box::new(empty(PEERS)),
-        Show::PeerPools => Box::new(empty(PEER_POOLS)),
-        Show::DnsHosts => Box::new(empty(DNS_HOSTS)),
+        Show::Peers => Box::new(others::peers(engine)),
+        Show::PeerPools => Box::new(others::peer_pools(engine)),
+        Show::DnsHosts => Box::new(others::dns_hosts(engine)),
         Show::DnsZones => Box::new(empty(DNS_ZONES)),
         Show::Version => Box::new(Short {
             columns: &[("version", TEXT)],

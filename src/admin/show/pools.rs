@@ -80,6 +80,9 @@ impl Pools {
             }
         }
         for (_, server) in engine.servers().iter() {
+            if let ServerState::Forwarding(_) = server.state() {
+                continue; // to a peer: SHOW PEER_POOLS
+            }
             let tally = tallies.entry((server.pool, &server.kind.user));
             tally.or_default().count_server(server);
         }
@@ -108,7 +111,7 @@ impl Tally {
                     self.longest_waits = Some(key);
                 }
             }
-            ClientState::Cancelling(_) => *cancelling += 1,
+            ClientState::Cancelling(_) | ClientState::AwaitingPeer => *cancelling += 1,
             _ => {}
         }
     }
@@ -118,7 +121,7 @@ impl Tally {
         self.sessions += server.sessions;
         *match server.state() {
             ServerState::Paired(_) | ServerState::Draining | ServerState::Looking(_) => active,
-            ServerState::Cancelling(_) => cancel,
+            ServerState::Cancelling(_) | ServerState::Forwarding(_) => cancel,
             ServerState::Held => held,
             ServerState::Idle => idle,
             ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => tested,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::super::yaml::{Field, Problems, Section};
 use super::super::{DnsConfig, ServerConfig, SqlstateCompat, UnixSocket};
-use super::{Context, tls};
+use super::{Context, peers, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 21] = [
     "listen_addr",
     "listen_port",
     "unix_socket_dir",
@@ -28,6 +28,8 @@ pub(super) const KEYS: [&str; 19] = [
     "pidfile",
     "sqlstate_compat",
     "suspend_timeout",
+    "peer_id",
+    "so_reuseport",
 ];
 /// Aether's port, the one PgBouncer made usual.
 const PORT: u16 = 6432;
@@ -97,6 +99,11 @@ pub(super) fn read(
         .get("max_unauthenticated_connections")
         .and_then(|field| field.count(1..=CLIENTS_MAX, problems))
         .and_then(|count| usize::try_from(count).ok());
+    let peer_id = section
+        .get("peer_id")
+        .and_then(|field| field.count(0..=peers::ID_MAX, problems))
+        .and_then(|id| u16::try_from(id).ok())
+        .unwrap_or(0);
     ServerConfig {
         unix_socket: read_unix_socket(section, own_port, &listen, problems),
         listen,
@@ -125,6 +132,11 @@ pub(super) fn read(
             .get("sqlstate_compat")
             .and_then(|field| field.word(&COMPAT, problems))
             .unwrap_or(SqlstateCompat::Postgres),
+        peer_id,
+        so_reuseport: section
+            .get("so_reuseport")
+            .and_then(|field| field.flag(problems))
+            .unwrap_or(false),
     }
 }
 
