@@ -29,7 +29,7 @@ use super::{
 /// The keys of section `admin`.
 const ADMIN_KEYS: [&str; 2] = ["users", "stats_users"];
 /// The sections.
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 9] = [
     "server",
     "pool",
     "databases",
