@@ -12,8 +12,21 @@ use crate::wire::refusal::Refusal;
 pub(super) enum Does {
     /// Rows.
     Show(Show),
-    /// `SET` of what drivers set at the start of every session: nothing.
+    /// `SET` of what drivers set at the start of every session: nothing. Of a key: it is changed.
     Set,
+    Pause,
+    Resume,
+    Disable,
+    Enable,
+    Reconnect,
+    WaitClose,
+    Kill,
+    KillClient,
+    CancelClient,
+    Reload,
+    Shutdown,
+    AddDatabase,
+    DropDatabase,
 }
 
 /// A command.
@@ -41,6 +54,16 @@ const fn show(name: &'static str, show: Show, what: &'static str) -> Spec {
         role: Role::Stats,
         what,
         does: Does::Show(show),
+    }
+}
+
+const fn control(name: &'static str, form: &'static str, does: Does, what: &'static str) -> Spec {
+    Spec {
+        name,
+        form,
+        role: Role::Admin,
+        what,
+        does,
     }
 }
 
@@ -141,13 +164,85 @@ pub(super) const COMMANDS: &[Spec] = &[
         "users, their limits and connections",
     ),
     show("SHOW VERSION", Show::Version, "the version"),
-    Spec {
-        name: "SET",
-        form: "parameter = value",
-        role: Role::Stats,
-        what: "parameters of a PostgreSQL session that drivers set when they connect; without effect",
-        does: Does::Set,
-    },
+    control(
+        "ADD DATABASE",
+        "name ['dsn']",
+        Does::AddDatabase,
+        "a new database, until the next RELOAD",
+    ),
+    control(
+        "CANCEL_CLIENT",
+        "id",
+        Does::CancelClient,
+        "cancels what a client runs or waits with; the session goes on",
+    ),
+    control(
+        "DISABLE",
+        "database",
+        Does::Disable,
+        "lets no new clients into a database",
+    ),
+    control(
+        "DROP DATABASE",
+        "name",
+        Does::DropDatabase,
+        "no new clients from now on, until the next RELOAD; sessions end by themselves",
+    ),
+    control(
+        "ENABLE",
+        "database",
+        Does::Enable,
+        "lets clients into a database again",
+    ),
+    control(
+        "KILL",
+        "[database]",
+        Does::Kill,
+        "drops clients and servers at once, and leaves the database paused",
+    ),
+    control(
+        "KILL_CLIENT",
+        "id",
+        Does::KillClient,
+        "ends a client's connection",
+    ),
+    control(
+        "PAUSE",
+        "[database] [TIMEOUT 'time']",
+        Does::Pause,
+        "waits until no server is in use and gives none out; undone when the time is over",
+    ),
+    control(
+        "RECONNECT",
+        "[database]",
+        Does::Reconnect,
+        "closes idle servers at once, and the others when they are released",
+    ),
+    control(
+        "RELOAD",
+        "[DRY RUN]",
+        Does::Reload,
+        "reads the configuration again; or tells what that would change",
+    ),
+    control("RESUME", "[database]", Does::Resume, "ends a pause"),
+    control(
+        "SET",
+        "key = value",
+        Does::Set,
+        "changes a key of SHOW CONFIG until the next RELOAD; what drivers set is ignored",
+    ),
+    control(
+        "SHUTDOWN",
+        "[WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]",
+        Does::Shutdown,
+        "ends the process, at once or as SIGINT and SIGTERM do",
+    ),
+    control(
+        "WAIT_CLOSE",
+        "[database] [TIMEOUT 'time']",
+        Does::WaitClose,
+        "waits until RECONNECT has closed all that it has to",
+    ),
 ];
 
 /// What PostgreSQL's drivers ask for, and what they are told.
@@ -220,17 +315,21 @@ pub(super) fn find(text: &str, words: Vec<Word>) -> Result<Option<Call>, Refusal
         if let (Some((name, value)), Some(spec)) = (parameter, named("SHOW CONFIG")) {
             return call(spec, Does::Show(Show::Parameter(name, value)), after);
         }
-    } else if let Some(spec) = verb.name().and_then(named)
-        && matches!(verb, Word::Plain(_))
-        && (spec.does != Does::Set || is_ignored(rest))
-    {
-        return call(spec, spec.does, rest);
+    } else if let Word::Plain(verb) = verb {
+        let two = rest.first().and_then(Word::name);
+        let two = two.and_then(|object| named(&format!("{verb} {object}")));
+        if let Some(spec) = two.filter(|spec| !spec.name.starts_with("SHOW ")) {
+            return call(spec, spec.does, rest.get(1..).unwrap_or_default());
+        }
+        if let Some(spec) = named(verb) {
+            return call(spec, spec.does, rest);
+        }
     }
     Err(unknown(text, &words))
 }
 
 /// Whether a SET is about something that drivers set and that does not matter here.
-fn is_ignored(rest: &[Word]) -> bool {
+pub(super) fn is_ignored(rest: &[Word]) -> bool {
     let key = match rest {
         [first, key, ..] if first.is("SESSION") || first.is("LOCAL") => key.name(),
         [key, ..] => key.name(),
@@ -246,8 +345,15 @@ pub(super) fn named(name: &str) -> Option<&'static Spec> {
         .find(|spec| spec.name.eq_ignore_ascii_case(name))
 }
 
-/// Whether a role may do it: what is not said to be allowed is not.
-pub(super) fn allow(spec: &Spec, role: Role) -> Result<(), Refusal> {
+/// Whether a role may do it: what is not said to be allowed is not. What drivers set, and what does nothing, everybody may.
+pub(super) fn allow(call: &Call, role: Role) -> Result<(), Refusal> {
+    if call.does == Does::Set && is_ignored(&call.rest) {
+        return Ok(());
+    }
+    allow_spec(call.spec, role)
+}
+
+fn allow_spec(spec: &Spec, role: Role) -> Result<(), Refusal> {
     match (spec.role, role) {
         (Role::Stats, Role::Stats | Role::Admin) | (Role::Admin, Role::Admin) => Ok(()),
         (Role::Admin, Role::Stats) => Err(Refusal::error(b"42501", "admin access needed")
@@ -287,7 +393,7 @@ fn nearest_of(words: &[Word]) -> Option<&'static Spec> {
         return shown(&words.get(1).and_then(name)?);
     }
     let verbs = || COMMANDS.iter().map(|spec| spec.name);
-    // PAUSE for PAUS; POOLS for SHOW POOLS.
+    // PAUSE for PAUS, POOLS for SHOW POOLS, ADD DATABASE for ADD.
     let verb = nearest(&first, verbs().filter(|verb| !verb.contains(' '))).and_then(named);
     let alone = named(&format!("SHOW {first}")).filter(|_| words.len() == 1 && first != "HELP");
     alone.or(verb.filter(|spec| spec.name != first))
@@ -323,6 +429,7 @@ mod tests {
             ("show pool", "Did you mean SHOW POOLS?"),
             ("show client where a = 1", "Did you mean SHOW CLIENTS?"),
             ("pools;", "Did you mean SHOW POOLS?"),
+            ("paus shop", "Did you mean PAUSE?"),
             (
                 "BEGIN",
                 "The console has no transactions: turn the driver's autocommit on.",
@@ -333,7 +440,7 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&hint), expected, "{text}");
             assert!(refusal.message.ends_with(b"use SHOW HELP;"), "{text}");
         }
-        for text in ["select 1", "help", "set work_mem = 1"] {
+        for text in ["select 1", "help", "database add x"] {
             let refusal = read(text).expect_err("no such command");
             assert!(refusal.message.ends_with(b"use SHOW HELP;"));
             assert_eq!(refusal.hint, None, "{text}");
@@ -354,9 +461,9 @@ mod tests {
     #[test]
     fn who_may_only_look_may_only_look() {
         for spec in COMMANDS {
-            assert!(allow(spec, Role::Admin).is_ok());
-            let may = allow(spec, Role::Stats).is_ok();
-            let looks = matches!(spec.does, Does::Show(_) | Does::Set) && spec.name != "SHOW FDS";
+            assert!(allow_spec(spec, Role::Admin).is_ok());
+            let may = allow_spec(spec, Role::Stats).is_ok();
+            let looks = matches!(spec.does, Does::Show(_)) && spec.name != "SHOW FDS";
             assert_eq!(may, looks, "{}", spec.name);
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! Stands above the engine: reads it through its public methods and sends what it has to say through [`Engine::answer_part`].
 //! What is said is taken apart by [`words`], [`command`] is the table of what there is, [`session`] keeps a session's statements
-//! and the answer in progress, [`cursor`] makes long answers a part at a time, [`filter`] is what may follow a SHOW, and [`show`]
-//! has the tables.
+//! and the answer in progress, [`cursor`] makes long answers a part at a time, [`filter`] is what may follow a SHOW, [`show`]
+//! has the tables, [`control`] what changes the engine, and [`configure`] what changes the configuration.
 
 mod command;
+mod configure;
+mod control;
 mod cursor;
 mod filter;
 mod session;
@@ -15,18 +17,59 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use crate::engine::{Ask, ClientKey, ClientState, Engine, Request};
-use session::{Session, Step};
+pub use configure::{Changed, Steward};
+
+use crate::arena::Tick;
+use crate::engine::{Ask, ClientKey, ClientState, Engine, Event, Host, Ready, Request, Who};
+use control::{Standing, Waiter};
+use session::{Session, Step, World};
 
 /// What is kept of console sessions between their messages.
 #[derive(Default)]
 pub struct Admin {
     sessions: BTreeMap<ClientKey, Session>,
+    /// Commands that wait, the first to come first.
+    waiters: Vec<Waiter>,
 }
 
 impl Admin {
+    /// Answers what is asked, and what has waited and need not wait any more; to be called after every turn. What comes back is
+    /// to be told to the engine before anything else. A panic is kept to the session that it happened to.
+    pub fn serve(
+        &mut self,
+        engine: &mut Engine,
+        requests: &[Request],
+        steward: &mut dyn Steward,
+        host: &mut dyn Host,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        for request in requests {
+            let asker = Who::Client(request.client);
+            engine.guard(asker, host, |engine, _| {
+                self.answer(engine, request, steward, &mut events)
+            });
+            events.push(Event::Ready(asker, Ready::default()));
+        }
+        if !self.waiters.is_empty() {
+            self.look_at_waiters(engine, &mut events);
+        }
+        events
+    }
+
+    /// When commands that wait have to be looked at, whatever happens.
+    pub fn wake(&self) -> Option<Tick> {
+        let until = self.waiters.iter().map(|waiter| waiter.waiting.until());
+        until.flatten().min()
+    }
+
     /// Answers a message, or goes on with an answer.
-    pub fn answer(&mut self, engine: &mut Engine, request: &Request) {
+    fn answer(
+        &mut self,
+        engine: &mut Engine,
+        request: &Request,
+        steward: &mut dyn Steward,
+        events: &mut Vec<Event>,
+    ) {
         let key = request.client;
         let client = engine.clients().get(key);
         let Some(ClientState::Console(console)) = client.map(|client| client.state()) else {
@@ -44,12 +87,55 @@ impl Admin {
             .or_insert_with(|| Session::new(role));
         let mut out = Vec::new();
         let step = match &request.ask {
-            Ask::Message(tag, body) => session.message(engine, *tag, body, &mut out),
+            Ask::Message(tag, body) => {
+                let mut world = World {
+                    engine: &mut *engine,
+                    steward,
+                    events,
+                };
+                session.message(&mut world, *tag, body, &mut out)
+            }
             Ask::More => session.go_on(engine, &mut out),
         };
         match step {
             Step::Complete => engine.answer_end(key, &out),
             Step::GoesOn => engine.answer_part(key, &out),
+            Step::Waits(waiting) => {
+                let client = key;
+                self.waiters.push(Waiter { client, waiting });
+            }
+            Step::Silent => {}
+        }
+    }
+
+    /// Answers commands whose wait is over. One whose session has gone is looked at all the same: it may have to be undone.
+    fn look_at_waiters(&mut self, engine: &mut Engine, events: &mut Vec<Event>) {
+        let mut at = 0;
+        while let Some(waiter) = self.waiters.get(at) {
+            let key = waiter.client;
+            let is_there = engine.clients().get(key).is_some();
+            let standing = waiter.waiting.standing(engine);
+            if let Standing::On(what) = standing {
+                engine.answer_later(key, what);
+                // Nobody is there to be told, and there is nothing to undo.
+                if is_there || waiter.waiting.until().is_some() {
+                    at += 1;
+                } else {
+                    self.waiters.remove(at);
+                }
+                continue;
+            }
+            let waiter = self.waiters.remove(at);
+            if waiter.waiting.is_late(engine.now()) && matches!(standing, Standing::Failed(_)) {
+                let others = self.waiters.iter_mut().map(|waiter| &mut waiter.waiting);
+                waiter.waiting.give_up(engine, others);
+            }
+            if let Some(session) = self.sessions.get_mut(&key).filter(|_| is_there) {
+                let mut out = Vec::new();
+                session.waited(&standing, &mut out);
+                engine.answer_end(key, &out);
+            }
+            events.push(Event::Ready(Who::Client(key), Ready::default()));
         }
     }
 }

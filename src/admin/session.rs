@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::command::{self, Call, Does};
+use super::configure::{self, Steward};
+use super::control::{self, Done, Standing, Waiting};
 use super::cursor::{Cursor, Progress};
 use super::filter::Filter;
 use super::show::{self, Show};
 use super::table::{Column, is_numeric, write_columns, write_row};
 use super::words::{self, Word};
-use crate::engine::{Engine, Role};
+use crate::engine::{Engine, Event, Role};
 use crate::limits;
 use crate::wire::backend;
 use crate::wire::frame::{take_cstr, take_u16, take_u32};
@@ -24,6 +26,8 @@ pub(super) struct Session {
     statements: BTreeMap<Vec<u8>, Rc<Statement>>,
     portals: BTreeMap<Vec<u8>, Portal>,
     running: Option<Running>,
+    /// A command waits that came by the extended protocol.
+    waits_in_portal: bool,
 }
 
 /// A prepared command.
@@ -61,13 +65,25 @@ enum How {
     Portal(Vec<u8>, u64),
 }
 
+/// What a message is answered with, besides the session itself.
+pub(super) struct World<'a> {
+    pub(super) engine: &'a mut Engine,
+    pub(super) steward: &'a mut dyn Steward,
+    /// What is to happen before anything else.
+    pub(super) events: &'a mut Vec<Event>,
+}
+
 /// What became of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The answer is complete.
     Complete,
     /// More is to come when this has gone.
     GoesOn,
+    /// It is answered when this is over ([`Session::waited`]).
+    Waits(Waiting),
+    /// It is not answered.
+    Silent,
 }
 
 /// What a command begins.
@@ -75,6 +91,8 @@ enum Begun {
     Rows(Cursor),
     /// Nothing more: with this tag, and what is to be sent before it.
     Done(&'static str, Vec<u8>),
+    Waits(Waiting),
+    Silent,
 }
 
 const SIMPLE: &[bool] = &[];
@@ -92,13 +110,14 @@ impl Session {
             statements: BTreeMap::new(),
             portals: BTreeMap::new(),
             running: None,
+            waits_in_portal: false,
         }
     }
 
     /// Takes a message, and appends its answer, or the first part.
     pub(super) fn message(
         &mut self,
-        engine: &mut Engine,
+        world: &mut World<'_>,
         tag: u8,
         body: &[u8],
         out: &mut Vec<u8>,
@@ -114,12 +133,12 @@ impl Session {
             return Step::Complete;
         }
         let step = match tag {
-            b'Q' => return self.query(engine, body, out),
-            b'P' => self.parse(engine, body, out),
+            b'Q' => return self.query(world, body, out),
+            b'P' => self.parse(world.engine, body, out),
             b'B' => self.bind(body, out),
             b'D' => self.describe(body, out),
             b'C' => self.close(body, out),
-            b'E' => return self.execute(engine, body, out),
+            b'E' => return self.execute(world, body, out),
             // FunctionCall
             _ => Err(Refusal::error(b"0A000", "the console has no functions")),
         };
@@ -139,7 +158,7 @@ impl Session {
 
     // ---- simple ----
 
-    fn query(&mut self, engine: &mut Engine, body: &[u8], out: &mut Vec<u8>) -> Step {
+    fn query(&mut self, world: &mut World<'_>, body: &[u8], out: &mut Vec<u8>) -> Step {
         let text = frontend::query_text(body).unwrap_or(body);
         let text = String::from_utf8_lossy(text).into_owned();
         self.statements.remove(&b""[..]);
@@ -154,8 +173,8 @@ impl Session {
             Err(refusal) => Err(refusal),
         };
         let begun = call.and_then(|call| {
-            command::allow(call.spec, self.role)?;
-            begin(engine, &call)
+            command::allow(&call, self.role)?;
+            begin(world, &call)
         });
         match begun {
             Ok(Begun::Rows(cursor)) => {
@@ -165,7 +184,7 @@ impl Session {
                     binary: Vec::new(),
                     how: How::Simple,
                 });
-                self.go_on(engine, out)
+                self.go_on(world.engine, out)
             }
             Ok(Begun::Done(tag, before)) => {
                 out.extend_from_slice(&before);
@@ -173,6 +192,11 @@ impl Session {
                 backend::write_ready(out);
                 Step::Complete
             }
+            Ok(Begun::Waits(waiting)) => {
+                self.waits_in_portal = false;
+                Step::Waits(waiting)
+            }
+            Ok(Begun::Silent) => Step::Silent,
             Err(refusal) => {
                 self.fail(&refusal, b'Q', out);
                 Step::Complete
@@ -228,6 +252,21 @@ impl Session {
         Step::Complete
     }
 
+    /// What a command has waited for is over: its answer.
+    pub(super) fn waited(&mut self, standing: &Standing, out: &mut Vec<u8>) {
+        let tag = if self.waits_in_portal { b'E' } else { b'Q' };
+        match standing {
+            Standing::On(_) => {}
+            Standing::Failed(refusal) => self.fail(refusal, tag, out),
+            Standing::Over(tag) => {
+                backend::write_command_complete(out, tag);
+                if !self.waits_in_portal {
+                    backend::write_ready(out);
+                }
+            }
+        }
+    }
+
     // ---- extended ----
 
     fn parse(&mut self, engine: &Engine, body: &[u8], out: &mut Vec<u8>) -> Result<(), Refusal> {
@@ -253,14 +292,9 @@ impl Session {
         let call = command::find(&text, words.clone())?;
         let columns = match &call {
             Some(call) => {
-                command::allow(call.spec, self.role)?;
-                match begin(
-                    engine,
-                    &with_parameters(call.clone(), |_| Some("0".into()))?,
-                )? {
-                    Begun::Rows(cursor) => Some(cursor.columns().to_vec()),
-                    Begun::Done(..) => None,
-                }
+                command::allow(call, self.role)?;
+                let call = with_parameters(call.clone(), |_| Some("0".into()))?;
+                columns_of(engine, &call)?
             }
             None => None,
         };
@@ -368,8 +402,8 @@ impl Session {
         Ok(())
     }
 
-    fn execute(&mut self, engine: &mut Engine, body: &[u8], out: &mut Vec<u8>) -> Step {
-        let begun = self.begin_portal(engine, body);
+    fn execute(&mut self, world: &mut World<'_>, body: &[u8], out: &mut Vec<u8>) -> Step {
+        let begun = self.begin_portal(world, body);
         match begun {
             Ok((name, most, Some(Begun::Rows(cursor)))) => {
                 let binary = self.portals.get(&name).map(|portal| portal.binary.clone());
@@ -378,12 +412,17 @@ impl Session {
                     binary: binary.unwrap_or_default(),
                     how: How::Portal(name, most),
                 });
-                return self.go_on(engine, out);
+                return self.go_on(world.engine, out);
             }
             Ok((_, _, Some(Begun::Done(tag, before)))) => {
                 out.extend_from_slice(&before);
                 backend::write_command_complete(out, tag);
             }
+            Ok((_, _, Some(Begun::Waits(waiting)))) => {
+                self.waits_in_portal = true;
+                return Step::Waits(waiting);
+            }
+            Ok((_, _, Some(Begun::Silent))) => return Step::Silent,
             Ok((_, _, None)) => backend::write_empty_query(out),
             Err(refusal) => self.fail(&refusal, b'E', out),
         }
@@ -393,7 +432,7 @@ impl Session {
     /// What an Execute begins, or goes on with; and how many rows it asks for.
     fn begin_portal(
         &mut self,
-        engine: &mut Engine,
+        world: &mut World<'_>,
         body: &[u8],
     ) -> Result<(Vec<u8>, u64, Option<Begun>), Refusal> {
         let (name, rest) = take_cstr(body).ok_or_else(broken)?;
@@ -410,31 +449,66 @@ impl Session {
         let Some(call) = &portal.call else {
             return Ok((name.to_vec(), most, None));
         };
-        command::allow(call.spec, role)?;
-        let begun = begin(engine, call)?;
+        command::allow(call, role)?;
+        let begun = begin(world, call)?;
         Ok((name.to_vec(), most, Some(begun)))
     }
 }
 
+/// The columns of what a command gives; `None`: it gives no rows.
+fn columns_of(engine: &Engine, call: &Call) -> Result<Option<Vec<Column>>, Refusal> {
+    match call.does {
+        Does::Show(Show::Help) => Ok(None),
+        Does::Show(what) => {
+            let columns = show::open(engine, what).columns();
+            Filter::read(&call.rest, &columns)?;
+            Ok(Some(columns))
+        }
+        Does::Reload if configure::is_dry(call)? => Ok(Some(configure::DRY_RUN.to_vec())),
+        _ => Ok(None),
+    }
+}
+
 /// Begins what a command asks for.
-fn begin(engine: &Engine, call: &Call) -> Result<Begun, Refusal> {
+fn begin(world: &mut World<'_>, call: &Call) -> Result<Begun, Refusal> {
+    let tag = call.spec.name;
     match call.does {
         Does::Show(Show::Help) => {
             let mut out = Vec::new();
-            show::help(engine, &call.rest, &mut out)?;
+            show::help(world.engine, &call.rest, &mut out)?;
             Ok(Begun::Done("SHOW", out))
         }
         Does::Show(what) => {
-            let table = show::open(engine, what);
+            let table = show::open(world.engine, what);
             let columns = table.columns();
             let filter = Filter::read(&call.rest, &columns)?;
             Ok(Begun::Rows(Cursor::new(table, columns, filter)))
         }
-        Does::Set => {
-            let mut out = Vec::new();
-            refusal::notice(&mut out, "SET ignored", None);
-            Ok(Begun::Done("SET", out))
+        Does::Reload if configure::is_dry(call)? => {
+            let table = configure::dry_run(world.engine, world.steward)?;
+            let columns = configure::DRY_RUN.to_vec();
+            let cursor = Cursor::new(Box::new(table), columns, Filter::default());
+            Ok(Begun::Rows(cursor))
         }
+        Does::Reload => {
+            configure::reload(world.steward, world.events)?;
+            Ok(Begun::Done(tag, Vec::new()))
+        }
+        Does::Set | Does::AddDatabase | Does::DropDatabase => {
+            let said = configure::change(world.engine, call, world.steward, world.events)?;
+            Ok(Begun::Done(tag, said.unwrap_or_default()))
+        }
+        _ => Ok(match control::run(world.engine, call)? {
+            Done::At(tag, said) => {
+                let mut out = Vec::new();
+                if let Some(text) = said {
+                    refusal::notice(&mut out, &text, None);
+                }
+                Begun::Done(tag, out)
+            }
+            Done::Waits(waiting) => Begun::Waits(waiting),
+            Done::Silently => Begun::Silent,
+        }),
     }
 }
 

@@ -44,21 +44,39 @@ pub fn settings(config: &Config) -> Vec<(String, String)> {
     write_pool("pool", &config.pool, &mut page);
     write_auth(&config.auth, &mut page);
     write_admin(&config.admin, &mut page);
-    let mut path: Vec<&str> = Vec::new();
+    let keys = flat(&page.0).into_iter();
+    let keys = keys.map(|(path, value)| {
+        let path = path
+            .strip_prefix("databases.")
+            .map_or(path.clone(), str::to_owned);
+        (path, value)
+    });
+    let of_a_user = |path: &str| path.starts_with("auth.users.") || path.starts_with("auth.roles.");
+    keys.filter(|(path, _)| !of_a_user(path) && path.contains('.'))
+        .collect()
+}
+
+/// All keys with their values, secrets masked: those of databases and users too.
+pub fn keys(config: &Config) -> Vec<(String, String)> {
+    flat(&effective(config))
+}
+
+fn flat(page: &str) -> Vec<(String, String)> {
+    let mut path: Vec<String> = Vec::new();
     let mut found = Vec::new();
-    for line in page.0.lines() {
+    for line in page.lines() {
         let text = line.trim_start();
-        let Some((key, value)) = text.split_once(':') else {
-            continue;
+        // Behind a name in quotes, in which there may be colons.
+        let from = match text.strip_prefix('"').and_then(|rest| rest.find("\":")) {
+            Some(end) => end + 2,
+            None => text.find(':').unwrap_or(text.len()),
         };
+        let (key, value) = text.split_at(from);
         path.truncate((line.len() - text.len()) / 2);
-        path.push(key);
-        let path = match path.as_slice() {
-            ["databases", rest @ ..] | rest => rest,
-        };
-        let of_a_user = matches!(path, ["auth", "users" | "roles", ..]);
-        if !value.is_empty() && !of_a_user && path.len() > 1 {
-            found.push((path.join("."), plain(value.trim_start())));
+        path.push(plain(key));
+        let value = value.trim_start_matches(':').trim_start();
+        if !value.is_empty() {
+            found.push((path.join("."), plain(value)));
         }
     }
     found

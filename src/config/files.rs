@@ -86,15 +86,15 @@ pub fn convert(path: &Path) -> Result<String, Vec<ConfigError>> {
     pgbouncer::convert(&text, path, &working_directory(), &System)
 }
 
-fn is_ini(path: &Path, text: &str) -> bool {
+pub(super) fn is_ini(path: &Path, text: &str) -> bool {
     path.extension().is_some_and(|end| end == "ini") || ini::is_ini(text)
 }
 
-fn working_directory() -> PathBuf {
+pub(super) fn working_directory() -> PathBuf {
     std::env::current_dir().unwrap_or_default()
 }
 
-fn text_of(path: &Path) -> Result<String, Vec<ConfigError>> {
+pub(super) fn text_of(path: &Path) -> Result<String, Vec<ConfigError>> {
     let bytes = System
         .file(path)
         .map_err(|error| whole(path, &format!("cannot be read: {error}")))?;

@@ -4,6 +4,7 @@
 //! Everything that can be wrong is found here, before anything runs: what comes out needs no second look. Knows no sockets,
 //! and the file system and the environment only through the one door [`files`].
 
+mod changes;
 mod demands;
 pub mod dsn;
 mod effective;
@@ -29,8 +30,9 @@ use std::time::Duration;
 
 use crate::log::{Format, Syslog};
 use crate::tls::{Acceptor, Connector, Mode};
+pub use changes::{Change, Source};
 pub use demands::{ChannelBinding, Demands, RequireAuth};
-pub use effective::{effective, settings};
+pub use effective::{effective, keys, settings};
 pub use files::{convert, load};
 pub(crate) use nearest::nearest;
 pub use secret::{ScramVerifier, Secret, Stored};

@@ -57,6 +57,40 @@ pub fn convert(
     Ok(page)
 }
 
+/// What a global option with this value is in `aether.yaml`: path and value. `None`: no single key, or no such option.
+pub(super) fn own_key(option: &str, value: &str) -> Option<(String, String)> {
+    let row = options::GLOBAL.iter().find(|row| row.name == option)?;
+    let options::Fate::Key(path) = row.fate else {
+        return None;
+    };
+    let value = match row.kind {
+        options::Kind::Time | options::Kind::Seconds => format!("{}ms", milliseconds(value)?),
+        options::Kind::Millis => format!("{value}ms"),
+        options::Kind::Bool => (value != "0").to_string(),
+        options::Kind::List => {
+            let quoted = value.split(',').map(|item| format!("{:?}", item.trim()));
+            format!("[{}]", quoted.collect::<Vec<_>>().join(", "))
+        }
+        options::Kind::Words(words) => {
+            let found = words
+                .iter()
+                .find(|(word, _)| word.eq_ignore_ascii_case(value));
+            found.map_or(value, |(_, own)| own).to_owned()
+        }
+        _ => value.to_owned(),
+    };
+    Some((path.to_owned(), value))
+}
+
+/// Seconds, with a fraction, as whole milliseconds.
+fn milliseconds(seconds: &str) -> Option<u64> {
+    let seconds: f64 = seconds.trim().parse().ok()?;
+    let range = 0.0..=1e12;
+    range
+        .contains(&seconds)
+        .then(|| (seconds * 1000.0).round() as u64)
+}
+
 fn comment(head: &str, lines: &[String], page: &mut String) {
     if lines.is_empty() {
         return;

@@ -46,8 +46,19 @@ const SECTIONS: [&str; 9] = [
 /// # Errors
 /// Everything that is wrong (at most 50 things), in the order of the file; at least one. No secret is in any of them.
 pub fn read(text: &str, path: &Path, outside: &dyn Outside) -> Result<Config, Vec<ConfigError>> {
+    read_changed(text, path, outside, |_| Ok(()))
+}
+
+/// The same of what a change makes of the text.
+pub(super) fn read_changed(
+    text: &str,
+    path: &Path,
+    outside: &dyn Outside,
+    change: impl FnOnce(&mut Node) -> Result<(), ConfigError>,
+) -> Result<Config, Vec<ConfigError>> {
     let file = path.display().to_string();
-    let root = document(text, &file).map_err(|error| vec![error])?;
+    let mut root = document(text, &file).map_err(|error| vec![error])?;
+    change(&mut root).map_err(|error| vec![error])?;
     let directory = path.parent().unwrap_or(Path::new(""));
     read_nodes(&root, directory, outside).map_or_else(
         |problems| Err(problems.into_errors(&|place| spot_in(text, &file, place))),

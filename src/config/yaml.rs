@@ -101,6 +101,27 @@ impl Node {
         }
     }
 
+    /// Writes a value at a path, over what is there.
+    pub(super) fn put(&mut self, path: &[&str], value: Node) {
+        let Some((key, rest)) = path.split_first() else {
+            *self = value;
+            return;
+        };
+        if !matches!(self, Node::Map(_)) {
+            *self = Node::Map(Vec::new());
+        }
+        if let Node::Map(entries) = self {
+            let place = entries.iter().position(|(known, _)| known == key);
+            let place = place.unwrap_or_else(|| {
+                entries.push(((*key).to_owned(), Node::Null));
+                entries.len() - 1
+            });
+            if let Some((_, node)) = entries.get_mut(place) {
+                node.put(rest, value);
+            }
+        }
+    }
+
     /// What it is and, unless that may be long, its content; not for secrets.
     fn shown(&self) -> String {
         match self {

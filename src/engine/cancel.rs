@@ -63,6 +63,24 @@ impl Engine {
         self.close_client(asker, reason, host);
     }
 
+    /// An operator cancels what a client runs, or waits with.
+    pub(super) fn cancel_by_order(&mut self, key: ClientKey, host: &mut dyn Host) {
+        match self.clients.get(key).map(|client| &client.state) {
+            Some(ClientState::Queued) => self.cancel_waiting(key),
+            Some(state) => {
+                let server = state.server();
+                let runs = |key: &ServerKey| {
+                    let server = self.servers.get(*key);
+                    server.is_some_and(|server| server.relay.can_be_cancelled())
+                };
+                if let Some(server) = server.filter(runs) {
+                    let _ = self.cancel(server, Some(key), host);
+                }
+            }
+            None => {}
+        }
+    }
+
     /// Whom a CancelRequest means.
     pub(super) fn owner_of(&self, pid: u32, secret: &[u8]) -> Option<ClientKey> {
         // A peer has counted in it how often it was passed on.

@@ -122,6 +122,8 @@ pub struct Console {
     pub(super) talk: Talk,
     /// It has asked for something.
     pub(super) used: bool,
+    /// What its command waits for, if it does.
+    pub waits_for: Option<String>,
 }
 
 /// Who has the word in a console session.

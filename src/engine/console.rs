@@ -173,6 +173,15 @@ impl Engine {
         }
     }
 
+    /// A command waits for something: it is answered later.
+    pub fn answer_later(&mut self, key: ClientKey, waits_for: String) {
+        if let Some(client) = self.clients.get_mut(key)
+            && let ClientState::Console(console) = &mut client.state
+        {
+            console.waits_for = Some(waits_for);
+        }
+    }
+
     /// Sends a part of an answer; the next one is asked for when this has gone.
     pub fn answer_part(&mut self, key: ClientKey, bytes: &[u8]) {
         self.answer(key, bytes, Talk::Answering);
@@ -192,6 +201,7 @@ impl Engine {
         };
         client.link.send(bytes);
         console.talk = then;
+        console.waits_for = None;
         self.list(Who::Client(key));
     }
 

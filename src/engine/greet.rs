@@ -558,6 +558,7 @@ impl Engine {
                 role,
                 talk: Talk::Quiet,
                 used: false,
+                waits_for: None,
             })),
         );
         self.send_to_client(key, &out);

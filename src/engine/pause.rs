@@ -61,6 +61,7 @@ struct Suspension {
 enum Order {
     Kill(PoolKey),
     Kick(ClientKey),
+    Cancel(ClientKey),
     Stop(Shutdown),
 }
 
@@ -291,6 +292,15 @@ impl Engine {
         found.is_some()
     }
 
+    /// Cancels what a client runs, or waits with, by the number that SHOW CLIENTS has for it. Whether it is there.
+    pub fn cancel_client(&mut self, id: u64) -> bool {
+        let mut clients = self.clients.iter();
+        let found = clients.find(|(_, client)| client.id == id);
+        let found = found.map(|(key, _)| key);
+        self.holds.orders.extend(found.map(Order::Cancel));
+        found.is_some()
+    }
+
     /// Begins to stop, as a signal does.
     pub fn shut_down(&mut self, how: Shutdown) {
         self.holds.orders.push(Order::Stop(how));
@@ -386,6 +396,7 @@ impl Engine {
                     killed("KILL_CLIENT", "admin forced disconnect"),
                     host,
                 ),
+                Order::Cancel(client) => self.cancel_by_order(client, host),
                 Order::Stop(how) => {
                     if self.is_suspended() {
                         self.go_on();

@@ -5,6 +5,7 @@
 
 mod facts;
 mod helper;
+mod keeper;
 mod listener;
 mod pages;
 mod pidfile;
@@ -25,7 +26,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Steward as _};
 use crate::arena::{ClientKey, ServerKey, Tick};
 use crate::auth::KeyDerivation;
 use crate::config::{self, Config};
@@ -36,6 +37,7 @@ use crate::engine::{
 use crate::limits;
 use crate::log::Settings;
 use helper::Helpers;
+use keeper::Keeper;
 pub use listener::Listener;
 use pages::Pages;
 pub use pidfile::Pidfile;
@@ -289,6 +291,7 @@ pub fn run(
     let mut engine = Engine::new(Rc::new(config), now(), &mut shell);
     engine.contain(true);
     let mut admin = Admin::default();
+    let mut keeper = Keeper::new(origin);
     let (mut polled, mut events) = (Events::with_capacity(1024), Vec::new());
     let mut manager = Manager::find();
     manager.ready();
@@ -297,13 +300,7 @@ pub fn run(
     loop {
         let begun = now();
         let turn = engine.turn(begun, &mut events, &mut shell);
-        for request in turn.requests {
-            let asker = Who::Client(request.client);
-            engine.guard(asker, &mut shell, |engine, _| {
-                admin.answer(engine, &request)
-            });
-            events.push(Event::Ready(Who::Client(request.client), Ready::default()));
-        }
+        events.extend(admin.serve(&mut engine, &turn.requests, &mut keeper, &mut shell));
         if turn.stopped {
             return Ok(());
         }
@@ -311,7 +308,7 @@ pub fn run(
             manager.status(&status);
         }
         let alive = manager.is_alive();
-        let mut wake = turn.wake;
+        let mut wake = turn.wake.into_iter().chain(admin.wake()).min();
         if pages.is_on() {
             let at = pages.turn(begun, &engine, &shell.registry);
             wake = wake.into_iter().chain(at).min();
@@ -330,7 +327,7 @@ pub fn run(
         for event in &polled {
             match event.token() {
                 SIGNALS => signals.drain(&mut |signal| {
-                    on_signal(signal, &origin, &manager, &mut engine, &mut events)
+                    on_signal(signal, &mut keeper, &manager, &mut engine, &mut events)
                 }),
                 HELPERS => shell.helpers.drain(&mut events),
                 Token(token) if pages.note(token, event) => {}
@@ -365,7 +362,7 @@ fn readiness(event: &mio::event::Event) -> Ready {
 
 fn on_signal(
     signal: Signal,
-    origin: &Origin,
+    keeper: &mut Keeper,
     manager: &Manager,
     engine: &mut Engine,
     events: &mut Vec<Event>,
@@ -374,7 +371,9 @@ fn on_signal(
     match signal {
         Signal::Hangup => {
             manager.reloading();
-            events.extend(reload(origin).map(|new| Event::Reload(Rc::new(new))));
+            log::info!("got SIGHUP, re-reading {}", keeper.origin.path.display());
+            let new = keeper.reload().ok();
+            events.extend(new.map(|new| Event::Reload(Rc::new(new))));
             manager.ready();
         }
         Signal::Terminate if stopping => log::info!("got SIGTERM while shutting down, fast exit"),
@@ -410,28 +409,6 @@ fn on_signal(
     };
     manager.stopping();
     events.push(Event::Shutdown(how));
-}
-
-/// Reads the configuration again. `None`: it is broken, which is in the log.
-fn reload(origin: &Origin) -> Option<Config> {
-    log::info!("got SIGHUP, re-reading {}", origin.path.display());
-    match config::load(&origin.path) {
-        Ok(mut new) => {
-            fit_descriptors(&mut new);
-            let texts = origin.takes_restart(&new);
-            new.warnings.extend(texts);
-            crate::log::apply(&origin.log_settings(&new));
-            new.warnings
-                .iter()
-                .for_each(|warning| log::warn!("{warning}"));
-            Some(new)
-        }
-        Err(errors) => {
-            errors.iter().for_each(|error| log::error!("{error}"));
-            log::error!("the configuration was not reloaded, the old one stays in force");
-            None
-        }
-    }
 }
 
 // A token has 64 bits, and no arena has 2^31 slots.

@@ -467,3 +467,215 @@ fn the_console_says_why_clients_wait() {
         pools.first().is_some_and(said) && clients.first().is_some_and(said)
     });
 }
+
+/// Issue 7: the commands that change something, their tags, what they wait for, and what they say when they are given twice.
+#[test]
+fn control_commands_do_what_they_say() {
+    let cluster = Cluster::shared();
+    let keys = "  mode: transaction\n  max_connections: 2\n";
+    let scene = Scene::new(cluster, "console_control", keys);
+    let database = scene.database.clone();
+    let mut console = scene.console();
+    let tag = |answer: &[Message]| {
+        let done = answer.iter().find(|message| message.kind == b'C');
+        done.map(|done| {
+            String::from_utf8_lossy(&done.body)
+                .trim_end_matches('\0')
+                .to_owned()
+        })
+    };
+    let mut client = scene.login();
+    client.run("SELECT 1");
+    // PAUSE waits for the transaction, others see what it waits for, and RESUME lets go on who waits.
+    client.run("BEGIN");
+    thread::scope(|threads| {
+        let mut pauser = scene.console();
+        let paused = threads.spawn(move || pauser.run(&format!("PAUSE {}", "console_control")));
+        wait_until("it is told what PAUSE waits for", || {
+            let rows = show(&mut console, "CLIENTS WHERE waits_for LIKE 'PAUSE%'");
+            rows.first()
+                .is_some_and(|row| row["waits_for"].contains("1 server connections"))
+        });
+        let databases = show(&mut console, "DATABASES");
+        assert_eq!(row(&databases, "name", &database)["paused"], "1");
+        client.run("COMMIT");
+        assert_eq!(
+            tag(&paused.join().expect("paused")).as_deref(),
+            Some("PAUSE")
+        );
+    });
+    let late = scene.login();
+    thread::scope(|threads| {
+        let mut late = late;
+        let waits = threads.spawn(move || late.run("SELECT 1").len());
+        wait_until("it waits for RESUME", || {
+            let rows = show(&mut console, "POOLS WHERE cl_waiting > 0");
+            rows.first()
+                .is_some_and(|row| row["waits_for"].contains("RESUME"))
+        });
+        assert_eq!(
+            kinds(&console.run(&format!("PAUSE {database}"))),
+            "CZ",
+            "again"
+        );
+        assert_eq!(
+            tag(&console.run(&format!("RESUME {database}"))).as_deref(),
+            Some("RESUME")
+        );
+        assert!(waits.join().expect("served") > 0);
+    });
+    assert_eq!(
+        kinds(&console.run(&format!("RESUME {database}"))),
+        "NCZ",
+        "it is not paused"
+    );
+    // A timeout undoes it.
+    client.run("BEGIN");
+    let error = console.error(&format!("PAUSE {database} TIMEOUT '200ms'"));
+    assert_eq!(error.sqlstate(), "57014", "{error:?}");
+    assert!(
+        error
+            .message()
+            .contains("1 server connections are still in use"),
+        "{error:?}"
+    );
+    let databases = show(&mut console, "DATABASES");
+    assert_eq!(row(&databases, "name", &database)["paused"], "0");
+    client.run("COMMIT");
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    // RECONNECT and WAIT_CLOSE.
+    let before = client.value("SELECT pg_backend_pid()");
+    console.run("RECONNECT");
+    assert_eq!(
+        tag(&console.run("WAIT_CLOSE TIMEOUT '5s'")).as_deref(),
+        Some("WAIT_CLOSE")
+    );
+    assert_ne!(client.value("SELECT pg_backend_pid()"), before);
+    // DISABLE and ENABLE.
+    console.run(&format!("DISABLE {database}"));
+    assert!(scene.try_login().is_err());
+    console.run(&format!("ENABLE {database}"));
+    scene.login().terminate();
+    // One client is cancelled, another one killed.
+    let id = |console: &mut Wire, filter: &str| {
+        let rows = show(
+            console,
+            &format!("CLIENTS WHERE database = '{database}' {filter}"),
+        );
+        rows.first().map(|row| row["id"].clone())
+    };
+    thread::scope(|threads| {
+        let client = &mut client;
+        let sleeps = threads.spawn(move || client.error("SELECT pg_sleep(60)"));
+        let mut found = None;
+        wait_until("it runs", || {
+            found = id(&mut console, "AND state = 'active'");
+            found.is_some()
+        });
+        thread::sleep(Duration::from_millis(200));
+        console.run(&format!("CANCEL_CLIENT {}", found.expect("it runs")));
+        assert_eq!(sleeps.join().expect("cancelled").sqlstate(), "57014");
+    });
+    let victim = id(&mut console, "").expect("it is there");
+    console.run(&format!("KILL_CLIENT {victim}"));
+    let error = first_error(&client.read_to_end()).expect("it is told");
+    assert_eq!(error.sqlstate(), "57P01");
+    assert_eq!(
+        console.error("KILL_CLIENT 999999").message(),
+        "client not found"
+    );
+    // What is wrong is named, with the form.
+    for (command, text, hint) in [
+        ("PAUSE nobody", "no such database: nobody", "SHOW DATABASES"),
+        ("PAUSE pgbouncer", "cannot pause admin db: pgbouncer", ""),
+        ("DISABLE", "a database is required", "DISABLE database"),
+        (
+            "KILL_CLIENT x",
+            "invalid client pointer supplied",
+            "KILL_CLIENT id",
+        ),
+        ("PAUSE a b", "bad arguments", "PAUSE [database]"),
+        ("RELOAD NOW", "bad arguments", "RELOAD [DRY RUN]"),
+    ] {
+        let error = console.error(command);
+        assert_eq!(error.message(), text);
+        assert!(error.hint().contains(hint), "{error:?}");
+    }
+}
+
+/// SET, ADD DATABASE, DROP DATABASE, RELOAD and RELOAD DRY RUN: all of it or nothing, until the next reload.
+#[test]
+fn the_configuration_is_changed_from_the_console() {
+    let cluster = Cluster::shared();
+    let scene = Scene::new(cluster, "console_settings", "  max_connections: 2\n");
+    let mut console = scene.console();
+    console.run("SET pool.max_connections = 5");
+    assert_eq!(scene.pool("max_connections"), 5);
+    console.run("SET query_wait_timeout = '7'");
+    let config = show(&mut console, "CONFIG WHERE key = 'pool.acquire_timeout'");
+    assert_eq!(config[0]["value"], "7s");
+    let error = console.error("SET pool.max_conections = 5");
+    assert_eq!(error.message(), "SET failed");
+    assert!(error.field(b'D').contains("max_connections"), "{error:?}");
+    assert_eq!(console.error("SET server.user = 'me'").sqlstate(), "55P02");
+    // The file says something else: told beforehand, and then done.
+    let other = cluster.database("console_other");
+    let dsn = tcp(cluster, &scene.database);
+    let more = format!(
+        "  max_connections: 3\ndatabases: {{{other}: {{backend: {{database: {other}}}}}}}\n"
+    );
+    scene
+        .pooler
+        .rewrite_config(&crate::support::scene::yaml(&dsn, ", user: nobody", &more));
+    let plan = show(&mut console, "VERSION");
+    assert_eq!(plan.len(), 1);
+    let answer = console.run("RELOAD DRY RUN");
+    let rows = listed(&answer, &["key", "now", "then", "effect"]);
+    let has = |text: &str| rows.iter().any(|row| row.contains(text));
+    assert!(has(&format!("databases.{other}  there added")), "{rows:?}");
+    assert!(has("server.user  nobody takes a restart"), "{rows:?}");
+    assert!(has("max_connections 5 3 at once"), "{rows:?}");
+    assert_eq!(scene.pool("max_connections"), 5, "nothing was done");
+    console.run("RELOAD");
+    assert_eq!(scene.pool("max_connections"), 3);
+    scene.pooler.rewrite_config("nonsense: [");
+    assert_eq!(console.error("RELOAD").sqlstate(), "F0000");
+    assert_eq!(console.error("RELOAD DRY RUN").sqlstate(), "F0000");
+    // Databases come and go.
+    let dsn = tcp(cluster, &other);
+    console.run(&format!("ADD DATABASE added '{dsn}'"));
+    let password = crate::support::cluster::PASSWORD;
+    let mut client = Wire::login(scene.pooler.port(), "username", password, "added");
+    assert_eq!(client.value("SELECT current_database()"), Some(other));
+    assert_eq!(console.error("ADD DATABASE added").sqlstate(), "42P04");
+    console.run("DROP DATABASE added");
+    let parameters = [("user", "username"), ("database", "added")];
+    let gone = Wire::try_login(scene.pooler.port(), &parameters, password);
+    assert_eq!(gone.err().expect("it is gone").sqlstate(), "3D000");
+    assert_eq!(
+        client.value("SELECT 1").as_deref(),
+        Some("1"),
+        "who was there goes on"
+    );
+    assert_eq!(console.error("DROP DATABASE added").sqlstate(), "3D000");
+    scene.pool("max_connections");
+}
+
+/// SHUTDOWN ends the process: at once without a word, or when the clients have gone.
+#[test]
+fn shutdown_ends_the_process() {
+    let cluster = Cluster::shared();
+    let mut scene = Scene::new(cluster, "console_shutdown", "");
+    let mut console = scene.console();
+    console.send_message(b'Q', &terminated("SHUTDOWN"));
+    assert_eq!(kinds(&console.read_to_end()), "");
+    assert!(scene.pooler.wait_for_end(Duration::from_secs(10)).is_some());
+    let mut scene = Scene::new(cluster, "console_shutdown", "");
+    let mut client = scene.login();
+    let mut console = scene.console();
+    assert_eq!(kinds(&console.run("SHUTDOWN WAIT_FOR_CLIENTS")), "CZ");
+    console.terminate();
+    assert_eq!(client.value("SELECT 1").as_deref(), Some("1"));
+    client.terminate();
+    assert!(scene.pooler.wait_for_end(Duration::from_secs(10)).is_some());
+}

@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
 
-use aether::admin::Admin;
+use aether::admin::{Admin, Changed, Steward};
 use aether::arena::{ClientKey, ServerKey, Tick};
 use aether::auth::KeyDerivation;
-use aether::config::{AuthMethod, Config, Outside, schema};
+use aether::config::{AuthMethod, Change, Config, ConfigError, Outside, schema};
 use aether::engine::{
     Accepted, Address, ClientState, Engine, Event, Handover, Host, ListenerId, Progress, Ready,
     Scope as Held, ServerState, Shutdown, Stream, TlsSide, Unresolved, Who,
@@ -356,6 +356,28 @@ fn configuration(yaml: &str) -> Rc<Config> {
     match schema::read(yaml, Path::new("aether.yaml"), &Files) {
         Ok(config) => Rc::new(config),
         Err(errors) => panic!("{errors:?}\n{yaml}"),
+    }
+}
+
+/// The configuration as it was written. Nothing but the world itself changes it.
+struct Written<'a>(&'a str);
+
+impl Steward for Written<'_> {
+    fn reload(&mut self) -> Result<Config, Vec<ConfigError>> {
+        schema::read(self.0, Path::new("aether.yaml"), &Files)
+    }
+
+    fn look(&mut self) -> Result<Config, Vec<ConfigError>> {
+        self.reload()
+    }
+
+    fn change(
+        &mut self,
+        _: Change,
+        _: &dyn Fn(&Config) -> Result<(), Refusal>,
+    ) -> Result<Config, Changed> {
+        let text = "nothing is changed here";
+        Err(Changed::Unwanted(Refusal::error(b"55000", text)))
     }
 }
 
@@ -1152,11 +1174,16 @@ impl World {
             assert!(before.contains(&pair), "{pair:?}: out of a paused pool");
         }
         self.wake = turn.wake.map(|wake| wake.0);
-        for request in turn.requests {
-            self.admin.answer(&mut self.engine, &request);
-            self.events
-                .push(Event::Ready(Who::Client(request.client), Ready::default()));
-        }
+        let mut steward = Written(&self.yaml);
+        let answered = self.admin.serve(
+            &mut self.engine,
+            &turn.requests,
+            &mut steward,
+            &mut self.kernel,
+        );
+        self.events.extend(answered);
+        let wakes = self.wake.into_iter();
+        self.wake = wakes.chain(self.admin.wake().map(|wake| wake.0)).min();
         self.stopped |= turn.stopped;
         self.kernel.connections.retain(|(who, connection)| {
             let connection = connection.borrow();

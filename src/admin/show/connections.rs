@@ -305,6 +305,9 @@ impl<'a> ClientRow<'a> {
 
     /// What it waits for, if it does.
     fn waits_for(&self) -> Option<String> {
+        if let ClientState::Console(console) = self.client.state() {
+            return console.waits_for.clone();
+        }
         let (pool_key, role) = self.client.pool_and_role()?;
         let pool = self.engine.pools().get(pool_key)?;
         let waits = self.client.state().is_waiting();

@@ -61,7 +61,7 @@ impl Table for Databases {
             return Some(Box::new(console(engine)));
         }
         let pool = pool_at(engine, place)?;
-        Some(Box::new(DatabaseRow { pool }))
+        Some(Box::new(DatabaseRow { engine, pool }))
     }
 
     fn sorted_by(&self) -> usize {
@@ -70,6 +70,7 @@ impl Table for Databases {
 }
 
 struct DatabaseRow<'a> {
+    engine: &'a Engine,
     pool: &'a Pool,
 }
 
@@ -114,7 +115,8 @@ impl Row for DatabaseRow<'_> {
             12 => Value::number(pool.total()),
             13 => Value::number(config.max_client_connections),
             14 => Value::number(pool.clients()),
-            15 | 16 => Value::Number(0),
+            15 => Value::number(u8::from(pool.held)),
+            16 => Value::number(u8::from(self.engine.is_disabled(&pool.name))),
             _ => Value::Null,
         }
     }

@@ -29,6 +29,7 @@ pub(super) fn lists(engine: &Engine) -> Short {
     let used = |(_, server): &(_, &Server)| server.state().client().is_some();
     let servers = || engine.servers().iter();
     let idle = |(_, server): &(_, &Server)| matches!(server.state(), ServerState::Idle);
+    let asked = engine.host_names().filter(|host| host.is_asked).count();
     let used_servers = servers().filter(used).count();
     let rows = [
         ("databases", databases),
@@ -44,11 +45,8 @@ pub(super) fn lists(engine: &Engine) -> Short {
         ("used_servers", used_servers),
         ("dns_names", engine.host_names().count()),
         ("dns_zones", 0),
-        ("dns_queries", 0),
-        (
-            "dns_pending",
-            engine.host_names().filter(|host| host.is_asked).count(),
-        ),
+        ("dns_queries", asked),
+        ("dns_pending", asked),
     ];
     let row = |(list, items): (&str, usize)| vec![Value::text(list), Value::number(items)];
     Short {

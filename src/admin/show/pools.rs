@@ -190,6 +190,9 @@ pub(super) fn why_waiting(
     client: ClientKey,
     role: &[u8],
 ) -> Option<String> {
+    if pool.held {
+        return Some("RESUME: the database is paused".to_owned());
+    }
     if let Some(failure) = &pool.failure {
         let attempts = failure.attempts;
         let error = failure.refusal.text();
