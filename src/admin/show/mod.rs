@@ -15,7 +15,7 @@ mod tests;
 mod users;
 mod when;
 
-use crate::engine::{Engine, HostName, Scope};
+use crate::engine::{Engine, Scope};
 use crate::wire::backend::{INT4, INT8, TEXT};
 
 use super::command::{self, COMMANDS, Does, FILTER};
@@ -111,25 +111,6 @@ fn empty(columns: &'static [Column]) -> Short {
     Short {
         columns,
         rows: Vec::new(),
-    }
-}
-
-/// Host names that were looked up. Of a name that was never found there are no addresses.
-fn dns_hosts(engine: &Engine) -> Short {
-    let row = |host: HostName<'_>| {
-        let addresses = host.addresses.iter().map(|at| at.ip().to_string());
-        let addresses: Vec<String> = addresses.collect();
-        vec![
-            Value::text(host.name),
-            Value::number(host.ttl.as_secs()),
-            Value::text(addresses.join(",")),
-        ]
-    };
-    let mut rows: Vec<Vec<Value>> = engine.host_names().map(row).collect();
-    rows.sort_by(|a, b| a.value(0).order(&b.value(0)));
-    Short {
-        columns: DNS_HOSTS,
-        rows,
     }
 }
 
