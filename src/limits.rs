@@ -182,6 +182,10 @@ pub const PAGE_PART: usize = 64 * 1024;
 pub const PAGE_REQUEST_MS: u64 = 30_000;
 /// An answer must have been taken after so long.
 pub const PAGE_ANSWER_MS: u64 = 30_000;
+/// A push of metrics to a collector, its name's look-up as well, must be over after so long.
+pub const PUSH_MS: u64 = 10_000;
+/// Longest pause before the next push after some that failed, unless the interval is longer.
+pub const PUSH_PAUSE_MAX_MS: u64 = 300_000;
 /// Roles of one pool that metrics tell apart; the others are counted together.
 pub const METRIC_USERS_PER_POOL_MAX: usize = 100;
 /// Users that metrics tell apart; the others are counted together.

@@ -418,8 +418,37 @@ fn write_metrics(metrics: &MetricsConfig, page: &mut Page) {
     };
     page.line(1, "listen_addr", listen);
     page.line(1, "unix_socket", &optional(metrics.unix_socket.as_deref()));
+    if !metrics.tls_words.is_empty() {
+        page.line(1, "tls", "");
+        let mut words = metrics.tls_words.clone();
+        if metrics.tls.is_some() {
+            words.entry("mode").and_modify(|mode| {
+                if mode == "prefer" {
+                    "require".clone_into(mode);
+                }
+            });
+        }
+        write_words(2, &words, page);
+    }
     let token = metrics.bearer_token.as_ref();
     page.line(1, "bearer_token", token.map_or("null", |_| MASK));
+    if let Some(otlp) = &metrics.otlp {
+        page.line(1, "otlp_endpoint", &quoted(&otlp.url()));
+        if otlp.ca_file.is_some() {
+            page.line(1, "otlp_ca_file", &optional(otlp.ca_file.as_deref()));
+        }
+        page.line(1, "otlp_interval", &show_duration(otlp.interval));
+        if !otlp.headers.is_empty() {
+            page.line(1, "otlp_headers", "");
+            for (name, _) in &otlp.headers {
+                page.line(2, &quoted(name), MASK);
+            }
+        }
+        page.line(1, "otlp_resource", "");
+        for (name, value) in &otlp.resource {
+            page.line(2, &quoted(name), &quoted(value));
+        }
+    }
     let required = metrics.required_databases.as_ref();
     page.line(
         1,

@@ -452,10 +452,49 @@ pub struct MetricsConfig {
     pub listen: Vec<SocketAddr>,
     /// The Unix socket to be asked at as well: its path.
     pub unix_socket: Option<String>,
+    /// TLS towards those who ask by TCP.
+    pub tls: Option<Rc<Acceptor>>,
+    /// What section `metrics.tls` says, key by key.
+    pub tls_words: TlsWords,
     /// What whoever asks for metrics has to show.
     pub bearer_token: Option<Secret>,
+    /// The collector that they are pushed to.
+    pub otlp: Option<Rc<OtlpConfig>>,
     /// Databases of which `/readyz` wants a server to be reachable; `None`: all that are configured.
     pub required_databases: Option<Vec<String>>,
+}
+
+/// An OpenTelemetry collector, and what it is told beside the metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtlpConfig {
+    /// Its name or address, without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The path there.
+    pub path: String,
+    /// TLS, for `https`.
+    pub tls: Option<Rc<Connector>>,
+    /// The roots that its certificate is held against, as a file; `None`: those of the system.
+    pub ca_file: Option<String>,
+    /// From one push to the next.
+    pub interval: Duration,
+    /// More headers, as for a token.
+    pub headers: Vec<(String, Secret)>,
+    /// Who tells: the attributes of the resource.
+    pub resource: Vec<(String, String)>,
+}
+
+impl OtlpConfig {
+    /// Its address.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let (port, path) = (self.port, &self.path);
+        match self.host.contains(':') {
+            true => format!("{scheme}://[{}]:{port}{path}", self.host),
+            false => format!("{scheme}://{}:{port}{path}", self.host),
+        }
+    }
 }
 
 impl MetricsConfig {

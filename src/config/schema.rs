@@ -180,6 +180,7 @@ fn read_sections(
     );
     let metrics = metrics::read(
         &section(&top, "metrics", &metrics::KEYS, problems),
+        &server,
         |name| databases.contains_key(name),
         context,
         problems,

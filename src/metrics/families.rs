@@ -160,6 +160,18 @@ pub static FAMILIES: &[Family] = &[
             out.times(&[], &tally.turns, tally.turn_us);
         },
     ),
+    process(
+        "aether_otlp_pushes",
+        COUNT,
+        "Pushes of metrics to metrics.otlp_endpoint, by outcome.",
+        &["outcome"],
+        |sight, out| {
+            if let Some((taken, failed)) = sight.facts.pushes {
+                out.count(&["ok"], taken);
+                out.count(&["failed"], failed);
+            }
+        },
+    ),
     // ---- Clients ----
     process(
         "aether_clients",

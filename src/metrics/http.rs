@@ -9,6 +9,8 @@ use crate::limits;
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
+    /// `/`: the page for a person.
+    Status,
     /// `/metrics`
     Metrics,
     /// `/healthz`: does the process live?
@@ -105,6 +107,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<(Request, usize)>, Bad> {
     let path = target.split(['?', '#']).next().unwrap_or_default();
     let request = Request {
         page: match path {
+            "/" => Some(Page::Status),
             "/metrics" => Some(Page::Metrics),
             "/healthz" => Some(Page::Health),
             "/readyz" => Some(Page::Ready),
@@ -247,6 +250,14 @@ pub fn chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
+/// The page for a person: it reads `/metrics` itself, and nothing from anywhere else.
+pub const STATUS: &str = include_str!("status.html");
+
+/// What browsers are told of it: nothing of it comes from elsewhere, and nothing goes there.
+pub const STATUS_POLICY: &str = "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; \
+    script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'\r\n\
+    Referrer-Policy: no-referrer\r\n";
+
 /// What stands behind the last chunk.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
@@ -277,6 +288,25 @@ mod tests {
         assert!(old.head_only && !old.keep_alive && !old.chunked);
         assert_eq!(read(b"GET /metrics HTTP/1.1\r\nHost: x\r\n"), Ok(None));
         assert_eq!(read(b""), Ok(None));
+    }
+
+    /// One file, which asks nobody else: no address of another machine is in it, but for the name of SVG.
+    #[test]
+    fn the_page_for_a_person_is_self_contained() {
+        assert_eq!(ok(&get("/", "")).page, Some(Page::Status));
+        let page = STATUS.replace("http://www.w3.org/2000/svg", "");
+        for foreign in [
+            "http:",
+            "https:",
+            "src=",
+            "href=",
+            "@import",
+            "url(",
+            "innerHTML",
+        ] {
+            assert!(!page.contains(foreign), "{foreign}");
+        }
+        assert!(STATUS_POLICY.ends_with("\r\n") && !STATUS_POLICY.contains('\t'));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod families;
 pub mod http;
 #[cfg(test)]
 mod literals;
+pub mod otlp;
 mod text;
 
 use std::collections::BTreeMap;
@@ -96,6 +97,8 @@ pub struct Facts {
     pub cpu_us: Option<u64>,
     /// When the process began, in microseconds since 1970.
     pub started_us: Option<u64>,
+    /// Pushes to a collector that were taken, and that failed; `None`: there are none.
+    pub pushes: Option<(u64, u64)>,
 }
 
 /// What a family is read off.

@@ -73,6 +73,54 @@ fn the_documentation_names_all_of_them_and_no_others() {
     }
 }
 
+/// Whatever the dashboard and the alerts ask for is there, under that name and with those labels.
+#[test]
+fn the_dashboard_and_the_alerts_know_only_what_there_is() {
+    let mut series = BTreeSet::new();
+    for family in FAMILIES {
+        let suffixes: &[&str] = match family.kind {
+            Kind::Counter => &["_total"],
+            Kind::Gauge => &[""],
+            Kind::Histogram => &["_bucket", "_sum", "_count"],
+        };
+        series.extend(
+            suffixes
+                .iter()
+                .map(|suffix| format!("{}{suffix}", family.name)),
+        );
+    }
+    let labels: BTreeSet<&str> = FAMILIES
+        .iter()
+        .flat_map(|family| family.labels.iter().copied())
+        .chain(["job", "instance", "le", "severity"])
+        .collect();
+    for (file, text) in [
+        (
+            "aether.json",
+            include_str!("../../packaging/grafana/aether.json"),
+        ),
+        (
+            "alerts.yml",
+            include_str!("../../packaging/prometheus/alerts.yml"),
+        ),
+    ] {
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words = text.split(|c| !word(c));
+        let of_ours = |of: &&str| of.starts_with("aether_") || of.starts_with("process_");
+        let named: BTreeSet<&str> = words.filter(of_ours).collect();
+        assert!(named.len() > 10, "{file}: {named:?}");
+        for name in named {
+            assert!(series.contains(name), "{file}: there is no {name}");
+        }
+        for (at, _) in text.match_indices(" by (") {
+            let list = text[at + 5..].split(')').next().unwrap_or_default();
+            for label in list.split(',') {
+                assert!(labels.contains(label.trim()), "{file}: {label} in {list}");
+            }
+        }
+    }
+}
+
 /// Prometheus' and OpenMetrics' rules for names and units.
 #[test]
 fn names_follow_the_conventions() {

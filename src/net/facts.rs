@@ -14,8 +14,8 @@ pub(super) fn now_us() -> Option<u64> {
     u64::try_from(since.as_micros()).ok()
 }
 
-/// What it knows now. `started_us`: when the process began.
-pub(super) fn facts(started_us: Option<u64>) -> Facts {
+/// What it knows now. `started_us`: when the process began; `pushes`: what came of those to a collector.
+pub(super) fn facts(started_us: Option<u64>, pushes: Option<(u64, u64)>) -> Facts {
     let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
     let cpu = usage
         .map(|usage| usage.user_time().num_microseconds() + usage.system_time().num_microseconds());
@@ -31,6 +31,7 @@ pub(super) fn facts(started_us: Option<u64>) -> Facts {
             .map(|(soft, _)| soft),
         cpu_us: cpu.and_then(|us| u64::try_from(us).ok()),
         started_us,
+        pushes,
     }
 }
 

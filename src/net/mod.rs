@@ -9,6 +9,7 @@ mod keeper;
 mod listener;
 mod pages;
 mod pidfile;
+mod push;
 mod signals;
 mod socket;
 mod systemd;
@@ -41,6 +42,7 @@ use keeper::Keeper;
 pub use listener::Listener;
 use pages::Pages;
 pub use pidfile::Pidfile;
+use push::{Hands, Push};
 use signals::{Signal, Signals};
 use socket::Socket;
 use systemd::Manager;
@@ -50,6 +52,8 @@ pub use systemd::inherited;
 const FIRST_OWN_TOKEN: usize = usize::MAX - 1024;
 /// The tokens of whoever asks for metrics begin here.
 const FIRST_PAGE_TOKEN: usize = usize::MAX - 512;
+/// The token of the connection to a collector.
+const PUSH: Token = Token(usize::MAX - 4);
 const SIGNALS: Token = Token(usize::MAX - 2);
 const HELPERS: Token = Token(usize::MAX - 3);
 
@@ -286,6 +290,8 @@ pub fn run(
         shell.listeners.push(Some(listener));
     }
     let mut pages = Pages::new(FIRST_PAGE_TOKEN, pages, &shell.registry)?;
+    let mut push = Push::new(PUSH);
+    let started_us = facts::now_us();
     let start = Instant::now();
     let now = || Tick(0).plus(start.elapsed());
     let mut engine = Engine::new(Rc::new(config), now(), &mut shell);
@@ -309,9 +315,24 @@ pub fn run(
         }
         let alive = manager.is_alive();
         let mut wake = turn.wake.into_iter().chain(admin.wake()).min();
+        let pushes = engine.config().metrics.otlp.is_some();
+        if pushes {
+            let mut hands = Hands {
+                engine: &engine,
+                registry: &shell.registry,
+                helpers: &mut shell.helpers,
+                scratch: &shell.scratch,
+            };
+            wake = wake.into_iter().chain(push.turn(begun, &mut hands)).min();
+        }
         if pages.is_on() {
-            let at = pages.turn(begun, &engine, &shell.registry);
+            let counts = pushes.then(|| push.counts());
+            let facts = || facts::facts(started_us, counts);
+            let (registry, scratch) = (&shell.registry, &shell.scratch);
+            let at = pages.turn(begun, &engine, registry, scratch, &facts);
             wake = wake.into_iter().chain(at).min();
+        }
+        if pages.is_on() || pushes {
             engine.turned(now().since(begun));
         }
         let timeout = match wake {
@@ -329,8 +350,12 @@ pub fn run(
                 SIGNALS => signals.drain(&mut |signal| {
                     on_signal(signal, &mut keeper, &manager, &mut engine, &mut events)
                 }),
-                HELPERS => shell.helpers.drain(&mut events),
+                HELPERS => {
+                    shell.helpers.drain(&mut events);
+                    push.overhear(&events);
+                }
                 Token(token) if pages.note(token, event) => {}
+                token if push.note(token, event) => {}
                 Token(token) if token >= FIRST_OWN_TOKEN => {
                     events.push(Event::Incoming(ListenerId(token - FIRST_OWN_TOKEN)))
                 }

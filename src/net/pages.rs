@@ -12,10 +12,10 @@ use mio::{Interest, Registry, Token};
 use slab::Slab;
 
 use super::listener::Listener;
-use super::{facts, socket};
+use super::{socket, tls};
 use crate::arena::Tick;
 use crate::config::MetricsConfig;
-use crate::engine::{Engine, Given, Stream, Taken};
+use crate::engine::{Engine, Given, Handover, Protection, Stream, Taken, TlsSide};
 use crate::limits;
 use crate::metrics::http::{self, Bad, Length, Page, Request};
 use crate::metrics::{self, Facts, Scrape, Text};
@@ -32,7 +32,6 @@ pub(super) struct Pages {
     connections: Slab<Connection>,
     /// Somebody may wait to be accepted.
     incoming: bool,
-    started_us: Option<u64>,
 }
 
 /// Somebody who asks.
@@ -78,7 +77,6 @@ impl Pages {
             listeners: Vec::new(),
             connections: Slab::new(),
             incoming: true,
-            started_us: facts::now_us(),
         };
         for (at, mut listener) in listeners.into_iter().take(LISTENERS_MAX).enumerate() {
             listener.register(registry, Token(first + at))?;
@@ -111,18 +109,32 @@ impl Pages {
     }
 
     /// Does what can be done. When it wants to be called again; not later than now if there is more to do at once.
-    pub(super) fn turn(&mut self, now: Tick, engine: &Engine, registry: &Registry) -> Option<Tick> {
+    pub(super) fn turn(
+        &mut self,
+        now: Tick,
+        engine: &Engine,
+        registry: &Registry,
+        scratch: &tls::Scratch,
+        facts: &dyn Fn() -> Facts,
+    ) -> Option<Tick> {
         if std::mem::take(&mut self.incoming) {
-            self.accept(now, registry);
+            self.accept(now, engine, registry, scratch);
         }
+        let mut handshakes = limits::HANDSHAKES_PER_TURN;
         let mut wake: Option<Tick> = None;
         let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
             let Some(connection) = self.connections.get_mut(slot) else {
                 continue;
             };
-            let facts = || facts::facts(self.started_us);
-            let next = match connection.go_on(now, engine, &facts) {
+            if connection.stream.protection() == Protection::Handshake && connection.readable {
+                if handshakes == 0 {
+                    wake = Some(now);
+                    continue;
+                }
+                handshakes -= 1;
+            }
+            let next = match connection.go_on(now, engine, facts) {
                 After::Waits => Some(connection.deadline()).filter(|at| *at > now),
                 After::GoesOn => Some(now),
                 After::Ends => None,
@@ -135,7 +147,8 @@ impl Pages {
         wake
     }
 
-    fn accept(&mut self, now: Tick, registry: &Registry) {
+    fn accept(&mut self, now: Tick, engine: &Engine, registry: &Registry, scratch: &tls::Scratch) {
+        let tls = engine.config().metrics.tls.clone();
         for at in 0..self.listeners.len() {
             for _ in 0..limits::PAGES_MAX {
                 if self.connections.len() >= limits::PAGES_MAX {
@@ -150,7 +163,20 @@ impl Pages {
                 let accepted = self.listeners.get(at).map(|of| of.accept(register));
                 match accepted {
                     Some(Ok(Ok(socket))) => {
-                        entry.insert(Connection::new(Box::new(socket), now));
+                        let by_tcp = matches!(socket, socket::Socket::Tcp(_));
+                        let stream: Box<dyn Stream> = Box::new(socket);
+                        let stream = match tls.clone().filter(|_| by_tcp) {
+                            None => Ok(stream),
+                            Some(acceptor) => {
+                                let direct = false;
+                                let side = TlsSide::Client { acceptor, direct };
+                                tls::secure(stream, side, Handover::default(), scratch)
+                            }
+                        };
+                        match stream {
+                            Ok(stream) => drop(entry.insert(Connection::new(stream, now))),
+                            Err(why) => log::warn!("metrics: TLS cannot be set up: {why}"),
+                        }
                     }
                     Some(Ok(Err(error))) => {
                         log::warn!("metrics: cannot take a connection: {error}");
@@ -218,7 +244,8 @@ impl Connection {
             if !self.flush() {
                 return After::Ends;
             }
-            if self.sent < self.output.len() || self.stream.holds() {
+            let shakes = self.stream.protection() == Protection::Handshake;
+            if self.sent < self.output.len() || (self.stream.holds() && !shakes) {
                 return After::Waits;
             }
             (self.output, self.sent) = (Vec::new(), 0);
@@ -250,12 +277,16 @@ impl Connection {
     fn flush(&mut self) -> bool {
         while self.writable {
             let rest = self.output.get(self.sent..).unwrap_or_default();
-            let given = match rest {
-                [] if !self.stream.holds() => return true,
-                [] => self.stream.flush(),
-                rest => self.stream.write(rest),
-            };
-            match given {
+            if rest.is_empty() {
+                // In a handshake it holds nothing that could be sent, and says that it does.
+                match self.stream.flush() {
+                    Given::Bytes(_) => return true,
+                    Given::Blocked => self.writable = false,
+                    Given::Closed(_) => return false,
+                }
+                continue;
+            }
+            match self.stream.write(rest) {
                 Given::Bytes(count) => self.sent += count,
                 Given::Blocked => self.writable = false,
                 Given::Closed(_) => return false,
@@ -344,11 +375,21 @@ impl Connection {
                 });
                 return self.enter(State::Answering { rest, keep }, now);
             }
+            Some(Page::Status) => {
+                let (kind, text) = ("text/html; charset=utf-8", http::STATUS);
+                let length = Length::Known(text.len());
+                let out = &mut self.output;
+                http::head(out, "200 OK", kind, length, keep, http::STATUS_POLICY);
+                if !head_only {
+                    out.extend_from_slice(text.as_bytes());
+                }
+                return self.enter(State::Answering { rest, keep }, now);
+            }
             Some(Page::Health) => ("200 OK", "ok\n".to_owned()),
             Some(Page::Ready) => readiness(engine, is_known(config, request)),
             None => (
                 "404 Not Found",
-                "there is /metrics, /healthz, /readyz\n".to_owned(),
+                "there is /, /metrics, /healthz, /readyz\n".to_owned(),
             ),
         };
         http::plain(&mut self.output, status, &text, keep, head_only, "");

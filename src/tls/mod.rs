@@ -158,6 +158,8 @@ pub const DAY: i64 = 86_400;
 
 /// The protocol that is spoken inside, as ALPN names it.
 pub const ALPN: &[u8] = b"postgresql";
+/// The same of HTTP, for metrics.
+const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// What a configuration was made of, to tell whether another one is the same.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -267,6 +269,16 @@ impl Acceptor {
             lifetimes,
             print,
         })
+    }
+
+    /// The same for those who speak HTTP inside.
+    pub fn for_http(&self) -> Acceptor {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+        Acceptor {
+            config: Arc::new(config),
+            ..self.clone()
+        }
     }
 
     /// How much TLS is wanted.
@@ -382,6 +394,16 @@ impl Connector {
             lifetimes: seen,
             print,
         })
+    }
+
+    /// The same for a server that speaks HTTP inside.
+    pub fn for_http(&self) -> Connector {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![ALPN_HTTP.to_vec()];
+        Connector {
+            config: Arc::new(config),
+            ..self.clone()
+        }
     }
 
     /// How much TLS is wanted.

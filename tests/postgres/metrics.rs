@@ -437,3 +437,311 @@ fn prometheus_scrapes_it() {
     let _ = child.wait();
     assert!(found, "{said}");
 }
+
+/// A command of Prometheus' own finds no fault, and the alerts fire when they should.
+#[test]
+fn promtool_takes_the_alerts_and_yaml_the_dashboard() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    for arguments in [
+        ["check", "rules", "alerts.yml"],
+        ["test", "rules", "alerts.test.yml"],
+    ] {
+        let output = Command::new("/usr/bin/promtool")
+            .args(arguments)
+            .current_dir(folder.join("prometheus"))
+            .output()
+            .expect("promtool: `make test` installs it");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+    }
+    let text = std::fs::read_to_string(folder.join("grafana/aether.json")).expect("it is there");
+    let dashboard: serde_yaml::Value = serde_yaml::from_str(&text).expect("JSON");
+    assert!(dashboard["panels"].as_sequence().expect("panels").len() > 20);
+}
+
+/// The status page in a real browser: it reads the metrics and shows them. `AETHER_SCREENSHOT=FILE` keeps a picture of it.
+#[test]
+fn the_status_page_works_in_a_browser() {
+    let told = start(
+        Cluster::shared(),
+        "metrics_page",
+        "  mode: transaction\n  max_connections: 8\n",
+        "",
+    );
+    let (head, page) = get(told.port, "/", "");
+    assert!(
+        head.contains("Content-Security-Policy: default-src 'none'"),
+        "{head}"
+    );
+    assert!(page.ends_with("</html>\n"));
+    let (port, database) = (told.pooler.port(), told.database.clone());
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let working: Vec<_> = (0..6)
+        .map(|n| {
+            let (over, database) = (over.clone(), database.clone());
+            std::thread::spawn(move || {
+                let mut client = Wire::login(port, "username", PASSWORD, &database);
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    client.run(&format!("SELECT pg_sleep(0.0{n})"));
+                }
+            })
+        })
+        .collect();
+    let place = process::Place::new("browser");
+    let browse = |arguments: &[String]| {
+        assert!(
+            Path::new("/usr/bin/chromium").exists(),
+            "chromium is not installed: `make test` installs it"
+        );
+        let mut command = process::command(Path::new("/usr/bin/timeout"));
+        command
+            .args([
+                "120",
+                "/usr/bin/chromium",
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+            ])
+            .args([
+                "--disable-dev-shm-usage",
+                "--hide-scrollbars",
+                "--window-size=1280,860",
+            ])
+            .arg(format!("--user-data-dir={}", place.path().display()))
+            .env("HOME", place.path())
+            .args(arguments)
+            .arg(format!("http://127.0.0.1:{}/", told.port))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let output = command.output().expect("chromium");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let dom = browse(&["--timeout=9000".to_owned(), "--dump-dom".to_owned()]);
+    if let Some(file) = std::env::var_os("AETHER_SCREENSHOT") {
+        let shot = place.path().join("status.png");
+        browse(&[
+            "--timeout=60000".to_owned(),
+            format!("--screenshot={}", shot.display()),
+        ]);
+        std::fs::copy(shot, file).expect("a picture");
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    working
+        .into_iter()
+        .for_each(|of| of.join().expect("a client"));
+    assert!(
+        dom.contains(&format!("<td>{database}</td><td>yes</td>")),
+        "{dom}"
+    );
+    assert!(dom.contains(">live</span>"), "{dom}");
+    assert!(dom.contains("<meter min=\"0\" max=\"8\""), "{dom}");
+    let points = dom.split("points=\"").nth(1).expect("a line is drawn");
+    assert!(
+        points.split('"').next().expect("points").split(' ').count() >= 3,
+        "{dom}"
+    );
+}
+
+#[test]
+fn metrics_are_told_over_tls() {
+    let certificates = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates");
+    let file = |name: &str| {
+        let place = process::Place::new("metrics-tls");
+        let text = std::fs::read_to_string(certificates.join(name)).expect("it is there");
+        (place.write(name, &text), place)
+    };
+    let ((cert, _keep), (key, _keep_too)) = (file("server.crt"), file("server.key"));
+    let keys = format!(
+        ", tls: {{cert_file: \"{}\", key_file: \"{}\"}}",
+        cert.display(),
+        key.display()
+    );
+    let told = start(Cluster::shared(), "metrics_tls", "", &keys);
+    let curl = |scheme: &str, more: &[&str]| {
+        let output = Command::new("/usr/bin/curl")
+            .args(["-sS", "--max-time", "20", "--cacert"])
+            .arg(certificates.join("root.crt"))
+            .args(more)
+            .arg(format!("{scheme}://127.0.0.1:{}/metrics", told.port))
+            .output()
+            .expect("curl");
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    };
+    for more in [&["-k"][..], &["-k", "--http1.1"], &["-k", "--no-alpn"]] {
+        let (fine, said) = curl("https", more);
+        assert!(fine && said.contains("aether_pool_up"), "{more:?}: {said}");
+    }
+    let (fine, said) = curl("http", &[]);
+    assert!(!fine && !said.contains("aether_"), "{said}");
+    let series = "side=\"client\",database=\"\",subject=";
+    assert!(
+        !curl("https", &["-k"]).1.contains(&series),
+        "that is the clients' TLS"
+    );
+}
+
+/// A collector for one push after the other: the bodies that it got, and what it answers.
+struct Collector {
+    listener: std::net::TcpListener,
+}
+
+impl Collector {
+    fn new() -> Collector {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        Collector { listener }
+    }
+
+    fn port(&self) -> u16 {
+        self.listener.local_addr().expect("its address").port()
+    }
+
+    /// Takes a push: its head, and its body with the chunks put together.
+    fn take(&self, answer: &str) -> (String, String) {
+        let (mut stream, _) = self.listener.accept().expect("somebody pushes");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let (mut bytes, mut piece) = (Vec::new(), [0; 65_536]);
+        while !bytes.ends_with(b"\r\n0\r\n\r\n") {
+            let count = stream.read(&mut piece).expect("the push");
+            assert!(
+                count > 0,
+                "it ends early: {}",
+                String::from_utf8_lossy(&bytes)
+            );
+            bytes.extend_from_slice(&piece[..count]);
+        }
+        stream.write_all(answer.as_bytes()).expect("it is read");
+        let text = String::from_utf8(bytes).expect("text");
+        let (head, mut rest) = text.split_once("\r\n\r\n").expect("a head");
+        let mut body = String::new();
+        loop {
+            let (length, after) = rest.split_once("\r\n").expect("a chunk");
+            let length = usize::from_str_radix(length, 16).expect("its length");
+            if length == 0 {
+                return (head.to_owned(), body);
+            }
+            body += &after[..length];
+            rest = &after[length + 2..];
+        }
+    }
+}
+
+const TAKEN: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+
+/// The metrics of a push by name.
+fn pushed(body: &str) -> BTreeMap<String, serde_yaml::Value> {
+    let whole: serde_yaml::Value = serde_yaml::from_str(body).expect("JSON");
+    let scope = &whole["resourceMetrics"][0]["scopeMetrics"][0];
+    assert_eq!(scope["scope"]["name"].as_str(), Some("aether"));
+    let metrics = scope["metrics"].as_sequence().expect("metrics").iter();
+    metrics
+        .map(|of| (of["name"].as_str().expect("a name").to_owned(), of.clone()))
+        .collect()
+}
+
+/// The points of a metric, by their attributes in one line.
+fn points(metric: &serde_yaml::Value, kind: &str) -> BTreeMap<String, serde_yaml::Value> {
+    let points = metric[kind]["dataPoints"]
+        .as_sequence()
+        .expect("points")
+        .iter();
+    let attributes = |point: &serde_yaml::Value| {
+        let pairs = point["attributes"]
+            .as_sequence()
+            .expect("attributes")
+            .iter();
+        let pair = |of: &serde_yaml::Value| {
+            let (key, value) = (of["key"].as_str(), of["value"]["stringValue"].as_str());
+            format!("{}={}", key.expect("a key"), value.expect("a text"))
+        };
+        pairs.map(pair).collect::<Vec<_>>().join(",")
+    };
+    points
+        .map(|point| (attributes(point), point.clone()))
+        .collect()
+}
+
+/// A collector gets what Prometheus would, and is left alone for a while after it has refused a push.
+#[test]
+fn a_collector_is_pushed_the_same_metrics() {
+    let collector = Collector::new();
+    let keys = format!(
+        ", otlp_endpoint: \"http://localhost:{}\", otlp_interval: 1s, otlp_headers: {{x-key: s3cret}}, \
+         otlp_resource: {{deployment.environment.name: test}}",
+        collector.port()
+    );
+    let told = start(
+        Cluster::shared(),
+        "metrics_otlp",
+        "  mode: transaction\n",
+        &keys,
+    );
+    let mut client = told.login();
+    (0..5).for_each(|_| drop(client.run("SELECT 1")));
+    collector.take("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+    told.pooler
+        .wait_for_log("it answered 503; the next attempt is in 1s");
+    let (head, body) = collector.take(TAKEN);
+    assert!(head.starts_with("POST /v1/metrics HTTP/1.1\r\n"), "{head}");
+    assert!(
+        head.contains("\r\nx-key: s3cret\r\n") && head.contains("Content-Type: application/json")
+    );
+    assert!(body.contains(
+        "{\"key\":\"deployment.environment.name\",\"value\":{\"stringValue\":\"test\"}}"
+    ));
+    assert!(body.contains("{\"key\":\"service.name\",\"value\":{\"stringValue\":\"aether\"}}"));
+    told.pooler.wait_for_log("takes them again");
+    let metrics = pushed(&body);
+    let database = format!("database={}", told.database);
+    let queries = points(&metrics["aether_pool_queries"], "sum");
+    assert_eq!(queries[&database]["asInt"].as_str(), Some("5"));
+    assert_eq!(
+        metrics["aether_pool_queries"]["sum"]["aggregationTemporality"].as_u64(),
+        Some(2)
+    );
+    assert_eq!(
+        metrics["aether_pool_queries"]["sum"]["isMonotonic"].as_bool(),
+        Some(true)
+    );
+    let times = points(&metrics["aether_pool_query_duration_seconds"], "histogram");
+    let times = &times[&database];
+    assert_eq!(times["count"].as_str(), Some("5"));
+    let counts = times["bucketCounts"].as_sequence().expect("counts");
+    let bounds = times["explicitBounds"].as_sequence().expect("bounds");
+    assert_eq!(counts.len(), bounds.len() + 1);
+    let number = |of: &serde_yaml::Value| {
+        of.as_str()
+            .expect("a text")
+            .parse::<u64>()
+            .expect("a number")
+    };
+    assert_eq!(counts.iter().map(number).sum::<u64>(), 5);
+    let servers = points(&metrics["aether_pool_servers"], "gauge");
+    let idle = format!("{database},user=username,state=idle");
+    assert_eq!(servers[&idle]["asInt"].as_str(), Some("1"));
+    // Every name that a scrape has and that has a value.
+    let (_, text) = get(
+        told.port,
+        "/metrics",
+        "Accept: application/openmetrics-text\r\n",
+    );
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().expect("a name");
+        let has_values = text.lines().any(|line| line.starts_with(name));
+        assert!(
+            !has_values || metrics.contains_key(name) || name == "aether_otlp_pushes",
+            "{name}"
+        );
+    }
+    collector.take(TAKEN);
+    wait_until("pushes are counted", || {
+        let metrics = told.metrics();
+        metrics.value("aether_otlp_pushes_total{outcome=\"failed\"}") == 1.0
+            && metrics.value("aether_otlp_pushes_total{outcome=\"ok\"}") >= 2.0
+    });
+}

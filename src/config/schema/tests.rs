@@ -611,6 +611,38 @@ fn metrics_are_off_until_an_address_is_named() {
 }
 
 #[test]
+fn a_collector_has_an_address_and_headers() {
+    let with = |keys: &str| format!("{ISSUE}metrics: {{{keys}}}\n");
+    let config = ok(&with(
+        "otlp_endpoint: 'http://c', otlp_headers: {k: v}, otlp_resource: {service.name: x}",
+    ));
+    let otlp = config.metrics.otlp.as_ref().unwrap();
+    assert_eq!(otlp.url(), "http://c:4318/v1/metrics");
+    assert!(
+        otlp.resource
+            .contains(&("service.name".to_owned(), "x".to_owned()))
+    );
+    assert!(!config.metrics.is_on(), "nobody can ask");
+    let shown = effective(&config);
+    assert!(
+        shown.contains("  otlp_headers:\n    \"k\": \"****\"\n"),
+        "{shown}"
+    );
+    refused(&with("otlp_interval: 5s"), "otlp_endpoint is not given");
+    refused(
+        &with("otlp_endpoint: 'localhost:1'"),
+        "expected an address like http://",
+    );
+    let more = |keys: &str| with(&format!("otlp_endpoint: 'http://c', {keys}"));
+    refused(&more("otlp_interval: 10ms"), "expected at least 1s");
+    refused(
+        &more("otlp_headers: {Host: x}"),
+        "not a header that may be set",
+    );
+    refused(&more("otlp_ca_file: x"), "there is no TLS");
+}
+
+#[test]
 fn values_of_the_wrong_kind_say_what_was_found_and_what_is_right() {
     refused(
         "server: {log_level: loud}",

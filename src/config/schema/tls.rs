@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::super::TlsWords;
-use super::super::yaml::{Place, Problems, Section};
+use super::super::yaml::{Field, Place, Problems, Section};
 use super::Context;
 use crate::tls::{
     Acceptor, Authorities, Certificate, Choice, Connector, DAY, Identity, Lifetime, Manner, Mode,
@@ -359,6 +359,49 @@ fn build_connector(reader: &mut Reader<'_, '_>, hand: Hand) -> Option<Connector>
         }
         Err(error) => {
             reader.add("sslrootcert", &error);
+            None
+        }
+    }
+}
+
+/// TLS towards a collector of metrics: its certificate must be for its name, by a root of the file or one of the system.
+pub(super) fn collector(
+    endpoint: &Field<'_>,
+    ca_file: Option<&Field<'_>>,
+    context: Context<'_>,
+    problems: &mut Problems,
+) -> Option<Rc<Connector>> {
+    let roots = match ca_file {
+        Some(field) => {
+            let bytes = context.file(field, problems)?;
+            pem::certificates(&bytes)
+                .map_err(|error| problems.add(&field.place, error))
+                .ok()?
+        }
+        None => {
+            let (words, place) = (TlsWords::new(), |_: &str| endpoint.place.clone());
+            system_roots(&mut Reader {
+                words: &words,
+                place: &place,
+                context,
+                problems,
+            })
+        }
+    };
+    let manner = Manner {
+        mode: Mode::VerifyFull,
+        direct: false,
+        sni: true,
+        needs_certificate: false,
+    };
+    let authorities = Authorities {
+        roots,
+        revocations: Vec::new(),
+    };
+    match Connector::new(manner, None, authorities, &Choice::default()) {
+        Ok(connector) => Some(Rc::new(connector.for_http())),
+        Err(error) => {
+            problems.add(&endpoint.place, error);
             None
         }
     }
