@@ -10,6 +10,7 @@
 //! | [`tls`] | what we show and whom we trust: certificates, ciphers, PostgreSQL's rules for both |
 //! | [`config`] | one validated configuration, and `aether.yaml` |
 //! | [`wire`] | the protocol: bytes to messages and back |
+//! | [`fingerprint`] | statements without their values |
 //! | [`auth`] | how a client proves itself, how we prove ourselves to a server |
 //! | [`relay`] | what may pass between a client and its server |
 //! | [`startup`], [`tune`], [`reset`], [`lookup`] | logging in to a server; trying a client's settings on it; making it fit for the next client; asking it for a user's secret |
@@ -43,6 +44,7 @@ pub mod arena;
 pub mod auth;
 pub mod config;
 pub mod engine;
+pub mod fingerprint;
 pub mod limits;
 pub mod log;
 pub mod lookup;

@@ -186,6 +186,12 @@ pub const PAGE_ANSWER_MS: u64 = 30_000;
 pub const PUSH_MS: u64 = 10_000;
 /// Longest pause before the next push after some that failed, unless the interval is longer.
 pub const PUSH_PAUSE_MAX_MS: u64 = 300_000;
+/// Longest fingerprint of a statement.
+pub const FINGERPRINT_MAX: usize = 1_024;
+/// A fingerprint is made of so many bytes of a statement.
+pub const FINGERPRINT_WITHIN: usize = 16 * 1024;
+/// Most fingerprints that can be asked to be kept: some 100 MB at the worst.
+pub const FINGERPRINTS_MAX: u64 = 100_000;
 /// Roles of one pool that metrics tell apart; the others are counted together.
 pub const METRIC_USERS_PER_POOL_MAX: usize = 100;
 /// Users that metrics tell apart; the others are counted together.

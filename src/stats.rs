@@ -42,6 +42,8 @@ pub struct Counters {
     pub server_parses: u64,
     /// Times that clients have bound such a statement.
     pub binds: u64,
+    /// Named statements that were closed on servers which held too many.
+    pub evictions: u64,
 }
 
 impl Counters {
@@ -66,6 +68,7 @@ impl Counters {
             client_parses: both(a.client_parses, b.client_parses),
             server_parses: both(a.server_parses, b.server_parses),
             binds: both(a.binds, b.binds),
+            evictions: both(a.evictions, b.evictions),
         }
     }
 

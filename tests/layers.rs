@@ -9,7 +9,7 @@ const FLOORS: [&[&str]; 12] = [
     &["limits", "arena", "reasons", "stats", "log"],
     &["tls"],
     &["config"],
-    &["wire"],
+    &["wire", "fingerprint"],
     &["auth"],
     &["relay"],
     &["startup", "tune", "reset", "lookup"],
@@ -21,9 +21,21 @@ const FLOORS: [&[&str]; 12] = [
 ];
 
 /// Modules that decide and never touch the world.
-const PURE: [&str; 13] = [
-    "limits", "arena", "reasons", "stats", "tls", "wire", "auth", "relay", "startup", "tune",
-    "reset", "lookup", "pool",
+const PURE: [&str; 14] = [
+    "limits",
+    "arena",
+    "reasons",
+    "stats",
+    "tls",
+    "wire",
+    "fingerprint",
+    "auth",
+    "relay",
+    "startup",
+    "tune",
+    "reset",
+    "lookup",
+    "pool",
 ];
 
 /// What only the shell may name.

@@ -6,6 +6,7 @@
 
 pub mod certificate;
 pub mod dsn;
+pub mod fingerprint;
 pub mod frame;
 pub mod hba;
 pub mod http;
@@ -23,9 +24,10 @@ pub mod yaml;
 pub type Property = fn(&[u8]);
 
 /// Every property, under the name of its target.
-pub const ALL: [(&str, Property); 14] = [
+pub const ALL: [(&str, Property); 15] = [
     ("certificate", certificate::holds),
     ("dsn", dsn::holds),
+    ("fingerprint", fingerprint::holds),
     ("frame", frame::holds),
     ("hba", hba::holds),
     ("http", http::holds),

@@ -130,6 +130,11 @@ pub(super) const COMMANDS: &[Spec] = &[
         Show::Pools,
         "clients and servers by database and role, and why clients wait",
     ),
+    show(
+        "SHOW QUERIES",
+        Show::Queries,
+        "statements without their values, those first that take the most time (metrics.query_fingerprints)",
+    ),
     show("SHOW SERVERS", Show::Servers, "server connections"),
     show(
         "SHOW SOCKETS",

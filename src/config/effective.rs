@@ -449,6 +449,11 @@ fn write_metrics(metrics: &MetricsConfig, page: &mut Page) {
             page.line(2, &quoted(name), &quoted(value));
         }
     }
+    page.line(
+        1,
+        "query_fingerprints",
+        &metrics.query_fingerprints.to_string(),
+    );
     let required = metrics.required_databases.as_ref();
     page.line(
         1,

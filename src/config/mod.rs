@@ -460,6 +460,8 @@ pub struct MetricsConfig {
     pub bearer_token: Option<Secret>,
     /// The collector that they are pushed to.
     pub otlp: Option<Rc<OtlpConfig>>,
+    /// So many statements are kept by their fingerprint; 0: none.
+    pub query_fingerprints: usize,
     /// Databases of which `/readyz` wants a server to be reachable; `None`: all that are configured.
     pub required_databases: Option<Vec<String>>,
 }

@@ -31,6 +31,7 @@ mod overdue;
 mod pause;
 mod peers;
 mod pump;
+mod queries;
 mod queue;
 mod replication;
 #[cfg(test)]
@@ -55,6 +56,7 @@ pub use link::{Input, Link};
 pub use names::{HostName, Unresolved};
 pub use pause::{Progress, Scope};
 pub use peers::PeerPool;
+pub use queries::{Queries, Query};
 pub use server::{Server, ServerState};
 pub use stream::{
     Accepted, Address, Event, Facts, Given, Handover, Host, ListenerId, Protection, Ready,
@@ -138,6 +140,8 @@ pub struct Engine {
     contained: u64,
     /// What is counted of no pool in particular.
     tally: stats::Process,
+    /// Statements that take the time.
+    queries: Queries,
 }
 
 /// A graceful stop in progress.
@@ -220,6 +224,7 @@ impl Engine {
             containing: false,
             contained: 0,
             tally: stats::Process::default(),
+            queries: Queries::new(seed(host)),
         };
         engine.wheel.insert(now.plus(stats::PERIOD), Timer::Period);
         engine.adopt(config);
@@ -349,6 +354,7 @@ impl Engine {
         let (old, new) = (&self.config.auth.users, &config.auth.users);
         self.ring.proven.reconfigured(old, new);
         self.config = config.clone();
+        self.queries.resize(config.metrics.query_fingerprints);
         self.pools.configure_users(&config);
         for key in self.pools.keys() {
             self.adopt_pool(key, &config);
@@ -676,6 +682,11 @@ impl Engine {
         &self.config
     }
 
+    /// Statements that take the time.
+    pub fn queries(&self) -> &Queries {
+        &self.queries
+    }
+
     /// What is counted of no pool in particular.
     pub fn tally(&self) -> &stats::Process {
         &self.tally
@@ -901,6 +912,13 @@ fn shutting_down() -> Refusal {
     .detail("Aether, the connection pooler, is being stopped.")
     .hint("Connect again: another instance may already be there.")
     .pgbouncer("server shutting down")
+}
+
+/// A number that nobody can guess.
+fn seed(host: &mut dyn Host) -> u64 {
+    let mut bytes = [0; 8];
+    host.random(&mut bytes);
+    u64::from_be_bytes(bytes)
 }
 
 /// Milliseconds as a duration.

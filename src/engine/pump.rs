@@ -4,8 +4,8 @@
 
 use super::close::Departure;
 use super::{
-    Client, ClientKey, ClientState, Engine, Host, Input, Link, Server, ServerKey, Session, Tick,
-    Who, Why,
+    Client, ClientKey, ClientState, Engine, Host, Input, Link, Queries, Server, ServerKey, Session,
+    Tick, Who, Why,
 };
 use crate::config::PoolMode;
 use crate::relay::prepared::{Library, ServerStatements, Slot, With};
@@ -74,6 +74,10 @@ impl Engine {
             max_prepared: pool.config.max_prepared_statements,
             counters: &mut pool.stats.total,
             times: &mut pool.stats.times,
+            queries: self
+                .queries
+                .is_on()
+                .then_some((&mut self.queries, &*pool.name)),
             now: self.now,
             fresh,
         };
@@ -127,6 +131,8 @@ struct Pair<'a> {
     max_prepared: usize,
     counters: &'a mut Counters,
     times: &'a mut Times,
+    /// Statements that take the time, where they are kept, and the name of the pool.
+    queries: Option<(&'a mut Queries, &'a str)>,
     now: Tick,
     /// So many bytes of the client's are in the buffer already.
     fresh: usize,
@@ -209,6 +215,12 @@ impl Pair<'_> {
         client.since = self.now;
         if !was_busy && relay.is_busy() {
             self.server.request_at = self.now;
+            if let Some((queries, database)) = &mut self.queries {
+                let session = client.session.as_deref().filter(|_| shares);
+                let statements = session.map(|session| &session.statements);
+                let pool = self.server.pool;
+                self.server.asked = queries.asked(input, statements, pool, database);
+            }
             if status == TransactionStatus::Idle {
                 self.server.transaction_at = self.now;
             }
@@ -267,10 +279,14 @@ impl Pair<'_> {
         self.counters.client_parses += tally.client_parses;
         self.counters.server_parses += tally.server_parses;
         self.counters.binds += tally.binds;
+        self.counters.evictions += tally.evictions;
         if was_busy && !relay.is_busy() {
             let took = self.now.since(self.server.request_at);
             self.counters.query_us += took;
             self.times.query.note(took);
+            if let Some((queries, _)) = &mut self.queries {
+                queries.answered(std::mem::take(&mut self.server.asked), took);
+            }
             if relay.status() == TransactionStatus::Idle {
                 let took = self.now.since(self.server.transaction_at);
                 self.counters.transaction_us += took;
@@ -279,10 +295,14 @@ impl Pair<'_> {
             client.since = self.now;
         } else if tally.queries > 0 {
             // What comes behind it in a pipeline begins now.
-            self.counters.query_us += self.now.since(self.server.request_at);
+            let took = self.now.since(self.server.request_at);
+            self.counters.query_us += took;
+            self.times.query.note(took);
             self.server.request_at = self.now;
             if tally.transactions > 0 {
-                self.counters.transaction_us += self.now.since(self.server.transaction_at);
+                let took = self.now.since(self.server.transaction_at);
+                self.counters.transaction_us += took;
+                self.times.transaction.note(took);
                 self.server.transaction_at = self.now;
             }
         }

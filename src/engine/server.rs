@@ -68,6 +68,8 @@ pub struct Server {
     pub(super) request_at: Tick,
     /// When the transaction began.
     pub(super) transaction_at: Tick,
+    /// The key of the statement that it works on; 0: it is not known, or not kept.
+    pub(super) asked: u64,
 }
 
 /// Places that may be tried for one connection, in order.
@@ -225,6 +227,7 @@ impl Server {
             relay: Relay::default(),
             request_at: now,
             transaction_at: now,
+            asked: 0,
         }
     }
 

@@ -561,6 +561,34 @@ pub static FAMILIES: &[Family] = &[
         },
     ),
     pool(
+        "aether_pool_statement_parses",
+        COUNT,
+        "Named statements that clients have prepared, and that were prepared on servers for them, where Aether follows them.",
+        &["database", "side"],
+        |_, _, pool, out| {
+            out.count(&["client"], pool.stats.total.client_parses);
+            out.count(&["server"], pool.stats.total.server_parses);
+        },
+    ),
+    pool(
+        "aether_pool_statement_binds",
+        COUNT,
+        "Times that clients have bound such a statement. What no server had to be asked to prepare for was a hit.",
+        DATABASE,
+        |_, _, pool, out| {
+            out.count(&[], pool.stats.total.binds);
+        },
+    ),
+    pool(
+        "aether_pool_statement_evictions",
+        COUNT,
+        "Named statements that were closed on servers which held more than max_prepared_statements.",
+        DATABASE,
+        |_, _, pool, out| {
+            out.count(&[], pool.stats.total.evictions);
+        },
+    ),
+    pool(
         "aether_pool_resets",
         COUNT,
         "Server connections that were reset for the next client.",

@@ -124,6 +124,8 @@ pub struct Tally {
     pub server_parses: u64,
     /// Times that it has bound one.
     pub binds: u64,
+    /// Named statements that were closed on the server because it held too many.
+    pub evictions: u64,
 }
 
 /// What is left of a message whose header has passed.

@@ -572,6 +572,7 @@ impl Relay {
                 return;
             };
             edit.insert(at, |out| write_close(out, &server_name(held.number)));
+            self.tally.evictions += 1;
             self.expect.sent_by_us(b'C');
             self.expect.undo(Undo::Present(id, Some(held)));
         }

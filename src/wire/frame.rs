@@ -122,6 +122,20 @@ pub fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
     Some((u32::from_be_bytes(*word), rest))
 }
 
+/// The same of a text that is bounded already.
+pub fn printable_all(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .flat_map(|c| {
+            if c.is_control() {
+                c.escape_default().collect::<Vec<_>>()
+            } else {
+                vec![c]
+            }
+        })
+        .collect()
+}
+
 /// Text from a peer, fit for a log line or an error: control bytes escaped, cut to a bounded length.
 pub fn printable(bytes: &[u8]) -> String {
     let cut = bytes.get(..limits::QUOTED_TEXT_MAX).unwrap_or(bytes);
@@ -131,16 +145,7 @@ pub fn printable(bytes: &[u8]) -> String {
     {
         return text.to_owned(); // as a rule
     }
-    let mut text: String = String::from_utf8_lossy(cut)
-        .chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect::<Vec<_>>()
-            } else {
-                vec![c]
-            }
-        })
-        .collect();
+    let mut text = printable_all(cut);
     if cut.len() < bytes.len() {
         text.push('…');
     }

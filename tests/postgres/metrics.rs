@@ -580,7 +580,7 @@ fn metrics_are_told_over_tls() {
     assert!(!fine && !said.contains("aether_"), "{said}");
     let series = "side=\"client\",database=\"\",subject=";
     assert!(
-        !curl("https", &["-k"]).1.contains(&series),
+        !curl("https", &["-k"]).1.contains(series),
         "that is the clients' TLS"
     );
 }
@@ -744,4 +744,244 @@ fn a_collector_is_pushed_the_same_metrics() {
         metrics.value("aether_otlp_pushes_total{outcome=\"failed\"}") == 1.0
             && metrics.value("aether_otlp_pushes_total{outcome=\"ok\"}") >= 2.0
     });
+}
+
+/// SHOW QUERIES: what only differs in its values is counted together, in all three protocols, and no value is shown.
+#[test]
+fn the_statements_that_take_the_time_are_shown_without_their_values() {
+    let told = start(
+        Cluster::shared(),
+        "metrics_queries",
+        "  mode: transaction\n",
+        ", query_fingerprints: 100",
+    );
+    let mut client = told.login();
+    for n in 0..10 {
+        client.run(&format!("SELECT 's3cret', {n}::int"));
+        client.send(
+            &[
+                parse("", &format!("select  'x', {n}::int")),
+                bind("", "", &[]),
+                execute("", 0),
+                sync(),
+            ]
+            .concat(),
+        );
+        client.read_until(b'Z');
+    }
+    client.send(&[parse("named", "SELECT $1::int + 1"), sync()].concat());
+    client.read_until(b'Z');
+    for n in 0..7 {
+        client.send(&[bind("", "named", &[&n.to_string()]), execute("", 0), sync()].concat());
+        client.read_until(b'Z');
+    }
+    client.run("SELECT pg_sleep(0.3)");
+    let mut console = Wire::login(told.pooler.port(), "username", PASSWORD, "aether");
+    let rows = crate::support::scene::show(&mut console, "QUERIES");
+    let calls = |text: &str| {
+        let row = rows.iter().find(|row| row["query"] == text);
+        row.unwrap_or_else(|| panic!("{text} is not in {rows:?}"))["calls"].clone()
+    };
+    assert_eq!(rows[0]["query"], "select pg_sleep(?)", "{rows:?}");
+    assert!(rows[0]["total_time"].parse::<u64>().expect("a number") >= 300_000);
+    assert_eq!(calls("select ?, ...::int"), "20");
+    assert_eq!(
+        calls("select ?::int + ?"),
+        "8",
+        "once prepared, seven times bound"
+    );
+    assert!(rows.iter().all(|row| row["database"] == told.database));
+    assert!(!format!("{rows:?}").contains("s3cret"));
+    // With none kept, nothing is.
+    let yaml = std::fs::read_to_string(told.pooler.config_path()).expect("its configuration");
+    told.pooler
+        .rewrite_config(&yaml.replace("query_fingerprints: 100", "query_fingerprints: 0"));
+    told.pooler.signal(nix::sys::signal::Signal::SIGHUP);
+    wait_until("they are forgotten", || {
+        crate::support::scene::show(&mut console, "QUERIES").is_empty()
+    });
+}
+
+/// Named statements are counted where Aether follows them.
+#[test]
+fn prepared_statements_are_counted() {
+    let told = start(
+        Cluster::shared(),
+        "metrics_statements",
+        "  mode: transaction\n  max_connections: 1\n  max_prepared_statements: 2\n",
+        "",
+    );
+    let mut client = told.login();
+    for n in 0..3 {
+        client.send(&[parse(&format!("s{n}"), &format!("SELECT {n}")), sync()].concat());
+        client.read_until(b'Z');
+    }
+    for _ in 0..5 {
+        client.send(&[bind("", "s2", &[]), execute("", 0), sync()].concat());
+        client.read_until(b'Z');
+    }
+    let metrics = told.metrics();
+    let of = |name: &str, labels: &str| told.of_pool(&metrics, name, labels);
+    assert_eq!(
+        of("aether_pool_statement_parses_total", ",side=\"client\""),
+        3.0
+    );
+    assert_eq!(
+        of("aether_pool_statement_parses_total", ",side=\"server\""),
+        3.0
+    );
+    assert_eq!(of("aether_pool_statement_binds_total", ""), 5.0);
+    assert_eq!(of("aether_pool_statement_evictions_total", ""), 1.0);
+}
+
+/// What a scrape of a thousand pools takes, in CPU time of Aether's, and what a client sees of it that works meanwhile. With
+/// `--nocapture` it prints the figures that docs/metrics.md has; `AETHER_BIN` names a release build.
+#[test]
+fn a_scrape_of_a_thousand_pools_costs_little() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("metrics_cost");
+    let port = process::free_port();
+    let dsn = tcp(cluster, &database);
+    let pools: String = (0..999)
+        .map(|n| format!("  pool_{n:03}: {{dsn: \"{dsn}\"}}\n"))
+        .collect();
+    let text = format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nadmin: {{users: [username]}}\n\
+         pool:\n  dsn: \"{dsn}\"\n  mode: transaction\ndatabases:\n{pools}\
+         metrics: {{listen_addr: \"127.0.0.1:{port}\"}}\n"
+    );
+    let told = Told {
+        pooler: Pooler::start(&text),
+        port,
+        database,
+    };
+    let cpu = || told.metrics().value("process_cpu_seconds_total");
+    let lines = get(port, "/metrics", "").1.lines().count();
+    assert!(lines > 100_000, "{lines}");
+    let (scrapes, before) = (20, cpu());
+    for _ in 0..scrapes {
+        get(port, "/metrics", "");
+    }
+    let each = (cpu() - before) / f64::from(scrapes + 1);
+    println!(
+        "a scrape of 1,000 pools, {lines} lines: {:.1} ms of CPU time",
+        each * 1e3
+    );
+    let most = if std::env::var_os("AETHER_BIN").is_some() {
+        0.010
+    } else {
+        0.150
+    };
+    assert!(each <= most, "{each} s");
+    let seconds = crate::support::scale("AETHER_COST_SECONDS", 3) as u64;
+    let work = || {
+        let mut client = told.login();
+        let begin = std::time::Instant::now();
+        let mut times = Vec::new();
+        while begin.elapsed() < Duration::from_secs(seconds) {
+            let asked = std::time::Instant::now();
+            client.run("SELECT 1");
+            times.push(asked.elapsed());
+        }
+        client.terminate();
+        times.sort_unstable();
+        (times.len(), times[times.len() * 99 / 100])
+    };
+    let (count, p99) = work();
+    println!("a client without scrapes: {count} queries in {seconds} s, p99 {p99:?}");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                get(port, "/metrics", "");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
+        let (count, p99) = work();
+        println!("with a scrape each second: {count} queries in {seconds} s, p99 {p99:?}");
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+/// Over TLS, to a collector whose certificate is held against a root of its own: a stub of Python's.
+#[test]
+fn a_collector_is_pushed_to_over_tls() {
+    const STUB: &str = "import socket, ssl, sys\n\
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+        context.load_cert_chain(sys.argv[1], sys.argv[2])\n\
+        listener = socket.create_server(('127.0.0.1', int(sys.argv[3])))\n\
+        while True:\n\
+        \x20   plain, _ = listener.accept()\n\
+        \x20   try:\n\
+        \x20       peer = context.wrap_socket(plain, server_side=True)\n\
+        \x20       got = b''\n\
+        \x20       while not got.endswith(b'\\r\\n0\\r\\n\\r\\n'):\n\
+        \x20           piece = peer.recv(65536)\n\
+        \x20           if not piece: break\n\
+        \x20           got += piece\n\
+        \x20       peer.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n')\n\
+        \x20       print('got', len(got), b'aether_pool_queries' in got, flush=True)\n\
+        \x20       peer.close()\n\
+        \x20   except OSError as error:\n\
+        \x20       print('failed', error, flush=True)\n";
+    let certificates = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates");
+    let place = process::Place::new("collector");
+    let copy = |name: &str| {
+        let text = std::fs::read_to_string(certificates.join(name)).expect("it is there");
+        place.write(name, &text)
+    };
+    let (port, stub) = (process::free_port(), place.write("stub.py", STUB));
+    let said = place.path().join("said");
+    let mut command = process::command(Path::new("/usr/bin/python3"));
+    let output = std::fs::File::create(&said).expect("its output");
+    command
+        .arg(stub)
+        .arg(copy("server.crt"))
+        .arg(copy("server.key"));
+    command.arg(port.to_string()).stdout(output);
+    let mut child = process::spawn(command).expect("python3");
+    wait_until("the stub listens", || process::listening(port));
+    let root = copy("root.crt");
+    let keys = |ca: &str| {
+        format!(
+            ", otlp_endpoint: \"https://localhost:{port}\", otlp_interval: 1s, otlp_ca_file: \"{ca}\""
+        )
+    };
+    let told = start(
+        Cluster::shared(),
+        "metrics_otlps",
+        "",
+        &keys(&root.display().to_string()),
+    );
+    let got = || std::fs::read_to_string(&said).unwrap_or_default();
+    wait_until("two pushes have come", || {
+        got()
+            .lines()
+            .filter(|line| line.starts_with("got ") && line.ends_with(" True"))
+            .count()
+            >= 2
+    });
+    assert!(
+        told.metrics()
+            .value("aether_otlp_pushes_total{outcome=\"ok\"}")
+            >= 1.0
+    );
+    assert!(
+        !told.pooler.log_contains("cannot be pushed"),
+        "{}",
+        told.pooler.log()
+    );
+    // A root that its certificate does not come from.
+    let stranger = copy("stranger.crt").display().to_string();
+    let other = start(
+        Cluster::shared(),
+        "metrics_otlps_other",
+        "",
+        &keys(&stranger),
+    );
+    other
+        .pooler
+        .wait_for_log("nothing leads from it to one of our roots");
+    let _ = child.kill();
+    let _ = child.wait();
 }

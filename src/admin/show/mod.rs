@@ -8,6 +8,7 @@ mod databases;
 mod lists;
 mod others;
 mod pools;
+mod queries;
 mod settings;
 mod stats;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub(super) enum Show {
     PeerPools,
     Peers,
     Pools,
+    Queries,
     Servers,
     Sockets,
     State,
@@ -88,6 +90,7 @@ pub(super) fn open(engine: &Engine, show: Show) -> Box<dyn Table> {
         Show::Lists => Box::new(lists::lists(engine)),
         Show::Mem => Box::new(lists::mem(engine)),
         Show::Config => Box::new(settings::settings(engine)),
+        Show::Queries => Box::new(queries::queries(engine)),
         Show::Tls => Box::new(certificates::certificates(engine)),
         Show::State => Box::new(state(engine)),
         Show::Peers => Box::new(others::peers(engine)),

@@ -10,8 +10,12 @@ use crate::config::schema;
 use crate::engine::Engine;
 
 /// Name, columns (`t` text, `i` int4, `q` int8, `n` numeric, `b` bytea), and behind the bar our own.
-const GOLDEN: [(&str, &str); 22] = [
+const GOLDEN: [(&str, &str); 23] = [
     ("VERSION", "version t"),
+    (
+        "QUERIES",
+        "| database t, calls n, total_time n, mean_time q, max_time q, percent q, query t",
+    ),
     ("CONFIG", "key t, value t, default t, changeable t"),
     ("STATE", "key t, value t"),
     ("LISTS", "list t, items i"),

@@ -3,12 +3,13 @@
 use super::super::yaml::{Field, Problems, Section};
 use super::super::{MetricsConfig, OtlpConfig, Secret, ServerConfig};
 use super::{Context, server, tls};
+use crate::limits;
 use crate::tls::Mode;
 use std::rc::Rc;
 use std::time::Duration;
 
 /// The keys.
-pub(super) const KEYS: [&str; 10] = [
+pub(super) const KEYS: [&str; 11] = [
     "listen_addr",
     "unix_socket",
     "tls",
@@ -19,6 +20,7 @@ pub(super) const KEYS: [&str; 10] = [
     "otlp_interval",
     "otlp_headers",
     "otlp_resource",
+    "query_fingerprints",
 ];
 /// The port that the pooler's exporters have made usual.
 const PORT: u16 = 9127;
@@ -70,7 +72,11 @@ pub(super) fn read(
         }
         None => Default::default(),
     };
+    let fingerprints = section
+        .get("query_fingerprints")
+        .and_then(|field| field.count(0..=limits::FINGERPRINTS_MAX, problems));
     MetricsConfig {
+        query_fingerprints: usize::try_from(fingerprints.unwrap_or(0)).unwrap_or(0),
         otlp: read_otlp(section, server, context, problems).map(Rc::new),
         tls: tls.map(|acceptor| Rc::new(acceptor.for_http())),
         tls_words,

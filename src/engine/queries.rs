@@ -1,0 +1,228 @@
+//! Which statements take the time: counted by their fingerprint, as many as were asked for, for `SHOW QUERIES`.
+//!
+//! A request of a client is counted for its first statement, from the request to ReadyForQuery. Off unless
+//! `metrics.query_fingerprints` says how many to keep; then those that have taken least are forgotten, an eighth at a time, when
+//! there are more.
+
+use std::collections::BTreeMap;
+
+use super::PoolKey;
+use crate::fingerprint;
+use crate::relay::prepared::ClientStatements;
+use crate::wire::frame::take_cstr;
+
+/// What is kept of a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Where it is run.
+    pub pool: PoolKey,
+    /// The name of that pool.
+    pub database: String,
+    /// It without its values.
+    pub text: Box<[u8]>,
+    /// How often it has run.
+    pub calls: u64,
+    /// How long, all in all, in microseconds.
+    pub total_us: u64,
+    /// The longest time.
+    pub max_us: u64,
+}
+
+/// All that are kept.
+#[derive(Default)]
+pub struct Queries {
+    /// So many at most; 0: none.
+    size: usize,
+    seed: u64,
+    known: BTreeMap<u64, Query>,
+    /// Those that were forgotten to make room.
+    forgotten: u64,
+    text: Vec<u8>,
+}
+
+impl Queries {
+    /// Nothing is kept until it is said how many are.
+    pub(super) fn new(seed: u64) -> Queries {
+        Queries {
+            seed,
+            ..Queries::default()
+        }
+    }
+
+    /// How many are to be kept.
+    pub(super) fn resize(&mut self, size: usize) {
+        self.size = size;
+        if size == 0 {
+            self.known.clear();
+        }
+        while self.known.len() > self.size {
+            self.make_room();
+        }
+    }
+
+    /// Whether any are.
+    pub(super) fn is_on(&self) -> bool {
+        self.size > 0
+    }
+
+    /// Those that are known, in no order that means anything.
+    pub fn iter(&self) -> impl Iterator<Item = &Query> {
+        self.known.values()
+    }
+
+    /// How many were forgotten to make room.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// A client asks something: the key of its statement; 0: it is not known what it is. `bytes` begin with a message.
+    pub(super) fn asked(
+        &mut self,
+        bytes: &[u8],
+        statements: Option<&ClientStatements>,
+        pool: PoolKey,
+        database: &str,
+    ) -> u64 {
+        let Some(sql) = statement(bytes, statements) else {
+            return 0;
+        };
+        self.text.clear();
+        fingerprint::write(sql, &mut self.text);
+        let mut key = self.hash(u64::from(pool.index()));
+        // Another statement may have the same hash.
+        for _ in 0..8 {
+            match self.known.get(&key) {
+                Some(known) if known.pool == pool && *known.text == *self.text => return key,
+                Some(_) => key = key.wrapping_add(1).max(1),
+                None => {
+                    if self.known.len() >= self.size {
+                        self.make_room();
+                    }
+                    let new = Query {
+                        pool,
+                        database: database.to_owned(),
+                        text: self.text.as_slice().into(),
+                        calls: 0,
+                        total_us: 0,
+                        max_us: 0,
+                    };
+                    self.known.insert(key, new);
+                    return key;
+                }
+            }
+        }
+        0
+    }
+
+    /// It was answered.
+    pub(super) fn answered(&mut self, key: u64, took_us: u64) {
+        if let Some(query) = self.known.get_mut(&key) {
+            query.calls += 1;
+            query.total_us += took_us;
+            query.max_us = query.max_us.max(took_us);
+        }
+    }
+
+    /// Forgets an eighth of them: those that have taken least.
+    fn make_room(&mut self) {
+        let mut by_time: Vec<(u64, u64)> = self
+            .known
+            .iter()
+            .map(|(key, query)| (query.total_us, *key))
+            .collect();
+        by_time.sort_unstable();
+        for (_, key) in by_time.iter().take(self.known.len() / 8 + 1) {
+            self.known.remove(key);
+            self.forgotten += 1;
+        }
+    }
+
+    /// Never 0.
+    fn hash(&self, pool: u64) -> u64 {
+        const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
+        let mut hash = self.seed ^ pool.wrapping_mul(ODD);
+        for chunk in self.text.chunks(8) {
+            let mut word = [0; 8];
+            for (to, from) in word.iter_mut().zip(chunk) {
+                *to = *from;
+            }
+            hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(ODD);
+            hash ^= hash >> 32;
+        }
+        (hash ^ self.text.len() as u64).max(1)
+    }
+}
+
+/// The text of the first message's statement, as far as it is here.
+fn statement<'a>(bytes: &'a [u8], statements: Option<&'a ClientStatements>) -> Option<&'a [u8]> {
+    let (tag, body) = (*bytes.first()?, bytes.get(5..)?);
+    match tag {
+        b'Q' => Some(body),
+        b'P' => Some(take_cstr(body)?.1),
+        b'B' => {
+            let (_, rest) = take_cstr(body)?;
+            let (name, _) = take_cstr(rest)?;
+            Some(statements?.statement(name)?.text())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frontend;
+
+    fn ask(queries: &mut Queries, sql: &str) -> u64 {
+        let mut bytes = Vec::new();
+        frontend::query(&mut bytes, sql.as_bytes());
+        queries.asked(&bytes, None, PoolKey::from_parts(0, 0), "db")
+    }
+
+    #[test]
+    fn what_only_differs_in_values_is_counted_together() {
+        let mut queries = Queries::new(7);
+        queries.resize(10);
+        for n in 0..100 {
+            let key = ask(&mut queries, &format!("select {n}"));
+            queries.answered(key, n);
+        }
+        let all: Vec<&Query> = queries.iter().collect();
+        assert_eq!(all.len(), 1);
+        assert_eq!(
+            (all[0].calls, all[0].total_us, all[0].max_us),
+            (100, 4_950, 99)
+        );
+        assert_eq!(&*all[0].text, b"select ?");
+        let other = PoolKey::from_parts(1, 0);
+        let mut bytes = Vec::new();
+        frontend::query(&mut bytes, b"select 5");
+        queries.asked(&bytes, None, other, "other");
+        assert_eq!(queries.iter().count(), 2, "another database's is another");
+    }
+
+    #[test]
+    fn those_that_take_the_time_stay_when_there_are_too_many() {
+        let mut queries = Queries::new(7);
+        queries.resize(64);
+        for n in 0..10 {
+            let key = ask(&mut queries, &format!("select long{n}"));
+            queries.answered(key, 1_000_000);
+        }
+        for n in 0..10_000 {
+            let key = ask(&mut queries, &format!("select short{n}"));
+            queries.answered(key, 1);
+        }
+        assert!(queries.iter().count() <= 64);
+        assert_eq!(
+            queries
+                .iter()
+                .filter(|query| query.total_us == 1_000_000)
+                .count(),
+            10
+        );
+        assert!(queries.forgotten() > 9_000);
+        queries.resize(0);
+        assert_eq!(queries.iter().count(), 0);
+    }
+}
