@@ -224,7 +224,7 @@ impl Engine {
             containing: false,
             contained: 0,
             tally: stats::Process::default(),
-            queries: Queries::new(seed(host)),
+            queries: Queries::default(),
         };
         engine.wheel.insert(now.plus(stats::PERIOD), Timer::Period);
         engine.adopt(config);
@@ -912,13 +912,6 @@ fn shutting_down() -> Refusal {
     .detail("Aether, the connection pooler, is being stopped.")
     .hint("Connect again: another instance may already be there.")
     .pgbouncer("server shutting down")
-}
-
-/// A number that nobody can guess.
-fn seed(host: &mut dyn Host) -> u64 {
-    let mut bytes = [0; 8];
-    host.random(&mut bytes);
-    u64::from_be_bytes(bytes)
 }
 
 /// Milliseconds as a duration.
