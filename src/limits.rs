@@ -75,8 +75,6 @@ pub const CANCEL_ASKERS_MAX: usize = 16;
 pub const ACCEPTS_PER_TURN: usize = 64;
 /// Steps of TLS handshakes in one turn: what is costly in one, a signature, takes up to a millisecond (RSA).
 pub const HANDSHAKES_PER_TURN: usize = 1;
-/// Server connections of one pool that may be dialling or logging in at once.
-pub const CONNECTING_MAX: usize = 16;
 /// Addresses of one host name that are tried.
 pub const ADDRESSES_MAX: usize = 64;
 /// For how long the last answer of the name servers is gone by while none of them can be asked.

@@ -87,7 +87,8 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     let mut listeners = net::inherited()?;
     let are_ours = listeners.is_empty();
     if are_ours {
-        listeners = net::listen(&config.server.listen, config.server.so_reuseport)?;
+        let (shared, sockets) = (config.server.so_reuseport, &config.server.sockets);
+        listeners = net::listen(&config.server.listen, shared, sockets)?;
     }
     let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
     let user = arguments.user.clone().or(config.server.user.clone());
@@ -100,7 +101,7 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     }
     // By the user who has to remove it in the end.
     if let Some(socket) = config.server.unix_socket.as_ref().filter(|_| are_ours) {
-        listeners.push(net::Listener::unix(socket)?);
+        listeners.push(net::Listener::unix(socket, &config.server.sockets)?);
     }
     if let Some(user) = user.filter(|_| was_root) {
         config.warnings.extend(unreadable(&path, &user));

@@ -47,7 +47,10 @@ const SERVER: Table<19> = [
     ("check_failed", &["test query failed: "]),
     (
         "settings_failed",
-        &["setting the startup parameters of a client failed"],
+        &[
+            "setting the startup parameters of a client failed",
+            "connect_query leaves a transaction open",
+        ],
     ),
     ("lookup_failed", &["auth_query failed: "]),
     (

@@ -8,7 +8,7 @@ use super::hba::Method;
 use super::units::show_duration;
 use super::{
     AdminConfig, AuthConfig, AuthQuery, Backend, Config, HostPort, LogConfig, MetricsConfig,
-    PoolConfig, RequireAuth, ServerConfig, TlsWords, UserConfig,
+    PoolConfig, RequireAuth, ServerConfig, Sizes, TlsWords, UserConfig,
 };
 
 /// Stands for every secret.
@@ -172,6 +172,27 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
         "cancel_wait_timeout",
         &show_duration(server.cancel_wait_timeout),
     );
+    let sockets = &server.sockets;
+    for (key, value) in [
+        (
+            "autodb_idle_timeout",
+            show_duration(server.autodb_idle_timeout),
+        ),
+        ("login_notify_message", quoted(&server.login_notify_message)),
+        (
+            "application_name_add_host",
+            server.application_name_add_host.to_string(),
+        ),
+        ("tcp_keepalive", sockets.tcp_keepalive.to_string()),
+        ("tcp_keepidle", show_duration(sockets.tcp_keepidle)),
+        ("tcp_keepintvl", show_duration(sockets.tcp_keepintvl)),
+        ("tcp_keepcnt", sockets.tcp_keepcnt.to_string()),
+        ("tcp_user_timeout", show_duration(sockets.tcp_user_timeout)),
+        ("tcp_socket_buffer", sockets.tcp_socket_buffer.to_string()),
+        ("listen_backlog", sockets.listen_backlog.to_string()),
+    ] {
+        page.line(1, key, &value);
+    }
     page.line(
         1,
         "log_level",
@@ -237,6 +258,7 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
         "max_scram_iterations",
         &pool.max_scram_iterations.to_string(),
     );
+    write_sizes(&pool.sizes, page);
     page.line(2, "max_idle_time", &show_duration(pool.max_idle_time));
     page.line(2, "max_lifetime", &show_duration(pool.max_lifetime));
     page.line(2, "acquire_timeout", &show_duration(pool.acquire_timeout));
@@ -256,10 +278,47 @@ fn write_pool(name: &str, pool: &PoolConfig, page: &mut Page) {
         "abandoned_query_timeout",
         &show_duration(pool.abandoned_query_timeout),
     );
+    let sessions = &pool.sessions;
+    for (key, value) in [
+        (
+            "ignore_startup_parameters",
+            list(sessions.ignore_startup_parameters.iter().cloned()),
+        ),
+        ("connect_query", quoted(&sessions.connect_query)),
+        ("disable_pqexec", sessions.disable_pqexec.to_string()),
+        ("max_packet_size", sessions.max_packet_size.to_string()),
+    ] {
+        page.line(2, key, &value);
+    }
     for (key, time) in { pool.timeouts }.by_key() {
         page.line(2, key, &show_duration(*time));
     }
     write_asks(2, pool.auth_query.as_deref(), page);
+}
+
+fn write_sizes(sizes: &Sizes, page: &mut Page) {
+    let Sizes {
+        min_pool_size,
+        reserve_pool_size,
+        reserve_pool_timeout,
+        max_connecting,
+        server_round_robin,
+        server_fast_fail,
+        single_use,
+        load_balance_hosts,
+    } = sizes;
+    for (key, value) in [
+        ("min_pool_size", min_pool_size.to_string()),
+        ("reserve_pool_size", reserve_pool_size.to_string()),
+        ("reserve_pool_timeout", show_duration(*reserve_pool_timeout)),
+        ("max_connecting", max_connecting.to_string()),
+        ("server_round_robin", server_round_robin.to_string()),
+        ("server_fast_fail", server_fast_fail.to_string()),
+        ("single_use", single_use.to_string()),
+        ("load_balance_hosts", load_balance_hosts.as_str().to_owned()),
+    ] {
+        page.line(2, key, &value);
+    }
 }
 
 /// A database that says nothing of its own would have what section `auth` says.
@@ -328,6 +387,8 @@ fn write_users(config: &Config, page: &mut Page) {
             mode,
             max_connections,
             max_client_connections,
+            pool_size,
+            reserve_pool_size,
             timeouts,
         } = user;
         page.line(1, &quoted(name), "");
@@ -338,6 +399,16 @@ fn write_users(config: &Config, page: &mut Page) {
             "max_client_connections",
             &max_client_connections.to_string(),
         );
+        for (key, size) in [
+            ("pool_size", pool_size),
+            ("reserve_pool_size", reserve_pool_size),
+        ] {
+            page.line(
+                2,
+                key,
+                &size.map_or("null".to_owned(), |size| size.to_string()),
+            );
+        }
         for (key, time) in { *timeouts }.by_key() {
             let text = time.map_or("null".to_owned(), show_duration);
             page.line(2, key, &text);

@@ -16,6 +16,9 @@ mod nearest;
 pub mod pgbouncer;
 pub mod schema;
 pub mod secret;
+mod sessions;
+mod sizes;
+mod sockets;
 mod timeouts;
 mod tokens;
 pub mod units;
@@ -36,6 +39,9 @@ pub use effective::{effective, keys, settings};
 pub use files::{convert, load};
 pub(crate) use nearest::nearest;
 pub use secret::{ScramVerifier, Secret, Stored};
+pub use sessions::Sessions;
+pub use sizes::{LoadBalance, Sizes};
+pub use sockets::Sockets;
 pub use timeouts::{Timeouts, UserTimeouts};
 pub use yaml::{ConfigError, Outside};
 
@@ -109,6 +115,14 @@ pub struct ServerConfig {
     pub client_login_timeout: Duration,
     /// A cancel may take this long on its way to the server; zero: for ever.
     pub cancel_wait_timeout: Duration,
+    /// A pool made from the `"*"` entry is forgotten when it was not used for this long; zero: never.
+    pub autodb_idle_timeout: Duration,
+    /// A notice for clients that have logged in; empty: none.
+    pub login_notify_message: String,
+    /// Whether the address of a client is added to its `application_name`.
+    pub application_name_add_host: bool,
+    /// What the kernel is told about sockets.
+    pub sockets: Sockets,
     /// Least severe log line that is written.
     pub log_level: log::LevelFilter,
     /// The file that says which process serves.
@@ -273,10 +287,12 @@ pub struct PoolConfig {
     /// Whether what a client leaves in a session that it shares is undone before the next client gets it. Counts in
     /// transaction and statement mode.
     pub transaction_reset: bool,
-    /// Most server connections, over all users; at least 1.
+    /// Most server connections, over all users; 0: no limit but those of roles.
     pub max_connections: usize,
     /// Most server connections as one role; 0: no limit but that of the pool.
     pub max_connections_per_user: usize,
+    /// How many server connections there are, and of whom, beside these limits.
+    pub sizes: Sizes,
     /// Most clients; 0: no limit.
     pub max_client_connections: usize,
     /// Idle server connections kept ready.
@@ -307,8 +323,20 @@ pub struct PoolConfig {
     pub abandoned_query_timeout: Duration,
     /// What clients may take their time for.
     pub timeouts: Timeouts,
+    /// What its sessions begin with.
+    pub sessions: Sessions,
     /// Where the secrets of users are asked for who are not in `auth.users`; `None`: nowhere.
     pub auth_query: Option<Rc<AuthQuery>>,
+}
+
+impl PoolConfig {
+    /// Most server connections as one role that has no size of its own; 0: no limit.
+    pub fn size_of_role(&self) -> usize {
+        match (self.max_connections_per_user, self.max_connections) {
+            (0, max) | (max, 0) => max,
+            (own, max) => own.min(max),
+        }
+    }
 }
 
 /// How the secrets of users are asked for who are not configured: `auth_user`, `auth_query`, `auth_dbname`.
@@ -335,6 +363,10 @@ pub struct UserConfig {
     pub mode: Option<PoolMode>,
     /// Most server connections as this role, over all pools; 0: no limit.
     pub max_connections: usize,
+    /// In place of [`PoolConfig::max_connections_per_user`], for this role; `None`: the pool's.
+    pub pool_size: Option<usize>,
+    /// In place of [`Sizes::reserve_pool_size`], for this role; `None`: the pool's.
+    pub reserve_pool_size: Option<usize>,
     /// Most clients that log in as this user; 0: no limit.
     pub max_client_connections: usize,
     /// What is different for this user from what the pools say.

@@ -10,6 +10,8 @@ mod metrics;
 mod peers;
 mod pool;
 mod server;
+mod sizes;
+mod sockets;
 mod tls;
 mod users;
 

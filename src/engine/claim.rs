@@ -49,6 +49,30 @@ impl Claim {
         }
     }
 
+    /// With where the client is added to its `application_name`, as PgBouncer does it.
+    pub(super) fn with_host(mut self, place: &str) -> Claim {
+        let names = self.parameters();
+        let last = names
+            .filter(|(name, _)| *name == b"application_name")
+            .last();
+        let name = last
+            .map(|(_, value)| value)
+            .filter(|value| !value.is_empty());
+        let name = [name.unwrap_or(b"app"), b" - ", place.as_bytes()].concat();
+        let others: Vec<(Vec<u8>, Vec<u8>)> = self
+            .parameters()
+            .filter(|(name, _)| *name != b"application_name")
+            .map(|(name, value)| (name.to_vec(), value.to_vec()))
+            .collect();
+        let mut parameters = Vec::new();
+        for (name, value) in others.iter().chain([&(b"application_name".to_vec(), name)]) {
+            cstr(&mut parameters, name);
+            cstr(&mut parameters, value);
+        }
+        self.parameters = parameters.into_boxed_slice();
+        self
+    }
+
     /// Startup parameters as given, without user and database.
     pub(super) fn parameters(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = &self.parameters[..];

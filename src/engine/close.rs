@@ -132,7 +132,7 @@ impl Engine {
             Some("replication connections serve one session")
         } else if server.recycle || removed {
             Some("database configuration changed")
-        } else if server.is_expired(self.now) {
+        } else if server.is_expired(self.now) || self.is_used_up(server) {
             Some("server lifetime over")
         } else if stopping {
             Some("the pooler stops")
@@ -141,6 +141,12 @@ impl Engine {
         } else {
             None
         }
+    }
+
+    /// Whether a server is closed after its first client, and has had one.
+    fn is_used_up(&self, server: &super::Server) -> bool {
+        let pool = self.pools.get(server.pool);
+        server.relay.is_touched() && pool.is_some_and(|pool| pool.config.sizes.single_use)
     }
 
     /// Whether the last client of a shared server has left there what the next one must not meet.
@@ -481,7 +487,8 @@ impl Engine {
             ServerState::Resolving
             | ServerState::AskingTls
             | ServerState::Dialing
-            | ServerState::LoggingIn(_) => self.pools.dial_ended(pool, kind),
+            | ServerState::LoggingIn(_)
+            | ServerState::Preparing(_) => self.pools.dial_ended(pool, kind),
             ServerState::Idle => self.pools.take_idle(pool, key, kind),
             ServerState::Checking(_) => self.pools.check_ended(pool, kind),
             ServerState::Tuning(tuning) => self.pools.asking_ended(pool, kind, &tuning.settings),

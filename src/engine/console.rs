@@ -9,7 +9,7 @@ use crate::limits;
 use crate::relay::{Skip, idle};
 use crate::wire::backend;
 use crate::wire::frame::{self, Header};
-use crate::wire::refusal::Refusal;
+use crate::wire::refusal::{Refusal, notice};
 
 /// Something for the console to answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Ask {
 }
 
 /// AuthenticationOk and what a console session is told of itself.
-pub(super) fn welcome(minor: u32) -> Vec<u8> {
+pub(super) fn welcome(minor: u32, message: &str) -> Vec<u8> {
     let mut out = Vec::new();
     backend::write_authentication_ok(&mut out);
     let version = format!("{}/aether", env!("CARGO_PKG_VERSION"));
@@ -48,6 +48,9 @@ pub(super) fn welcome(minor: u32) -> Vec<u8> {
     }
     // A console command cannot be cancelled, so its key leads nowhere.
     backend::write_backend_key_data(&mut out, 1, if minor >= 2 { &[0; 32] } else { &[0; 4] });
+    if !message.is_empty() {
+        notice(&mut out, message, None);
+    }
     backend::write_ready(&mut out);
     out
 }

@@ -10,7 +10,7 @@ use super::{
     Who, Why,
 };
 use crate::auth::{Channel, Credentials, SaltedPassword, Terms};
-use crate::config::{HostPort, PoolConfig, Stored};
+use crate::config::{HostPort, LoadBalance, PoolConfig, Stored};
 use crate::limits;
 use crate::lookup;
 use crate::pool::{Kind, Pool};
@@ -34,13 +34,14 @@ impl Engine {
     pub(super) fn dial(&mut self, pool_key: PoolKey, kind: Rc<Kind>, host: &mut dyn Host) {
         let id = self.next_id();
         self.pools.dialed(pool_key, &kind);
-        let key = self.servers.insert(Server::new(
-            ServerState::Resolving,
-            id,
-            pool_key,
-            kind,
-            self.now,
-        ));
+        let mut server = Server::new(ServerState::Resolving, id, pool_key, kind, self.now);
+        if let Some(pool) = self.pools.get_mut(pool_key) {
+            server.route.first_host = pool.next_host;
+            if pool.config.sizes.load_balance_hosts == LoadBalance::RoundRobin {
+                pool.next_host = (pool.next_host + 1) % pool.config.backend.hosts.len().max(1);
+            }
+        }
+        let key = self.servers.insert(server);
         self.try_next(key, "no host is configured", host);
     }
 
@@ -62,10 +63,12 @@ impl Engine {
             let Some(pool) = self.pools.get(server.pool) else {
                 return;
             };
-            let Some(next) = pool.config.backend.hosts.get(server.route.next_host) else {
+            let hosts = &pool.config.backend.hosts;
+            let at = (server.route.first_host + server.route.tried) % hosts.len().max(1);
+            let Some(next) = hosts.get(at).filter(|_| server.route.tried < hosts.len()) else {
                 return self.connect_failed(key, unreachable(last), host);
             };
-            server.route.next_host += 1;
+            (server.route.tried, server.route.host) = (server.route.tried + 1, at);
             server.route.name = None;
             match next {
                 HostPort::Unix(path) => server.route.addresses.push(Address::Unix(path.clone())),
@@ -262,6 +265,7 @@ impl Engine {
         };
         match &mut server.state {
             ServerState::LoggingIn(_) => self.login_message(key, tag, body, host),
+            ServerState::Preparing(_) => self.prepare_message(key, tag, body, host),
             ServerState::Idle | ServerState::Held => match tag {
                 b'S' if Vars::report_shared(&mut server.vars, body) => {}
                 b'N' | b'A' => {}
@@ -374,8 +378,58 @@ impl Engine {
                 server.state = ServerState::LoggingIn(Box::new(login));
                 host.derive(job, Who::Server(key));
             }
-            Ok(Step::Ready(welcome)) => self.logged_in(key, welcome, host),
+            Ok(Step::Ready(welcome)) => self.prepare(key, welcome, host),
             Err(refusal) => self.connect_failed(key, refusal, host),
+        }
+    }
+
+    /// The server has let us in: it is ready, or runs `connect_query` before that.
+    fn prepare(&mut self, key: ServerKey, welcome: Welcome, host: &mut dyn Host) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let pool = self.pools.get(server.pool);
+        let query = pool.map(|pool| &pool.config.sessions.connect_query[..]);
+        let Some(query) = query.filter(|query| !query.is_empty()) else {
+            return self.logged_in(key, welcome, host);
+        };
+        let mut out = Vec::new();
+        frontend::query(&mut out, query.as_bytes());
+        if let Some(link) = server.link.as_mut() {
+            link.send(&out);
+        }
+        let begun = server.since;
+        self.enter_server(key, ServerState::Preparing(Box::new(welcome)));
+        if let Some(server) = self.servers.get_mut(key) {
+            server.since = begun; // connect_timeout is for all of it
+        }
+        self.arm_server(key);
+    }
+
+    /// What a server says to `connect_query`. Errors are only logged, as by PgBouncer; what it reports is how it begins.
+    fn prepare_message(&mut self, key: ServerKey, tag: u8, body: &[u8], host: &mut dyn Host) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        let ServerState::Preparing(welcome) = &mut server.state else {
+            return;
+        };
+        match tag {
+            b'S' if welcome.vars.report(body) => {}
+            b'C' | b'I' | b'T' | b'D' | b'N' | b'A' => {}
+            b'E' => {
+                let text = Refusal::read(body, Blame::Server).text();
+                let id = server.id;
+                log::warn!("server {id}: S: error while executing exec_on_query: {text}");
+            }
+            b'Z' if body == b"I" => {
+                let state = std::mem::replace(&mut server.state, ServerState::Resolving);
+                if let ServerState::Preparing(welcome) = state {
+                    self.logged_in(key, *welcome, host);
+                }
+            }
+            b'Z' => self.server_unfit(key, "connect_query leaves a transaction open", host),
+            _ => self.server_unfit(key, UNASKED, host),
         }
     }
 
@@ -388,6 +442,10 @@ impl Engine {
             return;
         };
         server.retire_at = retire_at(now, pool.config.max_lifetime, host);
+        let sessions = &pool.config.sessions;
+        server
+            .relay
+            .restrict(sessions.disable_pqexec, sessions.max_packet_size);
         log::debug!(
             "pool {}: new server connection, process {}",
             pool.label(),
@@ -400,6 +458,9 @@ impl Engine {
         let took = now.since(server.created_at);
         pool.stats.times.connect.note(took);
         pool.stats.times.connect_us += took;
+        if pool.config.sizes.load_balance_hosts == LoadBalance::Disable && !server.recycle {
+            pool.next_host = server.route.host;
+        }
         let (pool, kind) = (server.pool, server.kind.clone());
         self.tell_server(key);
         self.learn(key, welcome);
@@ -452,7 +513,10 @@ impl Engine {
             ServerState::Dialing if matches!(why, Why::Tls(_)) => {
                 self.encryption_failed(key, &why.to_string(), host)
             }
-            ServerState::AskingTls | ServerState::Dialing | ServerState::LoggingIn(_) => {
+            ServerState::AskingTls
+            | ServerState::Dialing
+            | ServerState::LoggingIn(_)
+            | ServerState::Preparing(_) => {
                 let address = server
                     .address
                     .as_ref()
@@ -470,7 +534,7 @@ impl Engine {
             return;
         };
         match server.state {
-            ServerState::LoggingIn(_) => {
+            ServerState::LoggingIn(_) | ServerState::Preparing(_) => {
                 let refusal = Refusal::fatal(
                     b"08P01",
                     format!("the server's answer to the login makes no sense: {why}"),
@@ -523,7 +587,8 @@ impl Engine {
             ServerState::Resolving
             | ServerState::AskingTls
             | ServerState::Dialing
-            | ServerState::LoggingIn(_) => {
+            | ServerState::LoggingIn(_)
+            | ServerState::Preparing(_) => {
                 let place = server
                     .address
                     .as_ref()

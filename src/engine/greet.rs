@@ -309,7 +309,15 @@ impl Engine {
         let mut out = Vec::new();
         startup.negotiate(&mut out);
         client.link.send(&out);
-        let claim = Claim::new(&startup);
+        let facts = self
+            .config
+            .server
+            .application_name_add_host
+            .then(|| client.link.facts());
+        let mut claim = Claim::new(&startup);
+        if let Some(facts) = facts {
+            claim = claim.with_host(&format!("{}:{}", facts.address, facts.port));
+        }
         if let Some(refusal) = self.plain_refused(key, &claim.user, &claim.database) {
             return self.refuse(key, refusal, host);
         }
@@ -334,9 +342,9 @@ impl Engine {
         if let Some(client) = self.clients.get_mut(key) {
             client.session = Some(Box::new(session));
         }
-        // An operator gets in when nobody else does.
+        // As in PgBouncer: who wants to see what goes on is counted, and gets in.
         let full = self.clients.len() > self.config.server.max_client_connections;
-        if full && !self.is_owner(key) {
+        if full && !self.is_to_console(key) && !self.is_owner(key) {
             let refusal = self.too_many_clients();
             return self.refuse(key, refusal, host);
         }
@@ -345,6 +353,12 @@ impl Engine {
             return self.refuse(key, super::shutting_down(), host);
         }
         self.begin_proof(key, host);
+    }
+
+    fn is_to_console(&self, key: ClientKey) -> bool {
+        let client = self.clients.get(key);
+        let session = client.and_then(|client| client.session.as_deref());
+        session.is_some_and(|session| session.place == Place::Console)
     }
 
     /// Where a client wants to go.
@@ -435,10 +449,9 @@ impl Engine {
             .users()
             .filter(|(_, _, servers, clients)| servers + clients > 0);
         let here = here.map(|(name, ..)| name);
-        let ready = self
-            .pools
-            .iter()
-            .filter(|(_, pool)| pool.config.min_idle_connections > 0);
+        let ready = self.pools.iter().filter(|(_, pool)| {
+            pool.config.min_idle_connections > 0 || pool.config.sizes.min_pool_size > 0
+        });
         let ready = ready.filter_map(|(_, pool)| Some(&pool.last_asked()?.user[..]));
         self.ring.proven.trim(&here.chain(ready).collect());
     }
@@ -501,7 +514,13 @@ impl Engine {
         if session.claim.database.contains('\u{FFFD}') {
             return None;
         }
-        let pool = match self.names.get(&session.claim.database) {
+        let database = session.claim.database.clone();
+        if !self.names.contains_key(&database) {
+            self.make_room_for_fallback();
+        }
+        let client = self.clients.get_mut(key)?;
+        let session = client.session.as_deref_mut()?;
+        let pool = match self.names.get(&database) {
             Some(&pool) => pool,
             None if self.pools.len() - self.lookups.len()
                 < limits::FALLBACK_POOLS_MAX + self.config.databases.len() =>
@@ -516,6 +535,31 @@ impl Engine {
         let session = self.clients.get_mut(key)?.session.as_deref_mut()?;
         session.place = Place::Pool(pool);
         Some(pool)
+    }
+
+    /// Forgets the pool that nobody has used for the longest time, if there are as many as there may be.
+    fn make_room_for_fallback(&mut self) {
+        let made = self.pools.len() - self.lookups.len();
+        if made < limits::FALLBACK_POOLS_MAX + self.config.databases.len() {
+            return;
+        }
+        let unused = self.pools.iter().filter(|(_, pool)| {
+            pool.from_fallback && pool.total() == 0 && pool.clients() == 0 && pool.cancels == 0
+        });
+        let oldest = unused
+            .filter_map(|(key, pool)| Some((pool.unused_since?, key)))
+            .min();
+        if let Some((_, key)) = oldest
+            && !self
+                .clients
+                .iter()
+                .any(|(_, client)| client.pool() == Some(key))
+        {
+            if let Some(pool) = self.pools.get(key) {
+                self.names.remove(&pool.name);
+            }
+            self.pools.remove(key);
+        }
     }
 
     fn enter_console(&mut self, key: ClientKey, host: &mut dyn Host) {
@@ -551,7 +595,7 @@ impl Engine {
             ).pgbouncer("not allowed");
             return self.refuse(key, refusal, host);
         }
-        let out = super::console::welcome(minor);
+        let out = super::console::welcome(minor, &self.config.server.login_notify_message);
         self.enter_client(
             key,
             ClientState::Console(Box::new(Console {

@@ -18,7 +18,7 @@ use crate::auth::{Found, Secrets, Verify};
 use crate::config::hba::Rule;
 use crate::config::{
     AUTH_QUERY, AuthMethod, AuthQuery, Backend, Config, NAME_MAX, PoolConfig, PoolMode, Secret,
-    Stored,
+    Sessions, Sizes, Stored,
 };
 use crate::limits;
 use crate::lookup::Lookup;
@@ -770,6 +770,12 @@ fn asking(target: &PoolConfig, name: &Name, query: &AuthQuery) -> PoolConfig {
         max_connections_per_user: 0,
         min_idle_connections: 0,
         reset_query: None,
+        sizes: Sizes {
+            min_pool_size: 0,
+            reserve_pool_size: 0,
+            ..target.sizes
+        },
+        sessions: Sessions::default(),
         auth_query: None,
         ..target.clone()
     }

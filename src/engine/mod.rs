@@ -38,6 +38,10 @@ mod replication;
 mod scene;
 mod secure;
 mod server;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
+mod sizes;
 mod stream;
 mod tune;
 mod wheel;
@@ -289,6 +293,7 @@ impl Engine {
             Event::Reload(config) => {
                 log::info!("the configuration was reloaded");
                 self.tally.reloads += 1;
+                host.configured(&config);
                 self.adopt(config);
             }
             Event::Shutdown(how) => self.begin_stop(how, host),
@@ -405,6 +410,9 @@ impl Engine {
         };
         let new = new.clone();
         let moved = pool.config.backend != new.backend;
+        let (old, begins) = (&pool.config.sessions, &new.sessions);
+        let outdated = old.connect_query != begins.connect_query;
+        let strict = (begins.disable_pqexec, begins.max_packet_size);
         pool.forgive();
         pool.from_fallback &= !config.databases.contains_key(&pool.name);
         self.pools.configure(key, &new);
@@ -412,6 +420,14 @@ impl Engine {
             pool.moved();
             self.retire(key);
             self.ask_all_anew(key);
+        }
+        if outdated {
+            self.retire(key);
+        }
+        for server in self.servers.keys() {
+            if let Some(server) = self.servers.get_mut(server).filter(|s| s.pool == key) {
+                server.relay.restrict(strict.0, strict.1);
+            }
         }
         self.unsettled.insert(key);
     }

@@ -201,6 +201,7 @@ impl Engine {
             | ServerState::AskingTls
             | ServerState::Dialing
             | ServerState::LoggingIn(_)
+            | ServerState::Preparing(_)
             | ServerState::Tuning(_)
             | ServerState::Looking(_) => after(pool.connect_timeout),
             ServerState::Checking(_) => after(pool.check_timeout),

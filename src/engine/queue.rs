@@ -14,7 +14,7 @@ use crate::pool::{Checkout, Kind, Limit, Pool};
 use crate::relay::Vars;
 use crate::relay::prepared::{Slot, Unnamed};
 use crate::reset::Reset;
-use crate::wire::refusal::{Blame, Refusal};
+use crate::wire::refusal::{Blame, Refusal, notice};
 use crate::wire::{backend, frontend};
 
 impl Engine {
@@ -37,6 +37,7 @@ impl Engine {
                 self.close_unwanted(pool, host);
                 self.welcome_waiting(pool, host);
                 self.pools.wake_paused(pool, self.now);
+                self.pools.wake_for_reserve(pool, self.now);
             }
             self.serve(&mut pools, host);
             for &pool in &pools {
@@ -71,10 +72,27 @@ impl Engine {
                         self.welcome_waiting(lane.pool, host);
                     }
                 }
-                Checkout::Dial => self.dial(lane.pool, lane.kind, host),
+                Checkout::Dial(reserve) => {
+                    if let Some(client) = reserve {
+                        self.tell_of_reserve(client);
+                    }
+                    self.dial(lane.pool, lane.kind, host);
+                }
                 Checkout::Evict(server, limit) => self.close_server(server, made_room(limit), host),
+                Checkout::Replace(server, limit) => {
+                    self.close_server(server, made_room(limit), host);
+                    self.dial(lane.pool, lane.kind, host);
+                }
             }
             self.pools.wake_paused(lane.pool, self.now);
+        }
+    }
+
+    /// In PgBouncer's words.
+    fn tell_of_reserve(&self, client: ClientKey) {
+        if let Some(client) = self.clients.get(client) {
+            let (id, label) = (client.id, client.label());
+            log::warn!("client {id} {label}: taking connection from reserve_pool");
         }
     }
 
@@ -271,6 +289,10 @@ impl Engine {
         }
         backend::write_backend_key_data(&mut out, cancel.pid, cancel.secret());
         out.extend_from_slice(&notices);
+        let message = &self.config.server.login_notify_message;
+        if !message.is_empty() {
+            notice(&mut out, message, None);
+        }
         backend::write_ready(&mut out);
         self.cancel_keys.insert(cancel.pid, key);
         session.cancel = Some(cancel);
@@ -409,7 +431,7 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(pool_key) else {
             return;
         };
-        let short = pool.idle() < pool.config.min_idle_connections;
+        let short = pool.idle() < pool.config.min_idle_connections || pool.is_below_min();
         let asked = self.lookups.is_asked(pool_key);
         let retry = pool
             .failure
@@ -424,7 +446,8 @@ impl Engine {
             .as_ref()
             .map(|refused| refused.retry_at)
             .filter(|_| short);
-        let at = [retry, refill, refused, look]
+        let reserve = pool.next_for_reserve();
+        let at = [retry, refill, refused, look, reserve]
             .into_iter()
             .flatten()
             .filter(|&at| at > self.now)
@@ -447,6 +470,10 @@ impl Engine {
         if !(unused && (pool.removed || pool.from_fallback)) {
             return;
         }
+        let name = pool.name.clone();
+        if self.keep_unused(pool_key) {
+            return;
+        }
         // Nobody has entered it. Somebody may be about to.
         if self
             .clients
@@ -455,10 +482,31 @@ impl Engine {
         {
             return;
         }
-        if self.names.get(&pool.name) == Some(&pool_key) {
-            self.names.remove(&pool.name);
+        if self.names.get(&name) == Some(&pool_key) {
+            self.names.remove(&name);
         }
         self.pools.remove(pool_key);
+    }
+
+    /// `autodb_idle_timeout`: a pool made for a name that nobody asks for now is kept for a while, if it has ever had a server.
+    fn keep_unused(&mut self, pool_key: PoolKey) -> bool {
+        let (now, timeout) = (self.now, self.config.server.autodb_idle_timeout);
+        let Some(pool) = self.pools.get_mut(pool_key) else {
+            return false;
+        };
+        if pool.removed || pool.stats.total.connects == 0 {
+            return false;
+        }
+        let since = *pool.unused_since.get_or_insert(now);
+        if timeout.is_zero() {
+            return true;
+        }
+        let until = since.plus(timeout);
+        if until > now && pool.armed.is_none_or(|armed| until < armed) {
+            pool.armed = Some(until);
+            self.wheel.insert(until, Timer::Pool(pool_key));
+        }
+        until > now
     }
 
     /// A connection attempt has failed: who is told, and when is the next one?

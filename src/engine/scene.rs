@@ -86,6 +86,8 @@ pub(super) struct World {
     pub(super) servers: Vec<Shared>,
     /// Why nothing can be dialled.
     pub(super) unreachable: Option<String>,
+    /// Addresses that begin like this cannot be dialled.
+    pub(super) down: Option<&'static str>,
     /// Servers that are dialled break when they are read.
     pub(super) servers_break: bool,
     /// What servers say first; when empty, they let everybody in at once.
@@ -114,9 +116,15 @@ impl Host for World {
     }
 
     fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
-        self.dialed.push(to.clone());
         if let Some(why) = &self.unreachable {
             return Err(why.clone());
+        }
+        self.dialed.push(to.clone());
+        if self
+            .down
+            .is_some_and(|down| to.to_string().starts_with(down))
+        {
+            return Err("it is down".to_owned());
         }
         let mut welcome = self.greeting.clone();
         if welcome.is_empty() {

@@ -164,7 +164,12 @@ impl Engine {
         let server = self.servers.get(key)?;
         let pool = self.pools.get(server.pool)?;
         let backend = &pool.config.backend;
-        match backend.hosts.get(server.route.next_host.checked_sub(1)?)? {
+        let present = server.route.host;
+        match backend
+            .hosts
+            .get(present)
+            .filter(|_| server.route.tried > 0)?
+        {
             HostPort::Tcp(name, _) => Some((backend.tls.clone()?, name.clone())),
             HostPort::Unix(_) => None,
         }

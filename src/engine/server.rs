@@ -11,7 +11,7 @@ use crate::pool::Kind;
 use crate::relay::prepared::ServerStatements;
 use crate::relay::{Relay, Vars};
 use crate::reset::Reset;
-use crate::startup::Login;
+use crate::startup::{Login, Welcome};
 use crate::tune::Tuning;
 
 /// A server connection.
@@ -75,8 +75,12 @@ pub struct Server {
 /// Places that may be tried for one connection, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Route {
-    /// The next host of the pool's list.
-    pub next_host: usize,
+    /// The host of the pool's list that was tried first.
+    pub first_host: usize,
+    /// Hosts that were tried; after the last of the list comes the first.
+    pub tried: usize,
+    /// The present one.
+    pub host: usize,
     /// The present host, if it is a name that was or is to be looked up.
     pub name: Option<Rc<str>>,
     /// The port there.
@@ -99,6 +103,8 @@ pub enum ServerState {
     Dialing,
     /// It lets us in, or not.
     LoggingIn(Box<Login>),
+    /// It has let us in, and runs `connect_query`.
+    Preparing(Box<Welcome>),
     /// In its pool's idle stack.
     Idle,
     /// The check query runs; it goes to the client that waits.
@@ -152,7 +158,8 @@ impl ServerState {
             ServerState::Resolving
             | ServerState::AskingTls
             | ServerState::Dialing
-            | ServerState::LoggingIn(_) => "new",
+            | ServerState::LoggingIn(_)
+            | ServerState::Preparing(_) => "new",
             ServerState::Idle => "idle",
             ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => {
                 "tested"
@@ -171,6 +178,7 @@ impl ServerState {
                 | ServerState::AskingTls
                 | ServerState::Dialing
                 | ServerState::LoggingIn(_)
+                | ServerState::Preparing(_)
         )
     }
 

@@ -227,6 +227,8 @@ pub trait Host {
     fn random(&mut self, into: &mut [u8]);
     /// Closes the listening sockets for good.
     fn stop_listening(&mut self);
+    /// Another configuration is in force.
+    fn configured(&mut self, _config: &Config) {}
 }
 
 /// One end of the engine's connections.

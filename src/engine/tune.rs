@@ -52,6 +52,9 @@ impl Engine {
         let frugal = client.is_frugal(&config) && !kind.is_replication();
         if let Some(vars) = welcome.filter(|_| frugal) {
             self.welcome(key, &vars, None, host);
+            if config.sizes.min_pool_size > 0 {
+                self.unsettled.insert(pool_key);
+            }
             return self.enter_client(key, ClientState::Idle);
         }
         self.wait(key, pool_key, &kind, wants, ClientState::AwaitingWelcome);
@@ -80,8 +83,12 @@ impl Engine {
         let Some(kind) = session.kind.clone() else {
             return;
         };
+        let fails_fast = pool.config.sizes.server_fast_fail;
         if self.gives_out_nothing() {
             return self.refuse(key, super::shutting_down(), host);
+        }
+        if fails_fast && let Some(refusal) = self.fails_fast(pool_key, &kind, host) {
+            return self.refuse(key, refusal, host);
         }
         if self.unsettled.is_empty()
             && let Some(server) = self.pools.at_hand(pool_key, &kind)
@@ -108,6 +115,34 @@ impl Engine {
             && !server.is_expired(self.now)
             && !is_check_due(server, config, self.now);
         is_fit.then_some(key)
+    }
+
+    /// `server_fast_fail`: why a client that asks for a server need not wait for one, since none can be reached. Whether that is
+    /// still so is found out for the next one.
+    fn fails_fast(
+        &mut self,
+        pool_key: PoolKey,
+        kind: &Rc<Kind>,
+        host: &mut dyn Host,
+    ) -> Option<Refusal> {
+        let pool = self.pools.get(pool_key)?;
+        let failure = pool.failure.as_ref()?;
+        if pool.total() > pool.connecting() {
+            return None;
+        }
+        let refusal = failure.refusal.clone();
+        let text = format!(
+            "server login has been failing, cached error: {} (server_login_retry)",
+            refusal.text()
+        );
+        if pool.may_connect(self.now) && self.pools.has_room(pool_key, &kind.user) {
+            self.dial(pool_key, kind.clone(), host);
+        }
+        Some(Refusal {
+            message: text.into_bytes(),
+            severity: Severity::Fatal,
+            ..refusal
+        })
     }
 
     /// Puts a client into its pool's queue.
@@ -289,7 +324,12 @@ impl Engine {
 
 /// What a client needs, as things are known now: servers of this kind, with these settings.
 fn set_of(pool: &mut Pool, session: &Session) -> Result<(Rc<Kind>, Rc<Settings>), Refusal> {
-    let parameters: Vec<_> = session.claim.parameters().collect();
+    let ignored = &pool.config.sessions.ignore_startup_parameters;
+    let heeded = startup_set::heeded(session.claim.parameters(), ignored, pool.reported());
+    let parameters: Vec<(&[u8], &[u8])> = heeded
+        .iter()
+        .map(|(name, value)| (*name, &value[..]))
+        .collect();
     let asked = Asked {
         user: &session.claim.user,
         database: &session.claim.database,

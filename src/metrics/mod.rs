@@ -201,7 +201,8 @@ impl Roles {
                 ServerState::Resolving
                 | ServerState::AskingTls
                 | ServerState::Dialing
-                | ServerState::LoggingIn(_) => 5,
+                | ServerState::LoggingIn(_)
+                | ServerState::Preparing(_) => 5,
             };
             let counts = roles.place(server.pool, printable(&server.kind.user));
             if let Some(count) = counts.get_mut(state) {

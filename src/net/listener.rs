@@ -19,8 +19,8 @@ use nix::sys::signal::kill;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::unistd::{Group, Pid, getppid};
 
-use super::socket::{BACKLOG, Socket, describe, listening};
-use crate::config::UnixSocket;
+use super::socket::{Socket, describe, listening, queue, watch};
+use crate::config::{Sockets, UnixSocket};
 
 /// A listening socket.
 pub struct Listener {
@@ -53,6 +53,21 @@ impl Listener {
         })
     }
 
+    /// Takes other options over, for connections that are accepted from now on.
+    pub(super) fn reconfigure(&self, options: &Sockets) {
+        let Ok(backlog) = queue(options.listen_backlog) else {
+            return;
+        };
+        // Asked of a socket that listens already, `listen` only changes how many may wait.
+        let _ = match &self.socket {
+            Listening::Tcp(listener) => {
+                watch(listener, options);
+                socket::listen(listener, backlog)
+            }
+            Listening::Unix(listener) => socket::listen(listener, backlog),
+        };
+    }
+
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(self.source(), token, Interest::READABLE)
     }
@@ -82,8 +97,13 @@ impl Listener {
     }
 
     /// Listens on a TCP address. `shared`: others may, too (`SO_REUSEPORT`).
-    pub(super) fn tcp(address: SocketAddr, shared: bool) -> io::Result<Listener> {
-        Listener::tcp_from(std::net::TcpListener::from(listening(address, shared)?))
+    pub(super) fn tcp(
+        address: SocketAddr,
+        shared: bool,
+        options: &Sockets,
+    ) -> io::Result<Listener> {
+        let fd = listening(address, shared, options)?;
+        Listener::tcp_from(std::net::TcpListener::from(fd))
     }
 
     /// Takes over a TCP socket that listens.
@@ -113,15 +133,15 @@ impl Listener {
     ///
     /// # Errors
     /// What is in the way, and what to do.
-    pub fn unix(wanted: &UnixSocket) -> Result<Listener, String> {
-        Listener::unix_at(&wanted.path(), wanted)
+    pub fn unix(wanted: &UnixSocket, options: &Sockets) -> Result<Listener, String> {
+        Listener::unix_at(&wanted.path(), wanted, options.listen_backlog)
     }
 
     /// Listens on the Unix socket for metrics: for its owner and group.
     ///
     /// # Errors
     /// What is in the way, and what to do.
-    pub(super) fn for_metrics(path: &str) -> Result<Listener, String> {
+    pub(super) fn for_metrics(path: &str, options: &Sockets) -> Result<Listener, String> {
         let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
         let wanted = UnixSocket {
             directory: directory.to_owned(),
@@ -129,10 +149,10 @@ impl Listener {
             mode: 0o660,
             group: None,
         };
-        Listener::unix_at(path, &wanted)
+        Listener::unix_at(path, &wanted, options.listen_backlog)
     }
 
-    fn unix_at(path: &str, wanted: &UnixSocket) -> Result<Listener, String> {
+    fn unix_at(path: &str, wanted: &UnixSocket, backlog: u32) -> Result<Listener, String> {
         let said = |error: &io::Error| {
             format!(
                 "cannot listen on Unix socket \"{path}\": {}",
@@ -166,7 +186,7 @@ impl Listener {
                     )
                 })?;
         }
-        let backlog = socket::Backlog::new(BACKLOG).map_err(io::Error::from);
+        let backlog = queue(backlog).map_err(io::Error::from);
         backlog
             .and_then(|backlog| socket::listen(&fd, backlog).map_err(io::Error::from))
             .map_err(|error| said(&error))?;

@@ -30,7 +30,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::admin::{Admin, Steward as _};
 use crate::arena::{ClientKey, ServerKey, Tick};
 use crate::auth::KeyDerivation;
-use crate::config::{self, Config};
+use crate::config::{self, Config, PoolConfig, Sockets};
 use crate::engine::{
     Accepted, Address, Engine, Event, Handover, Host, ListenerId, Ready, Scope, Shutdown, Stream,
     TlsSide, Who,
@@ -68,6 +68,7 @@ struct Shell {
     helpers: Helpers,
     random: SystemRandom,
     scratch: tls::Scratch,
+    sockets: Sockets,
 }
 
 /// Binds the configured addresses; `shared`: with `SO_REUSEPORT`. Where the machine has no IPv6, its addresses are left out if
@@ -76,11 +77,15 @@ struct Shell {
 /// # Errors
 ///
 /// The address that could not be bound, and why.
-pub fn listen(addresses: &[SocketAddr], shared: bool) -> Result<Vec<Listener>, String> {
+pub fn listen(
+    addresses: &[SocketAddr],
+    shared: bool,
+    options: &Sockets,
+) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     let mut absent = None;
     for address in addresses {
-        match Listener::tcp(*address, shared) {
+        match Listener::tcp(*address, shared, options) {
             Ok(listener) => listeners.push(listener),
             Err(error) if address.is_ipv6() && is_absent(&error) => absent = Some((address, error)),
             Err(error) => {
@@ -122,7 +127,11 @@ pub fn fit_descriptors(config: &mut Config) -> String {
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let pools = config.databases.values();
-    let servers: usize = pools.map(|pool| pool.max_connections).sum();
+    let most = |pool: &Rc<PoolConfig>| match pool.max_connections {
+        0 => limit, // nobody knows how many roles there will be
+        max => max + pool.sizes.reserve_pool_size,
+    };
+    let servers = pools.map(most).fold(0, usize::saturating_add);
     let servers = servers.min(limit / 2);
     let pages = match config.metrics.is_on() {
         true => limits::PAGES_MAX,
@@ -148,10 +157,11 @@ pub fn fit_descriptors(config: &mut Config) -> String {
 ///
 /// What could not be bound, and why.
 pub fn listen_for_metrics(config: &config::MetricsConfig) -> Result<Vec<Listener>, String> {
+    let options = Sockets::default();
     let mut listeners =
-        listen(&config.listen, false).map_err(|error| format!("metrics: {error}"))?;
+        listen(&config.listen, false, &options).map_err(|error| format!("metrics: {error}"))?;
     if let Some(path) = &config.unix_socket {
-        listeners.push(Listener::for_metrics(path)?);
+        listeners.push(Listener::for_metrics(path, &options)?);
     }
     Ok(listeners)
 }
@@ -284,6 +294,7 @@ pub fn run(
         helpers,
         random: SystemRandom::new(),
         scratch: tls::Scratch::default(),
+        sockets: config.server.sockets,
     };
     for (at, mut listener) in listeners.into_iter().enumerate() {
         listener.register(&shell.registry, Token(FIRST_OWN_TOKEN + at))?;
@@ -493,7 +504,7 @@ impl Host for Shell {
                 Address::Tcp(address) => {
                     let mut stream = mio::net::TcpStream::connect(*address)?;
                     register(registry, &mut stream, who)?;
-                    Box::new(Socket::dialled(stream))
+                    Box::new(Socket::dialled(stream, &self.sockets))
                 }
                 Address::Unix(path) => {
                     let mut stream = socket::dial_unix(path)?;
@@ -536,6 +547,13 @@ impl Host for Shell {
             self.random.fill(into).is_ok(),
             "the operating system gives no random bytes"
         );
+    }
+
+    fn configured(&mut self, config: &Config) {
+        self.sockets = config.server.sockets;
+        for listener in self.listeners.iter().flatten() {
+            listener.reconfigure(&self.sockets);
+        }
     }
 
     fn stop_listening(&mut self) {

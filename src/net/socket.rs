@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::{self, ffi::OsStrExt};
 use std::path::Path;
+use std::time::Duration;
 
 use mio::net::{TcpStream, UnixStream};
 use nix::sys::socket::{
@@ -13,17 +14,9 @@ use nix::sys::socket::{
 };
 use nix::unistd::geteuid;
 
+use crate::config::Sockets;
 use crate::config::hba::Network;
 use crate::engine::{Facts, Given, Stream, Taken, Why};
-
-/// Connections that may wait to be accepted.
-pub(super) const BACKLOG: i32 = 1024;
-/// Keepalive: a peer that vanished without a word is noticed after 10 + 3 * 5 seconds without traffic. No `TCP_USER_TIMEOUT`
-/// beside it: that also ends the connection of a peer who lives and does not read for a while, be it a client in the middle of
-/// a result or a server whose COPY waits for a lock, and a direct connection would survive that.
-const KEEPALIVE_IDLE_S: u32 = 10;
-const KEEPALIVE_INTERVAL_S: u32 = 5;
-const KEEPALIVE_COUNT: u32 = 3;
 
 /// A TCP or Unix socket.
 pub(super) enum Socket {
@@ -33,8 +26,8 @@ pub(super) enum Socket {
 
 impl Socket {
     /// Takes a TCP connection that was dialled.
-    pub(super) fn dialled(stream: TcpStream) -> Socket {
-        watch(&stream);
+    pub(super) fn dialled(stream: TcpStream, options: &Sockets) -> Socket {
+        watch(&stream, options);
         Socket::Tcp(stream)
     }
 
@@ -148,13 +141,33 @@ fn text_of(address: IpAddr) -> String {
     text
 }
 
-/// Small messages go at once, and a dead peer is noticed. On Linux what is accepted has this of the socket that listens.
-fn watch(socket: &impl AsFd) {
+/// Small messages go at once, and a dead peer is noticed: with what is configured as a rule, after 10 + 3 * 5 seconds without
+/// traffic. No `TCP_USER_TIMEOUT` beside it: that also ends the connection of a peer who lives and does not read for a while, be it a
+/// client in the middle of a result or a server whose COPY waits for a lock, and a direct connection would survive that.
+/// On Linux what is accepted has all this of the socket that listens.
+pub(super) fn watch(socket: &impl AsFd, options: &Sockets) {
     let _ = setsockopt(socket, sockopt::TcpNoDelay, &true);
-    let _ = setsockopt(socket, sockopt::KeepAlive, &true);
-    let _ = setsockopt(socket, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S);
-    let _ = setsockopt(socket, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S);
-    let _ = setsockopt(socket, sockopt::TcpKeepCount, &KEEPALIVE_COUNT);
+    let _ = setsockopt(socket, sockopt::KeepAlive, &options.tcp_keepalive);
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(0);
+    if let idle @ 1.. = seconds(options.tcp_keepidle) {
+        let _ = setsockopt(socket, sockopt::TcpKeepIdle, &idle);
+    }
+    if let interval @ 1.. = seconds(options.tcp_keepintvl) {
+        let _ = setsockopt(socket, sockopt::TcpKeepInterval, &interval);
+    }
+    if options.tcp_keepcnt > 0 {
+        let _ = setsockopt(socket, sockopt::TcpKeepCount, &options.tcp_keepcnt);
+    }
+    let timeout = u32::try_from(options.tcp_user_timeout.as_millis());
+    let _ = setsockopt(
+        socket,
+        sockopt::TcpUserTimeout,
+        &timeout.unwrap_or(u32::MAX),
+    );
+    if let Ok(size @ 1..) = usize::try_from(options.tcp_socket_buffer) {
+        let _ = setsockopt(socket, sockopt::SndBuf, &size);
+        let _ = setsockopt(socket, sockopt::RcvBuf, &size);
+    }
 }
 
 /// Begins a connection to a Unix socket: a file, or an abstract name behind `@`, as libpq writes it.
@@ -173,8 +186,18 @@ pub(super) fn describe(error: &io::Error) -> String {
     }
 }
 
+/// Room for those who wait to be accepted; 0: as much as the kernel gives.
+pub(super) fn queue(backlog: u32) -> nix::Result<socket::Backlog> {
+    let most = i32::try_from(backlog).ok().filter(|most| *most > 0);
+    most.map_or(Ok(socket::Backlog::MAXCONN), socket::Backlog::new)
+}
+
 /// A listening socket. An IPv6 address takes IPv6 only, so that `0.0.0.0` and `[::]` can stand beside each other.
-pub(super) fn listening(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
+pub(super) fn listening(
+    address: SocketAddr,
+    shared: bool,
+    options: &Sockets,
+) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() {
         AddressFamily::Inet
     } else {
@@ -197,8 +220,8 @@ pub(super) fn listening(address: SocketAddr, shared: bool) -> io::Result<OwnedFd
         std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()),
         &SockaddrStorage::from(address),
     )?;
-    watch(&fd);
-    socket::listen(&fd, socket::Backlog::new(BACKLOG)?)?;
+    watch(&fd, options);
+    socket::listen(&fd, queue(options.listen_backlog)?)?;
     Ok(fd)
 }
 
@@ -232,7 +255,9 @@ mod tests {
     #[test]
     fn what_is_accepted_has_inherited_its_options() {
         let address = "127.0.0.1:0".parse().expect("an address");
-        let listener = std::net::TcpListener::from(listening(address, false).expect("a socket"));
+        let listener = std::net::TcpListener::from(
+            listening(address, false, &Sockets::default()).expect("a socket"),
+        );
         let address = listener.local_addr().expect("an address");
         let _client = std::net::TcpStream::connect(address).expect("a connection");
         let (accepted, _) = listener.accept().expect("a connection");
@@ -244,7 +269,50 @@ mod tests {
             getsockopt(&accepted, sockopt::TcpKeepCount),
         ];
         let times = times.map(|time| time.expect("an option"));
-        let wanted = [KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT];
-        assert_eq!(times, wanted);
+        assert_eq!(times, [10, 5, 3]);
+    }
+
+    /// Each option by its effect, at the start and when it is changed.
+    #[test]
+    fn what_is_accepted_has_the_options_that_are_configured_now() {
+        let mut options = Sockets {
+            tcp_keepidle: Duration::from_secs(7),
+            tcp_keepintvl: Duration::from_secs(8),
+            tcp_keepcnt: 9,
+            tcp_user_timeout: Duration::from_millis(1_234),
+            tcp_socket_buffer: 20_000,
+            ..Sockets::default()
+        };
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let fd = listening(address, false, &options).expect("a socket");
+        let listener = std::net::TcpListener::from(fd);
+        let address = listener.local_addr().expect("an address");
+        let told = || {
+            let _client = std::net::TcpStream::connect(address).expect("a connection");
+            let (accepted, _) = listener.accept().expect("a connection");
+            let alive = getsockopt(&accepted, sockopt::KeepAlive).expect("an option");
+            let numbers = [
+                getsockopt(&accepted, sockopt::TcpKeepIdle),
+                getsockopt(&accepted, sockopt::TcpKeepInterval),
+                getsockopt(&accepted, sockopt::TcpKeepCount),
+                getsockopt(&accepted, sockopt::TcpUserTimeout),
+            ];
+            // The kernel doubles what it is asked for.
+            let buffer = getsockopt(&accepted, sockopt::SndBuf).expect("an option") / 2;
+            (
+                alive,
+                numbers.map(|number| number.expect("an option")),
+                buffer,
+            )
+        };
+        assert_eq!(told(), (true, [7, 8, 9, 1_234], 20_000));
+        options.tcp_user_timeout = Duration::ZERO;
+        (
+            options.tcp_keepalive,
+            options.tcp_keepcnt,
+            options.tcp_socket_buffer,
+        ) = (false, 4, 30_000);
+        watch(&listener, &options);
+        assert_eq!(told(), (false, [7, 8, 4, 0], 30_000));
     }
 }

@@ -23,7 +23,7 @@ pub use share::{Lane, Share};
 pub use welcomes::Known;
 
 use crate::arena::{ClientKey, ServerKey, Tick};
-use crate::config::PoolConfig;
+use crate::config::{PoolConfig, UserConfig};
 use crate::limits;
 use crate::relay::{Settings, Vars};
 use crate::stats::Stats;
@@ -164,8 +164,23 @@ struct KindState {
 impl KindState {
     /// The ticket of the client that is next: the first for whom no server is under way.
     fn front(&self) -> Option<u64> {
+        self.next().map(|waiter| waiter.ticket)
+    }
+
+    /// The client that is next.
+    fn next(&self) -> Option<&Waiter> {
         let place = if self.idle.is_empty() { self.coming } else { 0 };
-        self.waiters.get(place).map(|waiter| waiter.ticket)
+        self.waiters.get(place)
+    }
+
+    /// The idle server that is given away next. `oldest`: the one that was not used for the longest time.
+    fn next_idle(&self, oldest: bool) -> Option<ServerKey> {
+        let idle = if oldest {
+            self.idle.first()
+        } else {
+            self.idle.last()
+        };
+        idle.map(|(server, _)| *server)
     }
 
     /// Whether nobody is next in the lane, nor was a moment ago.
@@ -236,6 +251,12 @@ pub struct Pool {
     pub armed: Option<Tick>,
     /// Clients that have entered it and are still there.
     clients: usize,
+    /// The same by the user who logged in; only kept where servers are for those who are there (`min_pool_size`).
+    logins: BTreeMap<Vec<u8>, usize>,
+    /// Since when nobody is in it; of one that is made from the `"*"` entry.
+    pub unused_since: Option<Tick>,
+    /// The host that new connections try first.
+    pub next_host: usize,
     /// Servers of the pool in any state, cancel connections not counted.
     share: Share,
     /// The same for each role that logs in.
@@ -273,11 +294,14 @@ impl Pool {
     /// An empty pool.
     pub fn new(name: String, config: Rc<PoolConfig>, from_fallback: bool) -> Pool {
         let reported = expected(&config);
-        Pool {
+        let mut pool = Pool {
             name,
-            share: Share::new(config.max_connections),
+            share: Share::default(),
             roles: BTreeMap::new(),
             clients: 0,
+            logins: BTreeMap::new(),
+            unused_since: None,
+            next_host: 0,
             config,
             removed: false,
             from_fallback,
@@ -304,7 +328,9 @@ impl Pool {
             reported,
             epoch: 0,
             news: BTreeSet::new(),
-        }
+        };
+        pool.limit();
+        pool
     }
 
     /// Whether any limit in time holds for what clients do with their servers.
@@ -361,6 +387,7 @@ impl Pool {
     /// The servers are elsewhere now, or the roles other ones: what was learnt of them is forgotten.
     pub fn moved(&mut self) {
         (self.failure, self.refused) = (None, None);
+        self.next_host = 0;
         self.last_asked = None;
         self.welcomes.clear();
         self.reported = expected(&self.config);
@@ -572,11 +599,72 @@ impl Pool {
         self.roles.get(user)
     }
 
-    fn know_role(&mut self, user: &[u8]) {
+    /// `own`: what is configured of this role for all pools.
+    fn know_role(&mut self, user: &[u8], own: &UserConfig) {
         if !self.roles.contains_key(user) {
-            let share = Share::new(self.config.max_connections_per_user);
+            let mut share = Share::default();
+            limit_role(&mut share, &self.config, own);
             self.roles.insert(user.to_vec(), share);
         }
+    }
+
+    /// Takes the configured limits over, but for those of roles.
+    fn limit(&mut self) {
+        let sizes = &self.config.sizes;
+        // Where roles have limits in the pool, the reserve is theirs.
+        let reserve = match self.config.max_connections_per_user {
+            0 => sizes.reserve_pool_size,
+            _ => 0,
+        };
+        self.share.limit(self.config.max_connections, reserve);
+    }
+
+    /// Roles of which servers are kept because somebody may need them.
+    fn wanted_roles(&self) -> Vec<&[u8]> {
+        if self.config.sizes.min_pool_size == 0 || self.removed || self.for_lookups {
+            return Vec::new();
+        }
+        match &self.config.backend.user {
+            Some(user) => vec![user.as_bytes()],
+            None => self.logins.keys().map(Vec::as_slice).collect(),
+        }
+    }
+
+    fn has_too_few(&self, user: &[u8]) -> bool {
+        let used = self.roles.get(user).map_or(0, Share::used);
+        used < self.config.sizes.min_pool_size
+    }
+
+    /// Whether there are fewer servers of some role than `min_pool_size`.
+    pub fn is_below_min(&self) -> bool {
+        let roles = self.wanted_roles();
+        roles.into_iter().any(|user| self.has_too_few(user))
+    }
+
+    /// The kind of which a server should be made, since its role has fewer than `min_pool_size`.
+    fn refill_role(&self, now: Tick) -> Option<Rc<Kind>> {
+        let roles = self.wanted_roles().into_iter();
+        let mut kinds = roles
+            .filter(|user| self.has_too_few(user))
+            .filter_map(|user| {
+                let of_role = self.kinds.iter().filter(|(kind, _)| kind.user == user);
+                let of_role = of_role.filter(|(kind, _)| !kind.is_replication());
+                of_role.max_by_key(|(_, state)| state.asked)
+            });
+        let found = kinds.find(|(kind, _)| self.may_refill(kind, now));
+        found.map(|(kind, _)| kind.clone())
+    }
+
+    /// Whether a connection of this kind may be made that nobody has asked for.
+    fn may_refill(&self, kind: &Kind, now: Tick) -> bool {
+        let refused = self.refused.as_ref().is_some_and(|refused| {
+            *refused.kind == *kind && (now < refused.retry_at || self.connecting > 0)
+        });
+        let failing = self.is_failing(now) || now < self.refill_after || refused;
+        let role = self.roles.get(&kind.user).is_none_or(Share::has_room);
+        let room = self.share.has_room() && role;
+        let wanted_at_all = !self.removed && !self.held;
+        wanted_at_all && !failing && room && self.connecting < self.config.sizes.max_connecting
     }
 
     /// Servers that are connecting, and idle ones that are being checked.
@@ -586,7 +674,7 @@ impl Pool {
 
     /// Whether a connection may be tried now.
     pub fn may_connect(&self, now: Tick) -> bool {
-        !self.held && !self.is_failing(now) && self.connecting < limits::CONNECTING_MAX
+        !self.held && !self.is_failing(now) && self.connecting < self.config.sizes.max_connecting
     }
 
     /// Whether no connection is to be tried now: the last attempt has failed, and its pause or the next attempt is not over.
@@ -664,22 +752,21 @@ impl Pool {
 
     /// Whether an idle server should be made to keep the configured number ready; of which kind.
     fn refill(&self, now: Tick) -> Option<Rc<Kind>> {
-        let kind = self.last_asked.as_ref()?;
-        let refused = self.refused.as_ref().is_some_and(|refused| {
-            refused.kind == *kind && (now < refused.retry_at || self.connecting > 0)
-        });
-        let failing = self.is_failing(now) || now < self.refill_after || refused;
         let wanted = self.config.min_idle_connections + self.needed;
-        let role = self.roles.get(&kind.user).is_none_or(Share::has_room);
-        let room = self.share.has_room() && role && self.connecting < limits::CONNECTING_MAX;
-        let wanted_at_all = !self.removed && !self.held;
-        (wanted_at_all && !failing && room && self.idle() + self.coming < wanted)
-            .then(|| kind.clone())
+        let few = self.idle() + self.coming < wanted;
+        let kind = self.last_asked.as_ref();
+        let kind = kind.filter(|kind| few && self.may_refill(kind, now));
+        kind.cloned().or_else(|| self.refill_role(now))
     }
 
     /// Whether an idle server that has been idle for too long is kept all the same.
     pub fn is_spared(&self, kind: &Rc<Kind>) -> bool {
-        self.last_asked.as_ref() == Some(kind) && self.idle() <= self.config.min_idle_connections
+        let ready = self.last_asked.as_ref() == Some(kind)
+            && self.idle() <= self.config.min_idle_connections;
+        let used = self.roles.get(&kind.user).map_or(0, Share::used);
+        let kept = used <= self.config.sizes.min_pool_size
+            && self.wanted_roles().contains(&&kind.user[..]);
+        ready || kept
     }
 
     fn drop_kind_if_unused(&mut self, kind: &Rc<Kind>) {
@@ -772,9 +859,42 @@ impl Pool {
         }
     }
 
+    /// Lanes whose next client waits for room that the reserve has, and since when: from when on they may have it.
+    fn waits_for_reserve(&self) -> impl Iterator<Item = (Tick, u64, &Rc<Kind>, Limit)> {
+        let sizes = &self.config.sizes;
+        let (timeout, on) = (
+            sizes.reserve_pool_timeout,
+            !sizes.reserve_pool_timeout.is_zero(),
+        );
+        let lanes = self.kinds.iter().filter(move |_| on);
+        lanes.filter_map(move |(kind, state)| {
+            let Some((ticket, Stand::Limited(limit))) = state.stand else {
+                return None;
+            };
+            let share = match limit {
+                Limit::User => return None,
+                Limit::Database => &self.share,
+                Limit::DatabaseUser => self.roles.get(&kind.user)?,
+            };
+            let since = state.next()?.since;
+            let waits = share.has_reserve();
+            waits.then(|| (since.plus(timeout), ticket, kind, limit))
+        })
+    }
+
+    /// When the next client may have a server of the reserve.
+    pub fn next_for_reserve(&self) -> Option<Tick> {
+        self.waits_for_reserve().map(|(at, ..)| at).min()
+    }
+
     /// Asserts what holds once the queue has been served.
     fn check_settled(&self, now: Tick) {
         let name = &self.name;
+        let mut waiting = self.waits_for_reserve();
+        assert!(
+            self.held || self.armed.is_some() || waiting.all(|(at, ..)| at > now),
+            "pool {name}: somebody waits who could have what is in reserve"
+        );
         self.share.check_settled(&format!("pool {name}"));
         for (user, role) in &self.roles {
             role.check_settled(&format!("pool {name}, {}", printable(user)));
@@ -797,6 +917,15 @@ impl Pool {
             );
         }
     }
+}
+
+/// What a role may have in a pool: its own size, or the pool's.
+fn limit_role(share: &mut Share, config: &PoolConfig, own: &UserConfig) {
+    let max = own.pool_size.unwrap_or(config.max_connections_per_user);
+    let reserve = own
+        .reserve_pool_size
+        .unwrap_or(config.sizes.reserve_pool_size);
+    share.limit(max, reserve);
 }
 
 /// What servers are expected to report as long as none has been seen.

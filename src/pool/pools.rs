@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 pub(super) use questions::Question;
 
-use super::{Kind, Lane, Pool, Share, Stand, Waiter, Wants};
+use super::{Kind, Lane, Pool, Share, Stand, Waiter, Wants, limit_role};
 use crate::arena::{Arena, ClientKey, OfPool, PoolKey, ServerKey, Tick};
 use crate::config::{Config, PoolConfig, PoolMode, UserConfig};
 use crate::relay::Settings;
@@ -48,10 +48,12 @@ pub enum Checkout {
     },
     /// This idle server is to be asked what it makes of settings, for all who wait to be told.
     Ask(ServerKey, Rc<Settings>),
-    /// A new server.
-    Dial,
+    /// A new server; out of the reserve if somebody is named, who has waited for long.
+    Dial(Option<ClientKey>),
     /// This idle server is to be closed first, to make room under a limit.
     Evict(ServerKey, Limit),
+    /// A new server in place of this idle one: there are more than there may be without the reserve.
+    Replace(ServerKey, Limit),
 }
 
 /// What comes of looking at a lane.
@@ -205,10 +207,33 @@ impl Pools {
         for name in names {
             let max = self.user_config(&name).max_connections;
             if let Some(user) = self.users.get_mut(&name) {
-                user.servers.limit(max);
+                user.servers.limit(max, 0);
                 self.surplus.extend(user.servers.surplus_idle());
             }
             self.wake_user(&name);
+        }
+        for key in self.keys() {
+            self.limit(key);
+        }
+    }
+
+    /// Takes the limits of a pool and of the roles in it over from the configuration.
+    fn limit(&mut self, key: PoolKey) {
+        let Some(pool) = self.arena.get_mut(key) else {
+            return;
+        };
+        pool.limit();
+        self.surplus.extend(pool.share.surplus_idle());
+        let names: Vec<Vec<u8>> = pool.roles.keys().cloned().collect();
+        for name in names {
+            let own = self.user_config(&name);
+            if let Some(pool) = self.arena.get_mut(key)
+                && let Some(role) = pool.roles.get_mut(&name)
+            {
+                limit_role(role, &pool.config, &own);
+                self.surplus.extend(role.surplus_idle());
+            }
+            self.wake(key, &name);
         }
     }
 
@@ -219,16 +244,7 @@ impl Pools {
         };
         pool.config = config.clone();
         pool.watched = pool.is_to_be_watched() || self.users_have_timeouts;
-        pool.share.limit(config.max_connections);
-        self.surplus.extend(pool.share.surplus_idle());
-        for role in pool.roles.values_mut() {
-            role.limit(config.max_connections_per_user);
-            self.surplus.extend(role.surplus_idle());
-        }
-        let roles: Vec<Vec<u8>> = pool.roles.keys().cloned().collect();
-        for role in roles {
-            self.wake(key, &role);
-        }
+        self.limit(key);
     }
 
     /// Idle servers that are above a limit, or were a moment ago.
@@ -257,6 +273,8 @@ impl Pools {
     pub fn entered(&mut self, pool: PoolKey, user: &[u8]) {
         if let Some(pool) = self.arena.get_mut(pool) {
             pool.clients += 1;
+            pool.unused_since = None;
+            *pool.logins.entry(user.to_vec()).or_default() += 1;
         }
         self.know_user(user);
         if let Some(user) = self.users.get_mut(user) {
@@ -268,6 +286,12 @@ impl Pools {
     pub fn left(&mut self, pool: PoolKey, user: &[u8]) {
         if let Some(pool) = self.arena.get_mut(pool) {
             pool.clients -= 1;
+            if let Some(count) = pool.logins.get_mut(user) {
+                *count -= 1;
+                if *count == 0 {
+                    pool.logins.remove(user);
+                }
+            }
         }
         if let Some(user) = self.users.get_mut(user) {
             user.clients -= 1;
@@ -328,12 +352,15 @@ impl Pools {
     /// A connection attempt begins.
     pub fn dialed(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) {
         debug_assert!(
-            self.has_room(pool_key, &kind.user),
+            LIMITS.into_iter().all(|limit| self
+                .share(pool_key, &kind.user, limit)
+                .is_none_or(|share| share.has_room() || share.has_reserve())),
             "one more than there may be"
         );
         self.know_user(&kind.user);
+        let own = self.user_config(&kind.user);
         if let Some(pool) = self.arena.get_mut(pool_key) {
-            pool.know_role(&kind.user);
+            pool.know_role(&kind.user, &own);
             pool.connecting += 1;
             pool.coming += 1;
             pool.state(kind).coming += 1;
@@ -403,9 +430,10 @@ impl Pools {
         if pool.held {
             return None;
         }
+        let oldest = pool.config.sizes.server_round_robin;
         let state = pool.note_asked(kind)?;
-        let (server, _) = state.idle.last()?;
-        state.waiters.is_empty().then_some(*server)
+        let server = state.next_idle(oldest)?;
+        state.waiters.is_empty().then_some(server)
     }
 
     /// Whether nobody is to be looked at, and nothing to be closed.
@@ -599,6 +627,28 @@ impl Pools {
         }
     }
 
+    /// Lanes whose next client has waited long enough for the reserve are to be looked at.
+    pub fn wake_for_reserve(&mut self, pool_key: PoolKey, now: Tick) {
+        let Some(pool) = self.arena.get(pool_key) else {
+            return;
+        };
+        let due = pool.waits_for_reserve().filter(|(at, ..)| *at <= now);
+        let due: BTreeMap<u64, (Rc<Kind>, Limit)> = due
+            .map(|(_, ticket, kind, limit)| (ticket, (kind.clone(), limit)))
+            .collect();
+        for (ticket, (kind, limit)) in due {
+            if let Some(share) = self.share_mut(pool_key, &kind.user, limit) {
+                share.unpark(ticket);
+                self.parked -= 1;
+            }
+            let lane = Lane {
+                pool: pool_key,
+                kind,
+            };
+            self.stand(lane, ticket, Stand::Ready);
+        }
+    }
+
     /// What is to be done next, in the order in which clients came; `None`: nothing, all who wait have to.
     pub fn next(&mut self, now: Tick) -> Option<(Lane, Checkout)> {
         loop {
@@ -625,29 +675,47 @@ impl Pools {
         let state = pool.kinds.get(&lane.kind)?;
         let share = |limit| self.share(lane.pool, &lane.kind.user, limit);
         let wait = |limit| Some(Verdict::Stand(Stand::Limited(limit)));
-        if let (Some((server, _)), Some(waiter)) = (state.idle.last(), state.waiters.front()) {
+        let idle = state.next_idle(pool.config.sizes.server_round_robin);
+        if let (Some(server), Some(waiter)) = (idle, state.waiters.front()) {
             return Some(Verdict::Do(match &waiter.wants {
-                Wants::Welcome(settings) => Checkout::Ask(*server, settings.clone()),
+                Wants::Welcome(settings) => Checkout::Ask(server, settings.clone()),
                 Wants::Server => Checkout::Pair {
                     client: waiter.client,
                     since: waiter.since,
-                    server: *server,
+                    server,
                 },
             }));
         }
         if !pool.may_connect(now) {
             return Some(Verdict::Stand(Stand::Paused));
         }
-        let stuck = |limit: &Limit| share(*limit).is_some_and(|share| !share.can_serve());
+        // The reserve is for those who have waited for long, where nothing idle can make room.
+        let waiter = state.next()?;
+        let timeout = pool.config.sizes.reserve_pool_timeout;
+        let patient = !timeout.is_zero() && waiter.since.plus(timeout) <= now;
+        let reserved = |share: &Share| patient && share.idle() == 0 && share.has_reserve();
+        let stuck = |limit: &Limit| {
+            share(*limit).is_some_and(|share| !share.can_serve() && !reserved(share))
+        };
         if let Some(limit) = LIMITS.into_iter().find(stuck) {
             return wait(limit);
         }
         // The narrowest first: what makes room there makes room under the wider limits, too.
-        let full = |limit: &Limit| share(*limit).is_some_and(|share| !share.has_room());
+        let full = |limit: &Limit| {
+            share(*limit).is_some_and(|share| !share.has_room() && !reserved(share))
+        };
         let Some(limit) = LIMITS.into_iter().rev().find(full) else {
-            return Some(Verdict::Do(Checkout::Dial));
+            let by_reserve = |limit| share(limit).is_some_and(|share| !share.has_room());
+            let reserve = LIMITS.into_iter().any(by_reserve);
+            let client = reserve.then_some(waiter.client);
+            return Some(Verdict::Do(Checkout::Dial(client)));
         };
         let own = share(Limit::DatabaseUser).and_then(Share::oldest_idle);
+        if let Some(own) = own
+            && share(limit).is_some_and(Share::is_into_reserve)
+        {
+            return Some(Verdict::Do(Checkout::Replace(own, limit)));
+        }
         let victim = match (full(&Limit::User), full(&Limit::Database)) {
             (true, true) => own,
             _ => None,

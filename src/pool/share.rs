@@ -21,6 +21,8 @@ pub struct Lane {
 pub struct Share {
     used: usize,
     max: Option<usize>,
+    /// So many more, for those who have waited for long.
+    reserve: usize,
     /// Idle servers by when they became that, the least recently used one first.
     idle: VecDeque<(u64, ServerKey)>,
     /// Lanes that wait for this limit, by the ticket of the client that is next in them.
@@ -31,13 +33,13 @@ impl Share {
     /// An unused one. `max` 0: no limit.
     pub fn new(max: usize) -> Share {
         let mut share = Share::default();
-        share.limit(max);
+        share.limit(max, 0);
         share
     }
 
-    /// Sets the limit; 0: none.
-    pub fn limit(&mut self, max: usize) {
-        self.max = (max > 0).then_some(max);
+    /// Sets the limit, 0: none, and what is in reserve beyond it.
+    pub fn limit(&mut self, max: usize, reserve: usize) {
+        (self.max, self.reserve) = ((max > 0).then_some(max), reserve);
     }
 
     /// Server connections, in any state.
@@ -60,9 +62,20 @@ impl Share {
         self.max.is_none_or(|max| self.used < max)
     }
 
-    /// Server connections above the limit; after it was lowered.
+    /// Whether one more may be made for somebody who has waited for long.
+    pub fn has_reserve(&self) -> bool {
+        self.max.is_some_and(|max| self.used < max + self.reserve)
+    }
+
+    /// Whether something of the reserve is in use.
+    pub fn is_into_reserve(&self) -> bool {
+        self.max.is_some_and(|max| self.used > max)
+    }
+
+    /// Server connections above the limit and the reserve; after they were lowered.
     pub fn surplus(&self) -> usize {
-        self.max.map_or(0, |max| self.used.saturating_sub(max))
+        let most = self.max.map(|max| max + self.reserve);
+        most.map_or(0, |most| self.used.saturating_sub(most))
     }
 
     /// Whether one more may be made, or could be once an idle one has made room.

@@ -4,6 +4,7 @@
 //! Reads `options` as PostgreSQL does (`pg_split_opts`, `process_postgres_switches`). Whatever it does not understand stays in
 //! the kind, untouched: then the server that is started with it says what it has to say.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Kind;
@@ -94,6 +95,38 @@ pub fn shared(
         }
     }
     Ok((kind_of(backend, asked, &parameters)?, settings))
+}
+
+/// A client's startup parameters without those that count for nothing (`ignore_startup_parameters`). With `options` among these, of
+/// the options those stay that servers report, as in PgBouncer. Who replicates has all of its parameters.
+pub fn heeded<'a>(
+    parameters: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    ignored: &[String],
+    reported: &BTreeSet<Vec<u8>>,
+) -> Vec<(&'a [u8], Cow<'a, [u8]>)> {
+    let all: Vec<(&[u8], &[u8])> = parameters.collect();
+    let whole = ignored.is_empty() || all.iter().any(|(name, _)| *name == b"replication");
+    let ignores = |name: &[u8]| {
+        let mut ignored = ignored.iter();
+        !whole && ignored.any(|one| one.as_bytes().eq_ignore_ascii_case(name))
+    };
+    let kept = all.into_iter().filter_map(|(name, value)| {
+        if is_options(name) && !whole {
+            let settings = read_options(value);
+            let Some(settings) = settings else {
+                return (!ignores(name)).then_some((name, Cow::Borrowed(value)));
+            };
+            let is_kept = |setting: &[u8]| {
+                let lower = setting.to_ascii_lowercase();
+                !ignores(setting) && (!ignores(name) || reported.contains(&lower))
+            };
+            let kept = settings.iter().filter(|(setting, _)| is_kept(setting));
+            let text = write_options(kept);
+            return (!text.is_empty()).then_some((name, Cow::Owned(text)));
+        }
+        (!ignores(name)).then_some((name, Cow::Borrowed(value)))
+    });
+    kept.collect()
 }
 
 fn is_options(name: &[u8]) -> bool {
@@ -227,6 +260,61 @@ fn is_false(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_ignored_does_not_count_in_options_neither() {
+        let reported: BTreeSet<Vec<u8>> = REPORTED
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        let kept = |ignored: &[&str], packet: &[(&str, &str)]| -> Vec<(String, String)> {
+            let ignored: Vec<String> = ignored.iter().map(|name| name.to_string()).collect();
+            let packet = packet
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            let kept = heeded(packet, &ignored, &reported).into_iter();
+            kept.map(|(name, value)| {
+                (
+                    String::from_utf8_lossy(name).into_owned(),
+                    String::from_utf8_lossy(&value).into_owned(),
+                )
+            })
+            .collect()
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let packet = [
+            ("Extra_Float_Digits", "3"),
+            ("application_name", ""),
+            (
+                "options",
+                "-c geqo=off --TimeZone=CET -cextra_float_digits=2",
+            ),
+        ];
+        assert_eq!(kept(&[], &packet).len(), 3);
+        assert_eq!(kept(&[], &packet)[2].1, packet[2].1, "untouched");
+        assert_eq!(
+            kept(&["extra_float_digits"], &packet),
+            [
+                pair("application_name", ""),
+                pair("options", "-c geqo=off -c TimeZone=CET")
+            ]
+        );
+        assert_eq!(
+            kept(&["extra_float_digits", "options"], &packet),
+            [
+                pair("application_name", ""),
+                pair("options", "-c TimeZone=CET")
+            ]
+        );
+        assert_eq!(kept(&["options"], &[("options", "-c geqo=off")]), []);
+        assert_eq!(kept(&["options"], &[("options", "-B 5")]), []);
+        let replicates = [
+            ("replication", "true"),
+            ("geqo", "off"),
+            ("options", "-c geqo=on"),
+        ];
+        assert_eq!(kept(&["geqo", "options"], &replicates).len(), 3);
+    }
 
     type Pairs = Vec<(String, String)>;
 

@@ -109,6 +109,12 @@ pub struct Relay {
     last_error: Option<[u8; 5]>,
     /// Queries (ReadyForQuery) and transactions (ReadyForQuery outside a block) since [`Relay::take_tally`].
     tally: Tally,
+    /// Messages up to this length pass without another look; it stays from client to client.
+    lenient: u32,
+    /// Whether simple queries are refused.
+    disable_pqexec: bool,
+    /// The largest message that may pass.
+    max_packet_size: u32,
 }
 
 /// Counts since they were last taken.
@@ -165,6 +171,9 @@ impl Default for Relay {
             last_answer: 0,
             last_error: None,
             tally: Tally::default(),
+            lenient: u32::MAX,
+            disable_pqexec: false,
+            max_packet_size: u32::MAX,
         }
     }
 }
@@ -198,6 +207,9 @@ impl Relay {
             last_answer,
             last_error,
             tally,
+            lenient: _,
+            disable_pqexec: _,
+            max_packet_size: _,
         } = self;
         expect.renew();
         recover.begin_anew();
@@ -218,6 +230,44 @@ impl Relay {
         self.one_statement = one_statement;
     }
 
+    /// What clients may send beside PostgreSQL's own rules. `max_packet_size` 0: no limit of its own.
+    pub fn restrict(&mut self, disable_pqexec: bool, max_packet_size: u32) {
+        self.disable_pqexec = disable_pqexec;
+        self.max_packet_size = match max_packet_size {
+            0 => u32::MAX,
+            max => max,
+        };
+        self.lenient = if disable_pqexec {
+            0
+        } else {
+            self.max_packet_size
+        };
+    }
+
+    /// Whether a client may send this.
+    fn admits(&self, header: Header) -> Result<(), Refusal> {
+        if header.length > self.lenient {
+            self.look_twice(header)?;
+        }
+        allowed(header)
+    }
+
+    #[cold]
+    fn look_twice(&self, header: Header) -> Result<(), Refusal> {
+        if self.disable_pqexec && header.tag == b'Q' {
+            let refusal = Refusal::fatal(b"0A000", "PQexec disallowed", Blame::Client);
+            return Err(refusal.hint(
+                "disable_pqexec is set in Aether's configuration: simple queries are refused.",
+            ));
+        }
+        if header.length > self.max_packet_size {
+            let (tag, length) = (header.tag, header.length);
+            return Err(bad_length(BadLength { tag, length })
+                .hint("See max_packet_size in Aether's configuration."));
+        }
+        Ok(())
+    }
+
     /// Looks at what the client sent.
     pub fn up(&mut self, input: &[u8]) -> Passage {
         self.stalled = false;
@@ -236,7 +286,7 @@ impl Relay {
                 Ok(None) => Then::More,
                 Err(bad) => Then::Refuse(bad_length(bad)),
                 Ok(Some(Header { tag: b'X', .. })) => Then::Terminate,
-                Ok(Some(header)) => match allowed(header) {
+                Ok(Some(header)) => match self.admits(header) {
                     Err(refusal) => Then::Refuse(refusal),
                     Ok(()) if self.expect.is_full() => Then::Full,
                     Ok(()) if self.waits_for_statement(header.tag) => {

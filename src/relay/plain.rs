@@ -22,6 +22,7 @@ impl Relay {
         // Not one that may be DEALLOCATE.
         let is_plain = first.is_ascii_alphabetic() && !matches!(first, b'd' | b'D');
         let is_free = self.up.left == 0 && !self.ended && self.expect.is_at_rest();
+        let is_free = is_free && self.lenient == u32::MAX;
         if !(is_whole && is_plain && is_free && self.recover.is_idle()) {
             return None;
         }
@@ -51,7 +52,7 @@ impl Relay {
                 tag: *tag,
                 length: u32::from_be_bytes([*a, *b, *c, *d]),
             };
-            let is_small = header.length <= 1_000 && header.length >= 4;
+            let is_small = header.length <= self.lenient.min(1_000) && header.length >= 4;
             let is_here = is_small && body.len() >= header.body_len();
             let is_plain = match tag {
                 b'D' => header.length > 4 && body.first() == Some(&b'P'),

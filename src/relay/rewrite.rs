@@ -11,7 +11,7 @@ use super::prepared::{
     is_one_of_ours, server_name, statement_name,
 };
 use super::words::{Seen, first_word, skip_blanks, take_word};
-use super::{Body, Passage, Relay, Then, allowed, bad_length};
+use super::{Body, Passage, Relay, Then, bad_length};
 use crate::limits;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frame::{HEADER_LEN, Header, cstr, message, printable, take_cstr};
@@ -134,7 +134,7 @@ impl Relay {
                 Ok(Some(Header { tag: b'X', .. })) => break Then::Terminate,
                 Ok(Some(header)) => header,
             };
-            if let Err(refusal) = allowed(header) {
+            if let Err(refusal) = self.admits(header) {
                 break Then::Refuse(refusal);
             }
             if self.expect.is_full() {

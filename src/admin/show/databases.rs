@@ -102,12 +102,9 @@ impl Row for DatabaseRow<'_> {
             },
             4 => Value::optional(backend.user.clone()),
             // The limit of one user, which is that of the pool if there is none of its own.
-            5 => Value::number(match config.max_connections_per_user {
-                0 => config.max_connections,
-                max => max.min(config.max_connections),
-            }),
-            6 => Value::number(config.min_idle_connections),
-            7 => Value::Number(0),
+            5 => Value::number(config.size_of_role()),
+            6 => Value::number(config.min_idle_connections.max(config.sizes.min_pool_size)),
+            7 => Value::number(config.sizes.reserve_pool_size),
             8 => Value::number(config.max_lifetime.as_secs()),
             9 => Value::text(config.mode.as_str()),
             10 => Value::optional(load_balance_hosts(pool)),

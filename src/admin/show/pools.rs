@@ -128,7 +128,8 @@ impl Tally {
             ServerState::Resolving
             | ServerState::AskingTls
             | ServerState::Dialing
-            | ServerState::LoggingIn(_) => login,
+            | ServerState::LoggingIn(_)
+            | ServerState::Preparing(_) => login,
         } += 1;
     }
 }

@@ -138,10 +138,7 @@ fn seconds(time: Duration) -> String {
 }
 
 fn pool_size(pool: &PoolConfig) -> usize {
-    match pool.max_connections_per_user {
-        0 => pool.max_connections,
-        max => max.min(pool.max_connections),
-    }
+    pool.size_of_role()
 }
 
 /// There is nothing outside.

@@ -58,9 +58,8 @@ impl Table for Users {
         let (name, config, servers, clients) = self.rows.get(usize::try_from(place).ok()?)?;
         Some(Box::new(vec![
             Value::text(printable(name)),
-            // Sizes of pools are not set for users here.
-            Value::text(""),
-            Value::text(""),
+            size(config.pool_size),
+            size(config.reserve_pool_size),
             Value::optional(config.mode.map(|mode| mode.as_str().to_owned())),
             Value::number(config.max_connections),
             Value::number(*servers),
@@ -68,6 +67,11 @@ impl Table for Users {
             Value::number(*clients),
         ]))
     }
+}
+
+/// As a text, empty where the pools' own counts, as in PgBouncer.
+fn size(own: Option<usize>) -> Value {
+    Value::text(own.map_or(String::new(), |own| own.to_string()))
 }
 
 impl Users {

@@ -9,16 +9,16 @@ use super::super::dsn::{self, Dsn};
 use super::super::yaml::{Field, Place, Problems, Section};
 use super::super::{
     Backend, ChannelBinding, Demands, HostPort, NAME_MAX, PoolConfig, PoolMode, RequireAuth,
-    Secret, ServerAssignment, Stored, Timeouts, TlsWords,
+    Secret, ServerAssignment, Sessions, Sizes, Stored, Timeouts, TlsWords,
 };
 use super::lookup::Asks;
 use super::tls::{self, Hand};
-use super::{Context, is_name};
+use super::{Context, is_name, sizes};
 use crate::limits;
 use crate::tls::Mode;
 
 /// The keys.
-pub(super) const KEYS: [&str; 31] = [
+pub(super) const KEYS: [&str; 43] = [
     "dsn",
     "backend",
     "mode",
@@ -30,6 +30,18 @@ pub(super) const KEYS: [&str; 31] = [
     "max_connections_per_user",
     "max_client_connections",
     "min_idle_connections",
+    "min_pool_size",
+    "reserve_pool_size",
+    "reserve_pool_timeout",
+    "max_connecting",
+    "server_round_robin",
+    "server_fast_fail",
+    "single_use",
+    "load_balance_hosts",
+    "ignore_startup_parameters",
+    "connect_query",
+    "disable_pqexec",
+    "max_packet_size",
     "max_idle_time",
     "max_lifetime",
     "max_scram_iterations",
@@ -138,6 +150,7 @@ impl Draft {
             max_connections: 20,
             max_connections_per_user: 0,
             max_client_connections: 0,
+            sizes: Sizes::defaults(),
             min_idle_connections: 0,
             max_scram_iterations: limits::SCRAM_ITERATIONS_MAX,
             max_idle_time: seconds(600),
@@ -152,6 +165,7 @@ impl Draft {
             client_idle_timeout: Duration::ZERO,
             abandoned_query_timeout: seconds(10),
             timeouts: Timeouts::defaults(),
+            sessions: Sessions::default(),
             auth_query: None,
         };
         Draft {
@@ -182,6 +196,7 @@ impl Draft {
     ) -> Draft {
         self.overlay_backend(section, context, problems);
         self.overlay_sizes(section, problems);
+        sizes::overlay(&mut self.pool, section, problems);
         self.overlay_times(section, problems);
         self.overlay_queries(section, problems);
         self.asks = std::mem::take(&mut self.asks).overlaid(section, context, problems);
@@ -215,7 +230,31 @@ impl Draft {
             self.pool.track_extra_parameters =
                 names.into_iter().map(|(name, _)| name.to_owned()).collect();
         }
+        self.overlay_sessions(section, problems);
         self
+    }
+
+    fn overlay_sessions(&mut self, section: &Section<'_>, problems: &mut Problems) {
+        let sessions = &mut self.pool.sessions;
+        if let Some(names) = section
+            .get("ignore_startup_parameters")
+            .and_then(|field| field.names_list(problems))
+        {
+            let names = names.into_iter().map(|(name, _)| name.to_ascii_lowercase());
+            sessions.ignore_startup_parameters = names.collect();
+        }
+        if let Some(field) = section.get_or_null("connect_query") {
+            sessions.connect_query = read_query(&field, problems).unwrap_or_default();
+        }
+        let disabled = section.get("disable_pqexec");
+        let disabled = disabled.and_then(|field| field.flag(problems));
+        sessions.disable_pqexec = disabled.unwrap_or(sessions.disable_pqexec);
+        let most = u64::from(u32::MAX / 2);
+        let size = section.get("max_packet_size");
+        let size = size.and_then(|field| field.count(0..=most, problems));
+        sessions.max_packet_size = size
+            .and_then(|size| u32::try_from(size).ok())
+            .unwrap_or(sessions.max_packet_size);
     }
 
     fn overlay_sizes(&mut self, section: &Section<'_>, problems: &mut Problems) {
@@ -233,7 +272,7 @@ impl Draft {
             0,
             &mut pool.max_prepared_statements,
         );
-        count("max_connections", 1, &mut pool.max_connections);
+        count("max_connections", 0, &mut pool.max_connections);
         count(
             "max_connections_per_user",
             0,
@@ -252,7 +291,7 @@ impl Draft {
             .and_then(|count| u32::try_from(count).ok())
             .unwrap_or(pool.max_scram_iterations);
         let (min, max) = (pool.min_idle_connections, pool.max_connections);
-        if min > max {
+        if min > max && max > 0 {
             let written = section
                 .get("min_idle_connections")
                 .or(section.get("max_connections"));

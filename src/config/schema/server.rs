@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::super::yaml::{Field, Problems, Section};
 use super::super::{DnsConfig, ServerConfig, SqlstateCompat, UnixSocket};
-use super::{Context, peers, tls};
+use super::{Context, peers, sockets, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 21] = [
+pub(super) const KEYS: [&str; 31] = [
     "listen_addr",
     "listen_port",
     "unix_socket_dir",
@@ -21,6 +21,16 @@ pub(super) const KEYS: [&str; 21] = [
     "max_unauthenticated_connections",
     "client_login_timeout",
     "cancel_wait_timeout",
+    "autodb_idle_timeout",
+    "login_notify_message",
+    "application_name_add_host",
+    "tcp_keepalive",
+    "tcp_keepidle",
+    "tcp_keepintvl",
+    "tcp_keepcnt",
+    "tcp_user_timeout",
+    "tcp_socket_buffer",
+    "listen_backlog",
     "log_level",
     "dns_max_ttl",
     "dns_nxdomain_ttl",
@@ -80,6 +90,7 @@ pub(super) fn read(
         query_timeout: duration("dns_query_timeout", 10),
     };
     let cancel_wait_timeout = duration("cancel_wait_timeout", 10);
+    let autodb_idle_timeout = duration("autodb_idle_timeout", 3_600);
     if client_login_timeout.is_zero()
         && let Some(field) = section.get("client_login_timeout")
     {
@@ -118,6 +129,17 @@ pub(super) fn read(
         max_unauthenticated_connections: unauthenticated.unwrap_or(clients.div_ceil(4).max(64)),
         client_login_timeout,
         cancel_wait_timeout,
+        autodb_idle_timeout,
+        login_notify_message: section
+            .get("login_notify_message")
+            .and_then(|field| field.text(problems))
+            .unwrap_or_default()
+            .to_owned(),
+        application_name_add_host: section
+            .get("application_name_add_host")
+            .and_then(|field| field.flag(problems))
+            .unwrap_or(false),
+        sockets: sockets::read(section, problems),
         log_level: section
             .get("log_level")
             .and_then(|field| field.word(&LEVELS, problems))

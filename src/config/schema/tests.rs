@@ -309,18 +309,31 @@ fn the_annotated_file_tells_the_defaults() {
     let (commented, wanted) = (
         ["# user: aether", "# backend:"],
         [
-            "server_assignment",
             "check_",
             "reset_",
             "client_",
             "max_client",
             "max_unauthenticated",
             "max_connections_per",
+            "max_connecting",
+            "max_packet",
+            "autodb_",
+            "login_notify",
+            "application_name_add",
+            "tcp_",
+            "listen_backlog",
+            "ignore_startup",
+            "connect_query",
+            "disable_pqexec",
+            "min_pool",
+            "reserve_",
+            "server_",
+            "single_use",
+            "load_balance",
             "cancel_",
             "query_",
             "transaction_timeout",
             "idle_transaction",
-            "server_login",
             "connect_timeout",
             "log_level",
         ],
@@ -480,7 +493,7 @@ fn an_unknown_key_is_told_with_file_line_path_and_nearest_name() {
 fn all_errors_come_at_once_and_in_order() {
     let errors = errors(
         "server:\n  listen_addr: example.com:1\n  log_level: loud\n  x: 1\npool:\n  dsn: postgres://h/d?gssencmode=require\n  \
-         max_connections: 0\n  max_idle_time: 10\n  mode: loud\n  mode: session\n  check_timeout: 0\nauth:\n  type: none\n",
+         max_connections: -1\n  max_idle_time: 10\n  mode: loud\n  mode: session\n  check_timeout: 0\nauth:\n  type: none\n",
     );
     let starts: Vec<String> = errors
         .iter()
@@ -655,19 +668,15 @@ fn values_of_the_wrong_kind_say_what_was_found_and_what_is_right() {
     refused("- a", "found a list, expected keys and values");
     refused(
         &with_pool("max_connections: many"),
-        "found \"many\", expected a whole number from 1 to 262143",
-    );
-    refused(
-        &with_pool("max_connections: 0"),
-        "found 0, expected a whole number from 1",
+        "found \"many\", expected a whole number from 0 to 262143",
     );
     refused(
         &with_pool("max_connections: 1.5"),
-        "found 1.5, expected a whole number from 1",
+        "found 1.5, expected a whole number from 0",
     );
     refused(
         &with_pool("max_connections: -1"),
-        "found -1, expected a whole number from 1",
+        "found -1, expected a whole number from 0",
     );
     refused(&with_pool("max_connections: 1e2"), "found 100.0, expected");
     refused(
@@ -1679,4 +1688,54 @@ fn limits_in_time_are_inherited_key_by_key_and_told() {
         (&config.users, config.user_defaults)
     );
     assert_eq!(pool(&again, "e").timeouts, e);
+}
+
+#[test]
+fn sizes_sessions_and_sockets_are_inherited_key_by_key_and_told() {
+    let text = "server: {tcp_keepidle: 1m, tcp_user_timeout: 1500ms, listen_backlog: 0, login_notify_message: hello}\n\
+                pool: {dsn: 'postgres://u:p@h,k/d?sslmode=disable', max_connections: 0, max_connections_per_user: 4, min_pool_size: 2, \
+                reserve_pool_size: 3, load_balance_hosts: round-robin, ignore_startup_parameters: [Extra_Float_Digits, options]}\n\
+                databases:\n  e: {reserve_pool_timeout: 1s, single_use: true, connect_query: 'select 1', max_packet_size: 9}\n\
+                users:\n  u: {pool_size: 7}\n  '*': {reserve_pool_size: 1}\n";
+    let config = ok(text);
+    let (d, e) = (pool(&config, "d"), pool(&config, "e"));
+    assert_eq!((d.sizes.min_pool_size, d.max_connections), (2, 0));
+    assert_eq!(e.sizes.load_balance_hosts.as_str(), "round-robin");
+    assert_eq!(
+        (e.sizes.reserve_pool_timeout, e.sizes.single_use),
+        (seconds(1), true)
+    );
+    assert_eq!(
+        (d.sizes.reserve_pool_timeout, d.sizes.single_use),
+        (seconds(5), false)
+    );
+    assert_eq!(
+        e.sessions.ignore_startup_parameters,
+        ["extra_float_digits", "options"]
+    );
+    assert_eq!(
+        (&e.sessions.connect_query[..], e.sessions.max_packet_size),
+        ("select 1", 9)
+    );
+    let u = config.users["u"];
+    assert_eq!((u.pool_size, u.reserve_pool_size), (Some(7), Some(1)));
+    let again = ok(&effective(&config));
+    for (name, before) in [("e", e), ("d", d)] {
+        let after = pool(&again, name);
+        assert_eq!(
+            (&after.sizes, &after.sessions),
+            (&before.sizes, &before.sessions)
+        );
+        assert_eq!(after.max_connections, before.max_connections);
+    }
+    assert_eq!((again.users["u"], again.server), (u, config.server.clone()));
+
+    warned(
+        "pool: {dsn: 'postgres://u:p@h/d', max_connections: 3, min_pool_size: 5}\n",
+        "there may be 3 at most",
+    );
+    refused(
+        "server: {tcp_keepidle: 1500ms}\npool: {dsn: 'postgres://u:p@h/d'}\n",
+        "expected whole seconds",
+    );
 }

@@ -8,10 +8,12 @@ use super::is_name;
 use super::pool::{CONNECTIONS_MAX, MODES};
 
 /// The keys of an entry.
-pub(super) const KEYS: [&str; 8] = [
+pub(super) const KEYS: [&str; 10] = [
     "mode",
     "max_connections",
     "max_client_connections",
+    "pool_size",
+    "reserve_pool_size",
     "query_timeout",
     "transaction_timeout",
     "idle_transaction_timeout",
@@ -51,7 +53,7 @@ pub(super) fn read(
             .any(|role| role.map_or(logs_in, |role| role == name));
         let user = read_user(&field, defaults, problems);
         let own = read_user(&field, none, &mut Problems::default());
-        if !is_role && (own.mode.is_some() || own.max_connections > 0) {
+        if !is_role && (own.mode.is_some() || own.max_connections > 0 || own.pool_size.is_some()) {
             let text = format!(
                 "no pool logs in to a server as {name:?}, so mode and max_connections mean nothing here: they count by the \
                  role on the server, not by the login of the client"
@@ -75,17 +77,21 @@ fn read_user(field: &Field<'_>, inherited: UserConfig, problems: &mut Problems) 
     let mode = section
         .get("mode")
         .and_then(|field| field.word(&MODES, problems));
-    let mut count = |key, inherited| {
-        section
-            .get(key)
-            .and_then(|field| field.count(0..=CONNECTIONS_MAX, problems))
-            .and_then(|count| usize::try_from(count).ok())
-            .unwrap_or(inherited)
+    let mut size = |key, inherited: Option<usize>| {
+        let read = section.get(key);
+        let read = read.and_then(|field| field.count(0..=CONNECTIONS_MAX, problems));
+        read.and_then(|count| usize::try_from(count).ok())
+            .or(inherited)
     };
+    let pool_size = size("pool_size", inherited.pool_size);
+    let reserve_pool_size = size("reserve_pool_size", inherited.reserve_pool_size);
+    let mut count = |key, inherited| size(key, Some(inherited)).unwrap_or(inherited);
     let mut user = UserConfig {
         mode: mode.or(inherited.mode),
         max_connections: count("max_connections", inherited.max_connections),
         max_client_connections: count("max_client_connections", inherited.max_client_connections),
+        pool_size,
+        reserve_pool_size,
         timeouts: inherited.timeouts,
     };
     for (key, target) in user.timeouts.by_key() {

@@ -133,7 +133,7 @@ impl Book {
                     self.idle.remove(&server);
                     self.asked.push((server, lane, settings));
                 }
-                Checkout::Dial => {
+                Checkout::Dial(_) => {
                     self.next += 1;
                     let server = ServerKey::from_parts(self.next, 0);
                     self.pools.dialed(lane.pool, &lane.kind);
@@ -144,6 +144,7 @@ impl Book {
                     let lane = self.idle[&server].clone();
                     self.close(server, &lane);
                 }
+                Checkout::Replace(..) => unreachable!("nothing is in reserve here"),
             }
         }
         self.check();
@@ -602,6 +603,6 @@ fn a_share_without_a_limit_always_has_room() {
     let mut share = Share::new(0);
     (0..5).for_each(|_| share.add());
     assert!(share.has_room() && share.surplus() == 0);
-    share.limit(3);
+    share.limit(3, 0);
     assert!(!share.has_room() && !share.can_serve() && share.surplus() == 2);
 }

@@ -1,0 +1,385 @@
+//! How many servers there are, whose, and where, as the configuration has it, with clients that come and go. Only tests; the rules
+//! are `pool`'s.
+
+use std::time::Duration;
+
+use super::scene::{Scene, Shared, World, is_closed, said};
+use super::{Tick, ms};
+use crate::wire::{backend, frontend};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A pool with these keys, and what follows it. `user`: user and password in its DSN.
+fn text(user: &str, keys: &str, more: &str) -> String {
+    format!(
+        "pool: {{dsn: 'postgres://{user}127.0.0.1/db?sslmode=disable', mode: transaction, query_wait_notify: 0, check_query: null{keys}}}\n\
+         auth: {{type: trust, allow_insecure: true}}\n{more}"
+    )
+}
+
+fn scene_of(keys: &str, more: &str) -> Scene {
+    let mut scene = Scene::with(&text("me:secret@", keys, more), World::default());
+    scene.engine.contain(false);
+    scene
+}
+
+fn send(scene: &mut Scene, pipe: &Shared, bytes: &[u8]) {
+    pipe.borrow_mut().input.extend(bytes);
+    scene.ready(pipe);
+}
+
+fn asks(scene: &mut Scene, client: &Shared) {
+    let mut query = Vec::new();
+    frontend::query(&mut query, b"select 1");
+    send(scene, client, &query);
+}
+
+fn answers(scene: &mut Scene, server: &Shared) {
+    let mut answer = Vec::new();
+    backend::write_command_complete(&mut answer, "SELECT 1");
+    backend::write_ready(&mut answer);
+    send(scene, server, &answer);
+}
+
+fn leaves(scene: &mut Scene, client: &Shared) {
+    let mut bye = Vec::new();
+    frontend::terminate(&mut bye);
+    send(scene, client, &bye);
+}
+
+/// All that were dialled say what they have to; how many are open.
+fn open(scene: &mut Scene) -> usize {
+    for _ in 0..3 {
+        for server in scene.world.servers.clone() {
+            if !is_closed(&server) {
+                scene.ready(&server);
+            }
+        }
+    }
+    let servers = scene.world.servers.clone(); // who asks whether one is closed holds it
+    servers.iter().filter(|server| !is_closed(server)).count()
+}
+
+/// All servers there are go.
+fn retire(scene: &mut Scene) {
+    for pool in scene.engine.pools.keys() {
+        scene.engine.retire(pool);
+    }
+}
+
+fn is_asked(server: &Shared) -> bool {
+    String::from_utf8_lossy(&server.borrow().output).contains("select 1")
+}
+
+#[test]
+fn the_reserve_is_for_those_who_have_waited_for_reserve_pool_timeout() {
+    let keys = ", max_connections: 1, reserve_pool_size: 1, reserve_pool_timeout: 2s";
+    let mut scene = scene_of(keys, "");
+    let clients: Vec<Shared> = (0..3).map(|_| scene.client()).collect();
+    for client in &clients {
+        asks(&mut scene, client);
+    }
+    let second_came = scene.engine.now().0 - 1_000;
+    let left = Duration::from_micros(Tick(second_came).plus(2 * SECOND).since(scene.engine.now()));
+    scene.wait(left - ms(50));
+    assert_eq!(open(&mut scene), 1);
+    scene.wait(ms(60));
+    assert_eq!(open(&mut scene), 2, "one of the reserve");
+    scene.wait(20 * SECOND);
+    assert_eq!(open(&mut scene), 2, "there is only one in reserve");
+    let servers = scene.world.servers.clone();
+    assert!(is_asked(&servers[1]));
+    for at in [0, 1, 0] {
+        answers(&mut scene, &servers[at]); // the third client has got the one that was free first
+    }
+    drop(servers);
+    assert_eq!(
+        open(&mut scene),
+        2,
+        "they are kept until they are idle for too long"
+    );
+    scene.reload(&text(
+        "me:secret@",
+        ", max_connections: 1, reserve_pool_timeout: 2s",
+        "",
+    ));
+    assert_eq!(open(&mut scene), 1, "too many servers in the pool");
+    for client in &clients {
+        assert!(!is_closed(client));
+    }
+}
+
+#[test]
+fn without_a_timeout_the_reserve_is_never_touched_and_roles_have_their_own() {
+    let keys = ", max_connections: 1, reserve_pool_size: 1, reserve_pool_timeout: 0";
+    let roles = ", max_connections_per_user: 1, reserve_pool_size: 9, reserve_pool_timeout: 1s";
+    for (keys, more, expected) in [
+        (keys, "", 1),
+        (roles, "", 3),
+        (roles, "users: {me: {reserve_pool_size: 1}}\n", 2),
+        (roles, "users: {'*': {reserve_pool_size: 0}}\n", 1),
+        (
+            roles,
+            "users: {me: {pool_size: 2, reserve_pool_size: 0}}\n",
+            2,
+        ),
+        (
+            roles,
+            "users: {me: {pool_size: 2, max_connections: 1}}\n",
+            1,
+        ),
+    ] {
+        let mut scene = scene_of(keys, more);
+        let clients: Vec<Shared> = (0..3).map(|_| scene.client()).collect();
+        for client in &clients {
+            asks(&mut scene, client);
+        }
+        for _ in 0..5 {
+            scene.wait(2 * SECOND);
+            open(&mut scene);
+        }
+        assert_eq!(open(&mut scene), expected, "{keys} {more}");
+    }
+}
+
+#[test]
+fn min_pool_size_is_kept_for_the_pools_own_role_or_as_long_as_there_are_clients() {
+    let keys = ", min_pool_size: 2, max_idle_time: 5s, max_lifetime: 0";
+    let mut scene = scene_of(keys, "");
+    scene.turn(Vec::new());
+    assert_eq!(open(&mut scene), 2, "without any client");
+    scene.wait(60 * SECOND);
+    assert_eq!(open(&mut scene), 2, "however long they are idle");
+    let lost = scene.world.servers[0].clone();
+    let mut error = Vec::new();
+    crate::wire::refusal::Refusal::fatal(b"57P01", "bye", crate::wire::refusal::Blame::Server)
+        .write(&mut error);
+    send(&mut scene, &lost, &error);
+    drop(lost);
+    scene.wait(2 * SECOND);
+    assert_eq!(open(&mut scene), 2, "another one in its place");
+
+    let mut scene = Scene::with(&text("", keys, ""), World::default());
+    scene.turn(Vec::new());
+    assert_eq!(open(&mut scene), 0, "nobody knows as whom");
+    let client = scene.client();
+    assert_eq!(open(&mut scene), 2);
+    scene.wait(60 * SECOND);
+    assert_eq!(open(&mut scene), 2);
+    leaves(&mut scene, &client);
+    scene.wait(60 * SECOND);
+    assert_eq!(open(&mut scene), 0, "nobody is there");
+}
+
+/// Catalogue 38 (PgBouncer 647): connections were opened and evicted for ever.
+#[test]
+fn contradictory_limits_are_no_storm() {
+    let mut scene = scene_of(
+        ", min_pool_size: 5, max_connections_per_user: 2",
+        "users: {me: {max_connections: 1}}\n",
+    );
+    scene.turn(Vec::new());
+    for _ in 0..100 {
+        open(&mut scene);
+        scene.wait(SECOND);
+    }
+    assert_eq!((open(&mut scene), scene.world.servers.len()), (1, 1));
+}
+
+#[test]
+fn the_server_used_last_is_next_or_the_one_not_used_for_longest() {
+    for (key, expected) in [("", 1), (", server_round_robin: true", 0)] {
+        let mut scene = scene_of(key, "");
+        let (first, second) = (scene.client(), scene.client());
+        asks(&mut scene, &first);
+        asks(&mut scene, &second);
+        assert_eq!(open(&mut scene), 2);
+        let servers = scene.world.servers.clone();
+        answers(&mut scene, &servers[0]);
+        answers(&mut scene, &servers[1]);
+        for server in &servers {
+            server.borrow_mut().output.clear();
+        }
+        asks(&mut scene, &first);
+        assert!(is_asked(&servers[expected]), "{key}");
+        assert!(!is_asked(&servers[1 - expected]), "{key}");
+    }
+}
+
+#[test]
+fn the_next_host_is_the_one_that_answers_or_the_one_behind_the_last() {
+    let at = |keys: &str| {
+        text("me:secret@", keys, "").replace("127.0.0.1", "10.0.0.1,10.0.0.2,10.0.0.3")
+    };
+    let tried = |scene: &Scene| -> String {
+        let hosts = scene.world.dialed.iter().map(ToString::to_string);
+        hosts
+            .map(|to| to["10.0.0.".len()..].chars().take(1).collect::<String>())
+            .collect()
+    };
+    let dial_again = |scene: &mut Scene| {
+        let client = scene.client();
+        asks(scene, &client);
+        open(scene);
+        let server = scene.world.servers.last().cloned().expect("a server");
+        answers(scene, &server);
+        leaves(scene, &client);
+        retire(scene);
+        scene.turn(Vec::new());
+    };
+    let mut scene = Scene::with(&at(""), World::default());
+    dial_again(&mut scene);
+    dial_again(&mut scene);
+    assert_eq!(tried(&scene), "11");
+    scene.world.down = Some("10.0.0.1");
+    dial_again(&mut scene);
+    dial_again(&mut scene);
+    scene.world.down = None;
+    dial_again(&mut scene);
+    assert_eq!(
+        tried(&scene),
+        "111222",
+        "the one that has answered is the first from then on"
+    );
+    scene.world.down = Some("10.0.0.");
+    let client = scene.client();
+    asks(&mut scene, &client);
+    assert_eq!(tried(&scene), "111222231", "all of them, round the list");
+    assert!(!is_closed(&client), "it waits");
+
+    let mut scene = Scene::with(&at(", load_balance_hosts: round-robin"), World::default());
+    for _ in 0..4 {
+        dial_again(&mut scene);
+    }
+    assert_eq!(tried(&scene), "1231");
+    scene.world.down = Some("10.0.0.2");
+    dial_again(&mut scene);
+    assert_eq!(
+        tried(&scene),
+        "123123",
+        "the one behind it takes over at once"
+    );
+}
+
+#[test]
+fn who_asks_while_no_server_can_be_reached_is_told_at_once_if_that_is_wanted() {
+    for (fast, key) in [(false, ""), (true, ", server_fast_fail: true")] {
+        let mut scene = scene_of(&format!("{key}, server_login_retry: 1s"), "");
+        let (first, second) = (scene.client(), scene.client());
+        scene.world.unreachable = Some("it is down".to_owned());
+        retire(&mut scene);
+        scene.turn(Vec::new());
+        first.borrow_mut().output.clear();
+        second.borrow_mut().output.clear();
+        asks(&mut scene, &first);
+        assert!(
+            !is_closed(&first) && said(&first).is_empty(),
+            "nobody knew yet"
+        );
+        asks(&mut scene, &second);
+        let text = said(&second);
+        let told = text.starts_with("08006 server login has been failing, cached error: ")
+            && text.ends_with(" (server_login_retry)");
+        assert_eq!(told, fast, "{text}");
+        // Who waits is served once it can be, and who comes then is, too.
+        scene.world.unreachable = None;
+        scene.wait(2 * SECOND);
+        open(&mut scene);
+        let server = scene.world.servers.last().cloned().expect("a server");
+        assert!(is_asked(&server));
+        answers(&mut scene, &server);
+        let third = scene.client();
+        third.borrow_mut().output.clear();
+        asks(&mut scene, &third);
+        assert!(said(&third).is_empty());
+    }
+}
+
+/// With nobody in the queue nobody else would find out that the server is back.
+#[test]
+fn who_is_told_at_once_has_it_tried_for_the_next() {
+    let mut scene = scene_of(", server_fast_fail: true, acquire_timeout: 1s", "");
+    let first = scene.client();
+    scene.world.unreachable = Some("it is down".to_owned());
+    retire(&mut scene);
+    scene.turn(Vec::new());
+    asks(&mut scene, &first);
+    scene.wait(5 * SECOND); // it has given up
+    scene.world.unreachable = None;
+    let second = scene.client();
+    second.borrow_mut().output.clear();
+    asks(&mut scene, &second);
+    assert!(said(&second).starts_with("08006"), "{}", said(&second));
+    open(&mut scene);
+    let third = scene.client();
+    third.borrow_mut().output.clear();
+    asks(&mut scene, &third);
+    assert!(said(&third).is_empty(), "{}", said(&third));
+}
+
+#[test]
+fn a_server_for_single_use_is_closed_after_its_first_client() {
+    for mode in ["transaction", "session"] {
+        let config = text("me:secret@", ", single_use: true", "")
+            .replace("mode: transaction", &format!("mode: {mode}"));
+        let mut scene = Scene::with(&config, World::default());
+        let client = scene.client();
+        asks(&mut scene, &client);
+        open(&mut scene);
+        let server = scene.world.servers[0].clone();
+        answers(&mut scene, &server);
+        leaves(&mut scene, &client);
+        assert!(is_closed(&server), "{mode}");
+        let next = scene.client();
+        asks(&mut scene, &next);
+        open(&mut scene);
+        assert_eq!(scene.world.servers.len(), 2, "{mode}");
+    }
+}
+
+#[test]
+fn so_many_connect_at_once_as_may() {
+    let mut scene = scene_of(", min_idle_connections: 5, max_connecting: 2", "");
+    scene.turn(Vec::new());
+    assert_eq!(scene.world.servers.len(), 2);
+    let first = scene.world.servers[0].clone();
+    scene.ready(&first);
+    assert_eq!(scene.world.servers.len(), 3);
+    assert_eq!(open(&mut scene), 5);
+}
+
+#[test]
+fn a_size_that_shrinks_closes_what_is_idle_at_once_and_the_rest_when_it_is() {
+    let keys = ", max_connections_per_user: 4, min_idle_connections: 4";
+    let mut scene = scene_of(keys, "");
+    scene.turn(Vec::new());
+    assert_eq!(open(&mut scene), 4);
+    let clients: Vec<Shared> = (0..2).map(|_| scene.client()).collect();
+    for client in &clients {
+        asks(&mut scene, client);
+    }
+    let keys = ", max_connections_per_user: 4";
+    scene.reload(&text("me:secret@", keys, "users: {me: {pool_size: 1}}\n"));
+    assert_eq!(open(&mut scene), 2, "both idle ones are gone");
+    for server in scene.world.servers.clone() {
+        if is_asked(&server) {
+            answers(&mut scene, &server);
+        }
+    }
+    assert_eq!(open(&mut scene), 1);
+}
+
+/// As in PgBouncer: who wants to see what goes on is counted, and gets in.
+#[test]
+fn the_console_is_not_refused_for_too_many_clients() {
+    let more = "server: {max_client_connections: 2}\nadmin: {users: [me]}\n";
+    let mut scene = scene_of("", more);
+    let clients: Vec<Shared> = (0..2).map(|_| scene.client()).collect();
+    let refused = scene.client();
+    assert!(said(&refused).starts_with("53300"), "{}", said(&refused));
+    let console = scene.console();
+    assert!(said(&console).starts_with("R0"), "{}", said(&console));
+    for client in &clients {
+        assert!(said(client).starts_with("R0"));
+    }
+}
