@@ -220,60 +220,23 @@ impl Words {
         if self.skipping || self.hash != SEED {
             rest = self.read_word(rest, seen);
         }
-        while !rest.is_empty() {
-            rest = if self.behind_set {
-                self.read_behind_set(rest, seen)
-            } else {
-                self.read_block(rest, seen)
-            };
-        }
-    }
-
-    /// Reads the start of a text that does not begin within a word, up to a byte that is not within one, or its end.
-    fn read_block<'a>(&mut self, text: &'a [u8], seen: &mut Seen) -> &'a [u8] {
-        let (block, rest) = text.split_at_checked(64).unwrap_or((text, &[]));
-        let letters = letters(block);
-        let mut starts = letters & !(letters << 1);
-        while starts != 0 {
-            let word = text
-                .get(starts.trailing_zeros() as usize..)
-                .unwrap_or_default();
-            starts &= starts - 1;
-            // Two letters tell most words apart from those that matter.
-            if let [first, second, ..] = word
-                && STARTS[*first as usize] & 1 << (second & 31) == 0
-            {
+        while let Some((&byte, after)) = rest.split_first() {
+            if LETTERS[byte as usize] == 0 {
+                if self.behind_set && !byte.is_ascii_whitespace() {
+                    self.behind_set = false;
+                    seen.insert(Seen::SET_SESSION);
+                }
+                rest = after;
                 continue;
             }
-            let after = self.read_word(word, seen);
-            if self.behind_set {
-                return after;
+            // Two letters tell most words apart from those that matter.
+            if let Some(&second) = after.first()
+                && STARTS[byte as usize] & 1 << (second & 31) == 0
+            {
+                self.skipping = true;
+                self.not_local(seen);
             }
-        }
-        if letters >> (block.len() - 1) & 1 == 0 {
-            return rest;
-        }
-        // The last word has been judged, but for its end.
-        let end = rest.iter().position(|byte| LETTERS[*byte as usize] == 0);
-        match end.and_then(|end| rest.get(end..)) {
-            Some(after) => after,
-            None => {
-                self.skipping = self.hash == SEED;
-                b""
-            }
-        }
-    }
-
-    /// Reads the next byte or word behind SET.
-    fn read_behind_set<'a>(&mut self, text: &'a [u8], seen: &mut Seen) -> &'a [u8] {
-        match text {
-            [byte, after @ ..] if LETTERS[*byte as usize] == 0 => {
-                if !byte.is_ascii_whitespace() {
-                    self.not_local(seen);
-                }
-                after
-            }
-            _ => self.read_word(text, seen),
+            rest = self.read_word(rest, seen);
         }
     }
 
@@ -329,32 +292,6 @@ impl Words {
             seen.insert(*what);
         }
     }
-}
-
-/// Which of up to 64 bytes are part of words: bit n is that of byte n.
-fn letters(block: &[u8]) -> u64 {
-    let mut letters = 0;
-    for (place, part) in block.chunks(16).enumerate() {
-        let mut bytes = [0; 16];
-        if let Some(start) = bytes.get_mut(..part.len()) {
-            start.copy_from_slice(part);
-        }
-        letters |= letters_of(bytes) << (16 * place);
-    }
-    letters
-}
-
-/// The same of 16, in a form that is done for all of them at once.
-fn letters_of(bytes: [u8; 16]) -> u64 {
-    let is_letter = bytes.map(|byte| {
-        let alphabetic = (byte | 0x20).wrapping_sub(b'a') < 26;
-        let digit = byte.wrapping_sub(b'0') < 10;
-        u8::from(alphabetic | digit | (byte == b'_') | (byte >= 0x80))
-    });
-    // Each byte is 0 or 1: the product has them side by side in its highest bits.
-    let bits = u128::from_le_bytes(is_letter);
-    let gather = |eight: u64| eight.wrapping_mul(0x0102_0408_1020_4080) >> 56;
-    gather(bits as u64) | gather((bits >> 64) as u64) << 8
 }
 
 /// The first word of a query, comments and blanks before it left out.
@@ -492,21 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_are_the_same_at_once_and_one_by_one() {
-        let all: Vec<u8> = (0..=255).collect();
-        for length in [1, 2, 15, 16, 17, 63, 64] {
-            for block in all.windows(length) {
-                let one_by_one = block.iter().enumerate().fold(0, |letters, (at, byte)| {
-                    letters | u64::from(LETTERS[*byte as usize] != 0) << at
-                });
-                assert_eq!(letters(block), one_by_one, "{block:?}");
-            }
-        }
-    }
-
-    /// Texts are looked at in blocks of 64 bytes; words may stand across them.
-    #[test]
-    fn words_are_seen_wherever_blocks_end() {
+    fn words_are_seen_wherever_they_stand() {
         for (word, words) in [
             ("set_config", "set"),
             ("listen", "listen"),
