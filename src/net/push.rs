@@ -14,7 +14,8 @@ use super::helper::Helpers;
 use super::socket::{self, Socket};
 use super::{facts, tls};
 use crate::arena::Tick;
-use crate::config::{OtlpConfig, units::show_duration};
+
+use crate::config::{OtlpConfig, Sockets, units::show_duration};
 use crate::engine::{Engine, Event, Given, Handover, Protection, Stream, Taken, TlsSide};
 use crate::limits;
 use crate::metrics::otlp::{self, At, Json};
@@ -191,7 +192,7 @@ impl Push {
             let mut stream = mio::net::TcpStream::connect(address)?;
             let interest = Interest::READABLE | Interest::WRITABLE;
             hands.registry.register(&mut stream, self.token, interest)?;
-            Ok(Socket::dialled(stream))
+            Ok(Socket::dialled(stream, &Sockets::default()))
         };
         let stream: Box<dyn Stream> = match dialed() {
             Ok(socket) => Box::new(socket),
