@@ -31,7 +31,10 @@ const SERVER: Table<19> = [
     ("suspend_timeout", &["suspend_timeout"]),
     (
         "client_left",
-        &["client left in the middle of a message, a copy or a batch"],
+        &[
+            "client left in the middle of a message, a copy or a batch",
+            "replication client disconnected",
+        ],
     ),
     (
         "not_reusable",
@@ -41,7 +44,10 @@ const SERVER: Table<19> = [
             "replication connections serve one session",
         ],
     ),
-    ("abandoned_query", &["abandoned_query_timeout: "]),
+    (
+        "abandoned_query",
+        &["abandoned_query_timeout: ", "its client was sent away, "],
+    ),
     ("cancel", &["a cancel against it did not end"]),
     ("reset_failed", &["reset query failed: "]),
     ("check_failed", &["test query failed: "]),
@@ -113,7 +119,10 @@ const CLIENT: Table<10> = [
             "too many connections that have not logged in",
         ],
     ),
-    ("cancel_request", &["cancel request "]),
+    (
+        "cancel_request",
+        &["cancel request ", "cancel_wait_timeout", "peer removed"],
+    ),
     (
         "protocol",
         &[
