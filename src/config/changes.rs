@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ring::digest::SHA256_OUTPUT_LEN;
+
 use super::files::{System, is_ini, text_of, working_directory};
 use super::yaml::{ConfigError, Node, Outside, document};
 use super::{Config, pgbouncer, schema};
@@ -19,11 +21,11 @@ pub enum Change {
     Drop(String),
 }
 
-/// A configuration as it was written.
+/// A configuration as it was written. Its text, with the secrets in it, is not kept; only what it was is known.
 #[derive(Clone, Debug)]
 pub struct Source {
     path: PathBuf,
-    text: String,
+    digest: [u8; SHA256_OUTPUT_LEN],
 }
 
 impl Source {
@@ -32,32 +34,39 @@ impl Source {
     /// # Errors
     /// It cannot be read.
     pub fn read(path: &Path) -> Result<Source, Vec<ConfigError>> {
-        let text = text_of(path)?;
+        let digest = digest_of(&text_of(path)?);
         let path = path.to_owned();
-        Ok(Source { path, text })
+        Ok(Source { path, digest })
     }
 
     /// The configuration that it is, with these changes. Files that it names are read again.
     ///
     /// # Errors
-    /// Everything that is wrong; at least one thing.
+    /// Everything that is wrong; at least one thing. That the file is another than it was, too.
     pub fn load(&self, changes: &[Change]) -> Result<Config, Vec<ConfigError>> {
-        self.load_in(changes, &working_directory(), &System)
+        let text = text_of(&self.path)?;
+        if digest_of(&text) != self.digest {
+            let key = self.path.display().to_string();
+            let text = "has changed since it was read; RELOAD it first (RELOAD DRY RUN tells what that would do)";
+            return Err(vec![error(&key, text)]);
+        }
+        self.load_in(&text, changes, &working_directory(), &System)
     }
 
     fn load_in(
         &self,
+        text: &str,
         changes: &[Change],
         directory: &Path,
         outside: &dyn Outside,
     ) -> Result<Config, Vec<ConfigError>> {
-        let mut config = if is_ini(&self.path, &self.text) {
-            let text = in_ini(&self.text, changes).map_err(|error| vec![error])?;
+        let mut config = if is_ini(&self.path, text) {
+            let text = in_ini(text, changes).map_err(|error| vec![error])?;
             pgbouncer::read(&text, &self.path, directory, outside)?
         } else {
             let change =
                 |root: &mut Node| changes.iter().try_for_each(|change| in_yaml(root, change));
-            schema::read_changed(&self.text, &self.path, outside, change)?
+            schema::read_changed(text, &self.path, outside, change)?
         };
         for change in changes {
             if let Change::Drop(name) = change
@@ -69,6 +78,12 @@ impl Source {
         }
         Ok(config)
     }
+}
+
+fn digest_of(text: &str) -> [u8; SHA256_OUTPUT_LEN] {
+    let mut digest = [0; SHA256_OUTPUT_LEN];
+    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref());
+    digest
 }
 
 /// Whether a database that was dropped was added again behind that.
@@ -165,9 +180,9 @@ mod tests {
     fn load(path: &str, text: &str, changes: &[Change]) -> Result<Config, Vec<ConfigError>> {
         let source = Source {
             path: path.into(),
-            text: text.to_owned(),
+            digest: digest_of(text),
         };
-        source.load_in(changes, Path::new("/"), &Nothing)
+        source.load_in(text, changes, Path::new("/"), &Nothing)
     }
 
     fn set(key: &str, value: &str) -> Change {
