@@ -517,11 +517,14 @@ fn the_status_page_works_in_a_browser() {
         let output = command.output().expect("chromium");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    let dom = browse(&["--timeout=9000".to_owned(), "--dump-dom".to_owned()]);
+    let dom = browse(&[
+        "--virtual-time-budget=9000".to_owned(),
+        "--dump-dom".to_owned(),
+    ]);
     if let Some(file) = std::env::var_os("AETHER_SCREENSHOT") {
         let shot = place.path().join("status.png");
         browse(&[
-            "--timeout=60000".to_owned(),
+            "--virtual-time-budget=60000".to_owned(),
             format!("--screenshot={}", shot.display()),
         ]);
         std::fs::copy(shot, file).expect("a picture");
@@ -688,9 +691,7 @@ fn a_collector_is_pushed_the_same_metrics() {
         .wait_for_log("it answered 503; the next attempt is in 1s");
     let (head, body) = collector.take(TAKEN);
     assert!(head.starts_with("POST /v1/metrics HTTP/1.1\r\n"), "{head}");
-    assert!(
-        head.contains("\r\nx-key: s3cret\r\n") && head.contains("Content-Type: application/json")
-    );
+    assert!(head.ends_with("\r\nx-key: s3cret") && head.contains("Content-Type: application/json"));
     assert!(body.contains(
         "{\"key\":\"deployment.environment.name\",\"value\":{\"stringValue\":\"test\"}}"
     ));

@@ -267,6 +267,9 @@ fn a_server_only_serves_the_startup_set_it_was_started_with() {
         assert_eq!(a.value("SHOW work_mem").as_deref(), Some("5MB"));
         assert_eq!(b.value("SHOW work_mem").as_deref(), Some("6MB"));
         b.terminate();
+        wait_until("the first is idle", || {
+            shown(&mut console, &database, "sv_idle") == "1"
+        });
         a.terminate();
     }
     both_idle(&mut console);

@@ -95,6 +95,10 @@ fn sigusr1_empties_the_server_and_sigusr2_goes_on_and_no_transaction_fails() {
     }
     load.stop();
     scene.pooler.signal(Signal::SIGUSR2);
+    // Of two that wait, the kernel brings the lower number first.
+    scene
+        .pooler
+        .wait_for_log("got SIGUSR2, but not paused/suspended");
     scene.pooler.signal(Signal::SIGUSR1);
     for said in [
         "got SIGUSR1, pausing all activity",
