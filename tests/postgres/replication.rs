@@ -171,6 +171,8 @@ fn pg_recvlogical_receives_what_has_changed() {
         &database,
         "CREATE TABLE t (n int); INSERT INTO t SELECT generate_series(1, 20000)",
     );
+    // The clusters of tests commit asynchronously: what is written is behind what was done, until a checkpoint.
+    cluster().sql(&database, "CHECKPOINT");
     let end = cluster().sql(&database, "SELECT pg_current_wal_lsn()");
     let start = with(
         &common,
