@@ -161,6 +161,9 @@ fn idle_connections_above_the_minimum_are_closed_after_max_idle_time() {
         "closed too early"
     );
     scene.wait_for_pool("total_connections", 2);
+    wait_until("PostgreSQL's processes have ended, too", || {
+        backends(cluster, &scene.database).len() == 2
+    });
     let kept = backends(cluster, &scene.database);
     thread::sleep(Duration::from_millis(1_200));
     assert_eq!(
