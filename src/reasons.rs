@@ -7,7 +7,7 @@
 type Table<const N: usize> = [(&'static str, &'static [&'static str]); N];
 
 /// Why server connections are closed, by the beginning of the text. The first that fits counts.
-const SERVER: Table<19> = [
+const SERVER: Table<20> = [
     ("lifetime", &["server lifetime over"]),
     ("idle_timeout", &["server idle timeout"]),
     (
@@ -47,6 +47,14 @@ const SERVER: Table<19> = [
     (
         "abandoned_query",
         &["abandoned_query_timeout: ", "its client was sent away, "],
+    ),
+    (
+        "client_overdue",
+        &[
+            "query timeout",
+            "transaction timeout",
+            "idle transaction timeout",
+        ],
     ),
     ("cancel", &["a cancel against it did not end"]),
     ("reset_failed", &["reset query failed: "]),
