@@ -19,6 +19,8 @@ Options:
       --check         check the configuration, print what is in force with secrets masked, and exit
       --convert       write a pgbouncer.ini as the aether.yaml that means the same, secrets included, and exit
   -d, --daemon        go to the background (needs server.pidfile; nothing is logged to standard error)
+  -R, --reboot        take over the listening sockets of the process that runs with this configuration, which goes on
+                      serving its clients until they leave
   -u, --user NAME     become this user when started as root (wins over server.user)
   -v, --verbose       log more: once for debug, twice for trace
   -q, --quiet         log nothing to standard error
@@ -51,6 +53,8 @@ pub struct Arguments {
     pub convert: bool,
     /// Go to the background.
     pub daemon: bool,
+    /// Take over from the process that runs.
+    pub reboot: bool,
     /// Whom to become.
     pub user: Option<String>,
     /// How many times more is to be logged.
@@ -96,6 +100,7 @@ pub fn read(given: Vec<OsString>) -> Result<Asked, String> {
         check: given.contains("--check"),
         convert: given.contains("--convert"),
         daemon: given.contains(["-d", "--daemon"]),
+        reboot: given.contains(["-R", "--reboot"]),
         user: given
             .opt_value_from_str(["-u", "--user"])
             .map_err(|error| error.to_string())?,
@@ -137,7 +142,7 @@ fn are_short_options(word: &OsStr) -> bool {
             .next()
             .unwrap_or_default()
             .iter()
-            .all(|letter| b"dvqVh".contains(letter)),
+            .all(|letter| b"dvqVRh".contains(letter)),
         _ => true,
     }
 }
@@ -203,19 +208,20 @@ mod tests {
     #[test]
     fn pgbouncers_options_are_read_as_pgbouncer_reads_them() {
         for line in [
-            "-d -q -u postgres -v -v pgbouncer.ini",
-            "-dqvv -u postgres pgbouncer.ini",
-            "-dqvvu postgres pgbouncer.ini",
-            "-dqvvupostgres pgbouncer.ini",
-            "--daemon --quiet --user postgres --verbose --verbose pgbouncer.ini",
-            "--daemon --quiet --user=postgres --verbose --verbose pgbouncer.ini",
-            "pgbouncer.ini -vd --user=postgres -vq",
+            "-R -d -q -u postgres -v -v pgbouncer.ini",
+            "-dRqvv -u postgres pgbouncer.ini",
+            "-dqRvvu postgres pgbouncer.ini",
+            "-Rdqvvupostgres pgbouncer.ini",
+            "--reboot --daemon --quiet --user postgres --verbose --verbose pgbouncer.ini",
+            "--daemon --quiet --user=postgres --verbose --verbose --reboot pgbouncer.ini",
+            "pgbouncer.ini -vd --user=postgres -vqR",
         ] {
             let expected = Arguments {
                 config: "pgbouncer.ini".into(),
                 check: false,
                 convert: false,
                 daemon: true,
+                reboot: true,
                 user: Some("postgres".to_owned()),
                 verbose: 2,
                 quiet: true,
@@ -230,7 +236,7 @@ mod tests {
             "-q is no level"
         );
         assert!(run("-q a.yaml").is_silent() && run("-d a.yaml").is_silent());
-        assert!(!run("-v a.yaml").is_silent());
+        assert!(!run("-v a.yaml").is_silent() && !run("-v a.yaml").reboot);
     }
 
     #[test]

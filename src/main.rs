@@ -86,22 +86,34 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     }
     let mut listeners = net::inherited()?;
     let are_ours = listeners.is_empty();
+    if arguments.reboot && !are_ours {
+        return Err(
+            "-R cannot be used while the service manager listens for us (socket activation): \
+             restart the service, connections wait meanwhile"
+                .to_owned(),
+        );
+    }
+    let user = arguments.user.clone().or(config.server.user.clone());
+    let mut estate = match arguments.reboot {
+        true => claim(&mut config, user.as_deref())?,
+        false => None,
+    };
     if are_ours {
         let (shared, sockets) = (config.server.so_reuseport, &config.server.sockets);
-        listeners = net::listen(&config.server.listen, shared, sockets)?;
+        listeners = net::listen(&config.server.listen, shared, sockets, &mut estate)?;
     }
     let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());
-    let user = arguments.user.clone().or(config.server.user.clone());
     let was_root = geteuid().is_root();
     become_user(user.as_deref())?;
     harden()?;
-    let pages = net::listen_for_metrics(&config.metrics)?;
+    let pages = net::listen_for_metrics(&config.metrics, &mut estate)?;
     if let Some(pidfile) = &config.server.pidfile {
-        net::Pidfile::check(pidfile)?;
+        net::Pidfile::check(pidfile, estate.as_ref().map(net::Estate::pid))?;
     }
     // By the user who has to remove it in the end.
     if let Some(socket) = config.server.unix_socket.as_ref().filter(|_| are_ours) {
-        listeners.push(net::Listener::unix(socket, &config.server.sockets)?);
+        let options = &config.server.sockets;
+        listeners.push(net::listen_unix(socket, options, &mut estate)?);
     }
     if let Some(user) = user.filter(|_| was_root) {
         config.warnings.extend(unreadable(&path, &user));
@@ -119,6 +131,7 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         listeners,
         are_ours,
         pages,
+        estate,
     };
     let served = announced(config, origin, sockets);
     if let Err(text) = &served {
@@ -151,12 +164,30 @@ struct Sockets {
     are_ours: bool,
     /// For metrics.
     pages: Vec<net::Listener>,
+    /// What is taken over from a process that runs.
+    estate: Option<net::Estate>,
+}
+
+/// The sockets of the process that runs already, if there is one.
+fn claim(config: &mut Config, user: Option<&str>) -> Result<Option<net::Estate>, String> {
+    let user = match user {
+        Some(name) if geteuid().is_root() => known_user(name)?.uid,
+        _ => geteuid(),
+    };
+    let estate = net::Estate::claim(config.server.unix_socket.as_ref(), user)?;
+    if estate.is_none() {
+        let text = "old process not found, try to continue normally".to_owned();
+        config.warnings.push(text);
+    }
+    Ok(estate)
 }
 
 /// Says what there is to say at the start, and serves.
 fn announced(mut config: Config, origin: net::Origin, sockets: Sockets) -> Result<(), String> {
+    // A process that is to be succeeded has the name still.
     let pidfile = origin.pidfile.as_deref();
-    let _pidfile = pidfile.map(net::Pidfile::write).transpose()?;
+    let pidfile = pidfile.filter(|_| sockets.estate.is_none());
+    let pidfile = pidfile.map(net::Pidfile::write).transpose()?;
     let room = net::fit_descriptors(&mut config);
     config
         .warnings
@@ -179,7 +210,13 @@ fn announced(mut config: Config, origin: net::Origin, sockets: Sockets) -> Resul
         env!("CARGO_PKG_VERSION"),
         std::process::id()
     );
-    let result = net::run(config, origin, sockets.listeners, sockets.pages)
+    let Sockets {
+        listeners,
+        pages,
+        estate,
+        ..
+    } = sockets;
+    let result = net::run(config, origin, listeners, pages, pidfile, estate)
         .map_err(|error| format!("the loop has failed: {error}"));
     log::info!("stopped");
     result

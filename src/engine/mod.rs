@@ -160,6 +160,13 @@ struct Stop {
     since: Tick,
 }
 
+impl Stop {
+    /// Whether clients that are here are still given servers.
+    fn serves(&self) -> bool {
+        matches!(self.how, Shutdown::WaitForClients | Shutdown::Succeeded) && !self.told
+    }
+}
+
 /// What the wheel wakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Timer {
@@ -590,7 +597,10 @@ impl Engine {
     }
 
     fn begin_stop(&mut self, how: Shutdown, host: &mut dyn Host) {
-        let again = self.stop.is_some();
+        if how == Shutdown::Succeeded {
+            return self.succeeded();
+        }
+        let again = self.is_stopping() && !self.is_succeeded();
         let how = if again { Shutdown::Immediate } else { how };
         let limit = self.config.server.shutdown_timeout;
         self.announce_stop(how, again, limit);
@@ -613,6 +623,21 @@ impl Engine {
                 }
             }
         }
+        self.unsettled.extend(self.pools.keys());
+    }
+
+    /// Another process has taken over: there is no limit in time, and nobody comes any more but with cancels.
+    fn succeeded(&mut self) {
+        let clients = self.clients.len();
+        log::info!(
+            "another process has taken over; clients left: {clients}, they are served until they leave"
+        );
+        self.stop = Some(Stop {
+            how: Shutdown::Succeeded,
+            deadline: None,
+            told: false,
+            since: self.now,
+        });
         self.unsettled.extend(self.pools.keys());
     }
 
@@ -640,7 +665,7 @@ impl Engine {
         match stop.how {
             Shutdown::Immediate => return true,
             _ if stop.told => return late || self.clients.is_empty(),
-            Shutdown::WaitForClients if self.clients.is_empty() => {
+            Shutdown::WaitForClients | Shutdown::Succeeded if self.clients.is_empty() => {
                 log::info!("client connections dropped, exiting");
                 return true;
             }
@@ -677,8 +702,7 @@ impl Engine {
 
     /// Whether nobody gets a server any more.
     fn gives_out_nothing(&self) -> bool {
-        self.stop
-            .is_some_and(|stop| stop.how != Shutdown::WaitForClients || stop.told)
+        self.stop.is_some_and(|stop| !stop.serves())
     }
 
     /// Whether a client that logs in has come too late: one that was here before a stop began that waits for clients is served.
@@ -691,6 +715,12 @@ impl Engine {
     /// Whether a graceful stop has begun.
     pub fn is_stopping(&self) -> bool {
         self.stop.is_some()
+    }
+
+    /// Whether another process has taken over, and nobody has asked this one to hurry.
+    pub fn is_succeeded(&self) -> bool {
+        self.stop
+            .is_some_and(|stop| stop.how == Shutdown::Succeeded)
     }
 
     /// The configuration in force.

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::admit::source;
@@ -19,6 +20,9 @@ use crate::limits;
 use crate::pool::cancel::{self, CancelKey};
 use crate::pool::{Kind, Pool};
 use crate::wire::frontend;
+
+/// Stands for the process that we have succeeded; no peer has this number.
+const PREDECESSOR: u16 = 0;
 
 /// A request that is being passed on.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(super) struct Peers {
     pool: Option<PoolKey>,
     under_way: BTreeMap<u16, usize>,
     waiting: VecDeque<Forward>,
+    /// Where the process takes cancels that we have succeeded. It may have gone.
+    predecessor: Option<PathBuf>,
     guesses: Failures,
 }
 
@@ -107,9 +113,14 @@ impl Engine {
         }
         let peer = cancel::peer_of(pid);
         let own = self.config.server.peer_id;
-        let refused = if own == 0 || peer == own {
+        let is_peers = own > 0 && peer != own;
+        let known = is_peers && self.config.peers.contains_key(&peer);
+        if !known && self.peers.predecessor.is_some() {
+            return self.ask_predecessor(asker, pid, secret, host);
+        }
+        let refused = if !is_peers {
             Err("failed cancel request")
-        } else if !self.config.peers.contains_key(&peer) {
+        } else if !known {
             Err("could not find peer to forward request to")
         } else {
             let why = "failed to forward cancel request because its TTL was exhausted";
@@ -133,13 +144,41 @@ impl Engine {
         self.forward(forward, host);
     }
 
+    /// Another process had our sockets before; its clients are still there.
+    pub fn succeed(&mut self, cancels: PathBuf) {
+        self.peers.predecessor = Some(cancels);
+    }
+
+    /// The client may be one of the process that we have succeeded.
+    fn ask_predecessor(&mut self, asker: ClientKey, pid: u32, secret: &[u8], host: &mut dyn Host) {
+        self.tally.cancel_asked("predecessor");
+        let mut packet = Vec::new();
+        frontend::cancel_request(&mut packet, pid, secret);
+        let forward = Forward {
+            peer: PREDECESSOR,
+            asker,
+            packet,
+        };
+        self.forward(forward, host);
+    }
+
+    /// Where a peer is, and how many requests may be under way to it.
+    fn way_to(&self, peer: u16) -> Option<(HostPort, usize)> {
+        if peer == PREDECESSOR {
+            let cancels = self.peers.predecessor.clone()?;
+            return Some((HostPort::Unix(cancels), limits::CANCELS_MAX));
+        }
+        let peer = self.config.peers.get(&peer)?;
+        Some((peer.host.clone(), peer.pool_size))
+    }
+
     /// Passes a request on, or lets it wait until there is a connection for it.
     fn forward(&mut self, forward: Forward, host: &mut dyn Host) {
         let under_way = self.under_way(forward.peer);
-        let Some(peer) = self.config.peers.get(&forward.peer) else {
+        let Some((_, most)) = self.way_to(forward.peer) else {
             return self.close_client(forward.asker, "peer removed", host);
         };
-        if under_way < peer.pool_size {
+        if under_way < most {
             return self.begin_forward(forward, host);
         }
         if self.peers.waiting.len() >= limits::FORWARDS_WAITING_MAX {
@@ -156,8 +195,7 @@ impl Engine {
 
     fn begin_forward(&mut self, forward: Forward, host: &mut dyn Host) {
         let (peer, asker) = (forward.peer, forward.asker);
-        let place = self.config.peers.get(&peer).map(|peer| peer.host.clone());
-        let (Some(place), Some(pool)) = (place, self.peers_pool()) else {
+        let (Some((place, _)), Some(pool)) = (self.way_to(peer), self.peers_pool()) else {
             return self.close_client(asker, "peer removed", host);
         };
         let id = self.next_id();
@@ -233,8 +271,11 @@ impl Engine {
     fn forward_failed(&mut self, key: ServerKey, why: &str, host: &mut dyn Host) {
         let forward = self.servers.get(key).map(|server| &server.state);
         if let Some(ServerState::Forwarding(forward)) = forward {
-            let peer = forward.peer;
-            log::warn!("peer {peer} cannot be reached with a cancel request: {why}");
+            match forward.peer {
+                // As a rule it has gone.
+                PREDECESSOR => log::debug!("the process that was here before: {why}"),
+                peer => log::warn!("peer {peer} cannot be reached with a cancel request: {why}"),
+            }
         }
         self.close_server(key, "failed to send cancel request", host);
     }

@@ -260,6 +260,9 @@ pub enum Shutdown {
     WaitForServers,
     /// At once (SIGQUIT, or a second signal).
     Immediate,
+    /// Another process has our listening sockets: wait for the clients to leave, as long as it takes. Cancels still come, at a
+    /// socket of our own.
+    Succeeded,
 }
 
 /// What the world tells the engine.

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,10 @@ use crate::config::{Sockets, UnixSocket};
 pub struct Listener {
     socket: Listening,
     name: String,
+    /// That of a Unix socket which is no service manager's.
+    path: String,
+    /// It was another process's before.
+    is_inherited: bool,
     /// What stands for it in the file system; removed with it.
     files: Option<Files>,
 }
@@ -84,6 +88,106 @@ impl Listener {
         }
     }
 
+    /// What it is called when it is handed over ([`super::succession`]).
+    pub(super) fn key(&self) -> String {
+        match &self.socket {
+            Listening::Tcp(_) => format!("tcp {}", self.name),
+            Listening::Unix(_) => format!("unix {}", self.path),
+        }
+    }
+
+    /// The name of a Unix socket that is no service manager's; else nothing.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Its descriptor.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Listening::Tcp(listener) => listener.as_fd(),
+            Listening::Unix(listener) => listener.as_fd(),
+        }
+    }
+
+    /// Leaves it, with its files, to another process that has it, too.
+    pub(super) fn leave(mut self, registry: &Registry) {
+        let _ = registry.deregister(self.source());
+        if let Some(files) = self.files.take() {
+            std::mem::forget(files);
+        }
+    }
+
+    /// The files of a socket that was taken over are ours from now on: whoever looks finds our process there.
+    pub(super) fn adopt(&mut self) {
+        if self.is_inherited && !self.path.is_empty() && !self.path.starts_with('@') {
+            let files = Files::of(Path::new(&self.path));
+            files.sign();
+            self.files = Some(files);
+        }
+    }
+
+    /// Lets in whom the configuration wants.
+    ///
+    /// # Errors
+    /// What the operating system says; there is no such group.
+    pub(super) fn permit(&self, wanted: &UnixSocket) -> Result<(), String> {
+        match self.path.starts_with('@') {
+            true => Ok(()),
+            false => permit(&self.path, wanted),
+        }
+    }
+
+    /// Listens where a process that has been succeeded takes cancels.
+    pub(super) fn for_cancels(path: &str, options: &Sockets) -> io::Result<Listener> {
+        let address = match path.strip_prefix('@') {
+            Some(name) => UnixAddr::new_abstract(name.as_bytes()),
+            None => UnixAddr::new(path),
+        };
+        let files = (!path.starts_with('@')).then(|| Files::of(Path::new(path)));
+        if files.is_some() {
+            // A process that had our number before may have left it.
+            let _ = fs::remove_file(path);
+        }
+        let fd = unix_socket(&address?)?;
+        if files.is_some() {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        }
+        socket::listen(&fd, queue(options.listen_backlog)?)?;
+        Ok(Listener {
+            socket: Listening::Unix(mio::net::UnixListener::from_std(UnixListener::from(fd))),
+            name: format!("Unix socket \"{path}\""),
+            path: path.to_owned(),
+            is_inherited: false,
+            files,
+        })
+    }
+
+    /// A TCP socket that listens already, of a process that is succeeded.
+    pub(super) fn inherited_tcp(fd: OwnedFd, address: SocketAddr) -> io::Result<Listener> {
+        let listener = std::net::TcpListener::from(fd);
+        let has = listener.local_addr()?;
+        if has != address {
+            return Err(io::Error::other(format!("it listens on {has}")));
+        }
+        Listener::tcp_from(listener)
+    }
+
+    /// A Unix socket that listens already, of a process that is succeeded. Its files are not ours yet.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn inherited_unix(fd: OwnedFd, path: &str) -> io::Result<Listener> {
+        let listener = UnixListener::from(fd);
+        listener.set_nonblocking(true)?;
+        Ok(Listener {
+            socket: Listening::Unix(mio::net::UnixListener::from_std(listener)),
+            name: format!("Unix socket \"{path}\""),
+            path: path.to_owned(),
+            is_inherited: true,
+            files: None,
+        })
+    }
+
     /// Whether it listens on a TCP address.
     pub(super) fn is_tcp(&self) -> bool {
         matches!(self.socket, Listening::Tcp(_))
@@ -113,6 +217,8 @@ impl Listener {
         Ok(Listener {
             socket: Listening::Tcp(mio::net::TcpListener::from_std(listener)),
             name,
+            path: String::new(),
+            is_inherited: false,
             files: None,
         })
     }
@@ -125,6 +231,8 @@ impl Listener {
         Ok(Listener {
             socket: Listening::Unix(mio::net::UnixListener::from_std(listener)),
             name: format!("Unix socket \"{}\"", path.unwrap_or_default()),
+            path: String::new(),
+            is_inherited: false,
             files: None,
         })
     }
@@ -166,25 +274,12 @@ impl Listener {
                 (UnixAddr::new(path), Some(files))
             }
         };
-        let listen = || -> io::Result<OwnedFd> {
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let fd = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-            socket::bind(fd.as_raw_fd(), &address?)?;
-            Ok(fd)
-        };
-        let fd = listen().map_err(|error| said(&error))?;
+        let address = address.map_err(io::Error::from);
+        let fd = address.and_then(|address| unix_socket(&address));
+        let fd = fd.map_err(|error| said(&error))?;
         if files.is_some() {
             // Nobody can connect before it listens.
-            let group = wanted.group.as_deref().map(group_id).transpose()?;
-            fs::set_permissions(path, fs::Permissions::from_mode(wanted.mode))
-                .and_then(|()| group.map_or(Ok(()), |group| chown(path, None, Some(group))))
-                .map_err(|error| {
-                    let to = wanted.group.as_deref().unwrap_or("its own");
-                    format!(
-                        "cannot give Unix socket \"{path}\" to group {to}: {}",
-                        describe(&error)
-                    )
-                })?;
+            permit(path, wanted)?;
         }
         let backlog = queue(backlog).map_err(io::Error::from);
         backlog
@@ -193,9 +288,38 @@ impl Listener {
         Ok(Listener {
             socket: Listening::Unix(mio::net::UnixListener::from_std(UnixListener::from(fd))),
             name: format!("Unix socket \"{path}\""),
+            path: path.to_owned(),
+            is_inherited: false,
             files,
         })
     }
+}
+
+/// A socket with a name, at which nobody listens yet.
+fn unix_socket(address: &UnixAddr) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::bind(fd.as_raw_fd(), address)?;
+    Ok(fd)
+}
+
+fn permit(path: &str, wanted: &UnixSocket) -> Result<(), String> {
+    let group = wanted.group.as_deref().map(group_id).transpose()?;
+    fs::set_permissions(path, fs::Permissions::from_mode(wanted.mode))
+        .and_then(|()| group.map_or(Ok(()), |group| chown(path, None, Some(group))))
+        .map_err(|error| {
+            let to = wanted.group.as_deref().unwrap_or("its own");
+            format!(
+                "cannot give Unix socket \"{path}\" to group {to}: {}",
+                describe(&error)
+            )
+        })
+}
+
+fn lock_path(socket: &Path) -> PathBuf {
+    let mut lock = socket.as_os_str().to_owned();
+    lock.push(".lock");
+    lock.into()
 }
 
 fn group_id(name: &str) -> Result<u32, String> {
@@ -226,6 +350,18 @@ impl Drop for Files {
 }
 
 impl Files {
+    /// Those of a socket that is there already.
+    fn of(socket: &Path) -> Files {
+        let lock = lock_path(socket);
+        let text = fs::read_to_string(&lock).unwrap_or_default();
+        let rest = text.find('\n').and_then(|end| text.get(end..));
+        Files {
+            socket: socket.to_owned(),
+            rest: rest.unwrap_or("\n").to_owned(),
+            lock,
+        }
+    }
+
     /// Writes our present number over the one that we had. Whoever reads the file must not find it empty.
     fn sign(&self) {
         let mut new = self.lock.as_os_str().to_owned();
@@ -239,9 +375,7 @@ impl Files {
 
     /// Makes sure that the name is ours.
     fn take(socket: &Path, wanted: &UnixSocket) -> Result<Files, String> {
-        let mut lock = socket.as_os_str().to_owned();
-        lock.push(".lock");
-        let lock = PathBuf::from(lock);
+        let lock = lock_path(socket);
         let shown = lock.display();
         let said =
             |error: io::Error| format!("cannot create lock file \"{shown}\": {}", describe(&error));

@@ -12,6 +12,7 @@ mod pidfile;
 mod push;
 mod signals;
 mod socket;
+mod succession;
 mod systemd;
 pub mod tls;
 
@@ -45,6 +46,8 @@ pub use pidfile::Pidfile;
 use push::{Hands, Push};
 use signals::{Signal, Signals};
 use socket::Socket;
+use succession::Door;
+pub use succession::Estate;
 use systemd::Manager;
 pub use systemd::inherited;
 
@@ -56,6 +59,10 @@ const FIRST_PAGE_TOKEN: usize = usize::MAX - 512;
 const PUSH: Token = Token(usize::MAX - 4);
 const SIGNALS: Token = Token(usize::MAX - 2);
 const HELPERS: Token = Token(usize::MAX - 3);
+const DOOR: Token = Token(usize::MAX - 5);
+const HEIR: Token = Token(usize::MAX - 6);
+/// Where cancels come after somebody has succeeded us: the only listener then.
+const CANCELS: Token = Token(FIRST_OWN_TOKEN);
 
 /// Descriptors beside those of connections: listeners, the poll, the log, names being looked up.
 const SPARE_DESCRIPTORS: usize = 64;
@@ -65,14 +72,43 @@ struct Shell {
     registry: Registry,
     /// By number; `None`: it is closed.
     listeners: Vec<Option<Listener>>,
+    /// Where a successor knocks; `None`: none can.
+    door: Option<Door>,
+    /// Ours, until somebody succeeds us.
+    pidfile: Option<Pidfile>,
     helpers: Helpers,
     random: SystemRandom,
     scratch: tls::Scratch,
     sockets: Sockets,
 }
 
-/// Binds the configured addresses; `shared`: with `SO_REUSEPORT`. Where the machine has no IPv6, its addresses are left out if
-/// others remain.
+/// Listens at the Unix socket; at that of the process which is succeeded, if it is the same.
+///
+/// # Errors
+/// What is in the way, and what to do.
+pub fn listen_unix(
+    wanted: &config::UnixSocket,
+    options: &Sockets,
+    estate: &mut Option<Estate>,
+) -> Result<Listener, String> {
+    match take_unix(&wanted.path(), estate) {
+        Some(inherited) => inherited.and_then(|listener| {
+            listener.permit(wanted)?;
+            listener.reconfigure(options);
+            Ok(listener)
+        }),
+        None => Listener::unix(wanted, options),
+    }
+}
+
+/// A Unix socket of the process that is succeeded, if it has it.
+fn take_unix(path: &str, estate: &mut Option<Estate>) -> Option<Result<Listener, String>> {
+    let fd = estate.as_mut()?.take(&format!("unix {path}"))?;
+    Some(Listener::inherited_unix(fd, path).map_err(|error| error.to_string()))
+}
+
+/// Binds the configured addresses, or takes them over; `shared`: with `SO_REUSEPORT`. Where the machine has no IPv6, its
+/// addresses are left out if others remain.
 ///
 /// # Errors
 ///
@@ -81,11 +117,20 @@ pub fn listen(
     addresses: &[SocketAddr],
     shared: bool,
     options: &Sockets,
+    estate: &mut Option<Estate>,
 ) -> Result<Vec<Listener>, String> {
     let mut listeners = Vec::new();
     let mut absent = None;
     for address in addresses {
-        match Listener::tcp(*address, shared, options) {
+        let inherited = estate
+            .as_mut()
+            .and_then(|estate| estate.take(&format!("tcp {address}")));
+        let listener = match inherited {
+            Some(fd) => Listener::inherited_tcp(fd, *address)
+                .inspect(|listener| listener.reconfigure(options)),
+            None => Listener::tcp(*address, shared, options),
+        };
+        match listener {
             Ok(listener) => listeners.push(listener),
             Err(error) if address.is_ipv6() && is_absent(&error) => absent = Some((address, error)),
             Err(error) => {
@@ -156,12 +201,18 @@ pub fn fit_descriptors(config: &mut Config) -> String {
 /// # Errors
 ///
 /// What could not be bound, and why.
-pub fn listen_for_metrics(config: &config::MetricsConfig) -> Result<Vec<Listener>, String> {
+pub fn listen_for_metrics(
+    config: &config::MetricsConfig,
+    estate: &mut Option<Estate>,
+) -> Result<Vec<Listener>, String> {
     let options = Sockets::default();
-    let mut listeners =
-        listen(&config.listen, false, &options).map_err(|error| format!("metrics: {error}"))?;
+    let listeners = listen(&config.listen, false, &options, estate);
+    let mut listeners = listeners.map_err(|error| format!("metrics: {error}"))?;
     if let Some(path) = &config.unix_socket {
-        listeners.push(Listener::for_metrics(path, &options)?);
+        listeners.push(match take_unix(path, estate) {
+            Some(inherited) => inherited?,
+            None => Listener::for_metrics(path, &options)?,
+        });
     }
     Ok(listeners)
 }
@@ -272,7 +323,7 @@ impl Origin {
     }
 }
 
-/// Runs until a signal ends it.
+/// Runs until a signal ends it. `pidfile`: ours already; with an `estate`, whose process has the name still, it is written here.
 ///
 /// # Errors
 ///
@@ -282,7 +333,10 @@ pub fn run(
     origin: Origin,
     listeners: Vec<Listener>,
     pages: Vec<Listener>,
+    pidfile: Option<Pidfile>,
+    estate: Option<Estate>,
 ) -> io::Result<()> {
+    let unix_socket = config.server.unix_socket.clone();
     let mut poll = Poll::new()?;
     let registry = poll.registry().try_clone()?;
     let mut signals = Signals::new()?;
@@ -291,6 +345,8 @@ pub fn run(
     let mut shell = Shell {
         registry,
         listeners: Vec::new(),
+        door: None,
+        pidfile,
         helpers,
         random: SystemRandom::new(),
         scratch: tls::Scratch::default(),
@@ -307,6 +363,19 @@ pub fn run(
     let now = || Tick(0).plus(start.elapsed());
     let mut engine = Engine::new(Rc::new(config), now(), &mut shell);
     engine.contain(true);
+    // The old process lets go: from here on nothing can fail any more.
+    if let Some(estate) = estate {
+        let cancels = estate.enter()?;
+        shell.adopt(&origin, &mut pages);
+        log::info!(
+            "took over from the process that takes cancels at {}",
+            cancels.display()
+        );
+        engine.succeed(cancels);
+    }
+    if let Some(socket) = &unix_socket {
+        shell.open_door(socket);
+    }
     let mut admin = Admin::default();
     let mut keeper = Keeper::new(origin);
     let (mut polled, mut events) = (Events::with_capacity(1024), Vec::new());
@@ -365,6 +434,8 @@ pub fn run(
                     shell.helpers.drain(&mut events);
                     push.overhear(&events);
                 }
+                DOOR => shell.answer_door(),
+                HEIR => shell.hear_heir(&engine, &keeper.origin, &mut pages, &mut events),
                 Token(token) if pages.note(token, event) => {}
                 token if push.note(token, event) => {}
                 Token(token) if token >= FIRST_OWN_TOKEN => {
@@ -373,6 +444,93 @@ pub fn run(
                 token => events.push(Event::Ready(owner(token), readiness(event))),
             }
         }
+    }
+}
+
+impl Shell {
+    /// What stands in the file system for what was taken over is ours.
+    fn adopt(&mut self, origin: &Origin, pages: &mut Pages) {
+        let listeners = self.listeners.iter_mut().flatten();
+        for listener in listeners.chain(pages.listeners_mut()) {
+            listener.adopt();
+        }
+        self.write_pidfile(origin);
+    }
+
+    /// As long as we serve, it is no reason to end that the file cannot be written.
+    fn write_pidfile(&mut self, origin: &Origin) {
+        let written = origin.pidfile.as_deref().map(Pidfile::write).transpose();
+        self.pidfile = written.unwrap_or_else(|error| {
+            log::error!("{error}");
+            None
+        });
+    }
+
+    /// Lets a successor find us, if the Unix socket is ours and no service manager's.
+    fn open_door(&mut self, socket: &config::UnixSocket) {
+        let path = socket.path();
+        if !self.listeners.iter().flatten().any(|l| l.path() == path) {
+            return;
+        }
+        match Door::open(socket, &self.registry, DOOR, HEIR) {
+            Ok(door) => self.door = Some(door),
+            Err(error) => log::warn!("no process can take over from this one (-R): {error}"),
+        }
+    }
+
+    fn answer_door(&mut self) {
+        if let Some(door) = &mut self.door {
+            door.answer(&self.registry);
+        }
+    }
+
+    /// Somebody who is to take over has said something. When it is ready, all but the clients that are here is its own.
+    fn hear_heir(
+        &mut self,
+        engine: &Engine,
+        origin: &Origin,
+        pages: &mut Pages,
+        events: &mut Vec<Event>,
+    ) {
+        let (Some(door), Some(socket)) = (&mut self.door, &origin.unix_socket) else {
+            return;
+        };
+        let path = succession::cancels_path(socket);
+        let cancels = match engine.is_stopping() {
+            true => Err("it is being stopped"),
+            false => Ok(std::path::Path::new(&path)),
+        };
+        let listeners = self.listeners.iter().flatten().chain(pages.listeners());
+        if !door.hear(&listeners.collect::<Vec<_>>(), cancels, &self.registry) {
+            return;
+        }
+        // The heir writes its own as soon as it hears of us.
+        self.pidfile = None;
+        let opened = Listener::for_cancels(&path, &self.sockets).and_then(|mut listener| {
+            listener.register(&self.registry, CANCELS)?;
+            Ok(listener)
+        });
+        if !door.hand_over(&self.registry) {
+            log::warn!("the process that was to take over has gone: all stays as it was");
+            if let Ok(listener) = opened {
+                listener.close(&self.registry);
+            }
+            return self.write_pidfile(origin);
+        }
+        if let Some(door) = self.door.take() {
+            door.leave(&self.registry);
+        }
+        pages.leave(&self.registry);
+        for listener in self.listeners.drain(..).flatten() {
+            listener.leave(&self.registry);
+        }
+        match opened {
+            Ok(listener) => self.listeners.push(Some(listener)),
+            Err(error) => {
+                log::warn!("cancels for the clients that are left cannot be taken: {error}")
+            }
+        }
+        events.push(Event::Shutdown(Shutdown::Succeeded));
     }
 }
 
@@ -403,7 +561,7 @@ fn on_signal(
     engine: &mut Engine,
     events: &mut Vec<Event>,
 ) {
-    let stopping = engine.is_stopping();
+    let stopping = engine.is_stopping() && !engine.is_succeeded();
     match signal {
         Signal::Hangup => {
             manager.reloading();

@@ -85,9 +85,26 @@ impl Pages {
         Ok(pages)
     }
 
-    /// Whether anybody can ask.
+    /// The sockets that listen, to be handed over.
+    pub(super) fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// The same, to be taken over.
+    pub(super) fn listeners_mut(&mut self) -> &mut [Listener] {
+        &mut self.listeners
+    }
+
+    /// Leaves the sockets that listen to another process that has them, too.
+    pub(super) fn leave(&mut self, registry: &Registry) {
+        for listener in self.listeners.drain(..) {
+            listener.leave(registry);
+        }
+    }
+
+    /// Whether anybody can ask, or waits for an answer.
     pub(super) fn is_on(&self) -> bool {
-        !self.listeners.is_empty()
+        !self.listeners.is_empty() || !self.connections.is_empty()
     }
 
     /// Notes what the poll said, if it is about one of these.

@@ -15,11 +15,11 @@ use super::socket::describe;
 pub struct Pidfile(PathBuf);
 
 impl Pidfile {
-    /// Looks whether the name is free; what a process left there that is gone is removed.
+    /// Looks whether the name is free; what a process left there that is gone is removed. `predecessor`: who will remove it.
     ///
     /// # Errors
     /// Another process lives that has it.
-    pub fn check(path: &Path) -> Result<(), String> {
+    pub fn check(path: &Path, predecessor: Option<i32>) -> Result<(), String> {
         let shown = path.display();
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
@@ -27,6 +27,9 @@ impl Pidfile {
             Err(error) => return Err(format!("pidfile '{shown}': {}", describe(&error))),
         };
         let pid = text.trim().parse().ok().filter(|&pid: &i32| pid > 0);
+        if pid.is_some() && pid == predecessor {
+            return Ok(());
+        }
         let lives = pid.is_some_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH));
         if lives {
             return Err(format!(
@@ -70,11 +73,18 @@ mod tests {
     fn a_pidfile_is_ours_or_somebodys_who_lives() {
         let path = std::env::temp_dir().join(format!("aether-pid-{}", std::process::id()));
         let _ = fs::remove_file(&path);
-        Pidfile::check(&path).expect("nobody has it");
+        Pidfile::check(&path, None).expect("nobody has it");
         let ours = Pidfile::write(&path).expect("it is ours now");
         let text = fs::read_to_string(&path).expect("it is there");
         assert_eq!(text, format!("{}\n", std::process::id()));
-        let refused = Pidfile::check(&path).expect_err("we live");
+        let us = std::process::id().cast_signed();
+        Pidfile::check(&path, Some(us)).expect("whoever has it will let go");
+        assert!(path.exists());
+        assert!(
+            Pidfile::check(&path, Some(us + 1)).is_err(),
+            "somebody else"
+        );
+        let refused = Pidfile::check(&path, None).expect_err("we live");
         assert!(
             refused.ends_with("exists, another instance running?"),
             "{refused}"
@@ -85,7 +95,7 @@ mod tests {
         // No process has this number.
         for stale in ["2147483000\n", "nonsense", ""] {
             fs::write(&path, stale).expect("a file");
-            Pidfile::check(&path).expect("nobody lives who has it");
+            Pidfile::check(&path, None).expect("nobody lives who has it");
             assert!(!path.exists(), "{stale:?}");
         }
     }

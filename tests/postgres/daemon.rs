@@ -190,11 +190,9 @@ fn the_service_manager_is_told_of_start_reload_life_and_end() {
     assert!(started.child.wait().expect("ours").success());
 }
 
-#[test]
-fn sockets_of_the_service_manager_are_listened_on() {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a socket");
-    let port = listener.local_addr().expect("it is bound").port();
-    let started = Started::new("activated", "", "", |command, place| {
+/// Starts one that is given a socket, as by a service manager, and `option` beside its configuration.
+fn activated(name: &str, listener: std::net::TcpListener, server: &str, option: &str) -> Started {
+    Started::new(name, server, "", |command, place| {
         let own: Vec<String> = command
             .get_args()
             .map(|word| format!("'{}'", word.to_string_lossy()))
@@ -203,14 +201,34 @@ fn sockets_of_the_service_manager_are_listened_on() {
             .collect();
         // The shell, which becomes Aether, has it as its standard input; LISTEN_PID is its own number.
         let script = format!(
-            "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec {}",
+            "exec 3<&0 0</dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec {} {option}",
             own.join(" ")
         );
         let log = fs::File::create(place.path().join("stderr")).expect("a file");
         *command = process::command(Path::new("/bin/sh"));
         command.arg("-c").arg(script).current_dir(place.path());
         command.stdin(OwnedFd::from(listener)).stderr(log);
-    });
+    })
+}
+
+#[test]
+fn sockets_of_the_service_manager_are_not_taken_over_from_a_process() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a socket");
+    let server = ", unix_socket_dir: \"{place}\"";
+    let mut started = activated("activated-reboot", listener, server, "-R");
+    assert_eq!(started.child.wait().expect("ours").code(), Some(1));
+    let said = started.file("stderr");
+    assert!(
+        said.contains("-R cannot be used while the service manager listens"),
+        "{said}"
+    );
+}
+
+#[test]
+fn sockets_of_the_service_manager_are_listened_on() {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a socket");
+    let port = listener.local_addr().expect("it is bound").port();
+    let started = activated("activated", listener, "", "");
     let parameters = [("user", "username"), ("database", "activated")];
     let mut client = None;
     wait_until("it serves", || {

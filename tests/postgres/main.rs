@@ -42,6 +42,7 @@ mod side_by_side;
 mod signals;
 mod startup;
 mod statements;
+mod succession;
 mod support_itself;
 mod tls;
 mod vanishing;

@@ -19,6 +19,7 @@ pub struct Pooler {
     port: u16,
     child: Child,
     place: Place,
+    config: PathBuf,
 }
 
 /// An Aether that ended instead of listening.
@@ -67,16 +68,60 @@ impl Pooler {
                 command
             }
         };
-        command.arg(config).current_dir(place.path());
+        command.arg(&config).current_dir(place.path());
         command
             .stdout(log.try_clone().expect("its log"))
             .stderr(log);
         let child = process::spawn(command).expect("setpriv, of util-linux, starts it");
-        let mut pooler = Pooler { port, child, place };
+        let mut pooler = Pooler {
+            port,
+            child,
+            place,
+            config,
+        };
         let mut ended = None;
         wait_until("aether listens", || {
             ended = pooler.ended();
             ended.is_some() || process::listening(port)
+        });
+        match ended {
+            Some(status) => Err(Refused {
+                status,
+                log: pooler.log(),
+            }),
+            None => Ok(pooler),
+        }
+    }
+
+    /// Starts another process with the same configuration that takes over from this one (`-R`), as the user of `wrapper` if there
+    /// is one, and waits until it says `word`.
+    #[track_caller]
+    pub fn successor(&self, wrapper: &[&str], word: &str) -> Result<Pooler, Refused> {
+        let place = Place::new("successor");
+        let log = fs::File::create(place.path().join("log")).expect("its log");
+        let mut command = match wrapper {
+            [] => process::command(binary()),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary());
+                command
+            }
+        };
+        command.arg("-R").arg(self.config_path());
+        command
+            .stdout(log.try_clone().expect("its log"))
+            .stderr(log);
+        let child = process::spawn(command).expect("setpriv, of util-linux, starts it");
+        let mut pooler = Pooler {
+            port: self.port,
+            child,
+            place,
+            config: self.config_path(),
+        };
+        let mut ended = None;
+        wait_until("the successor is there", || {
+            ended = pooler.ended();
+            ended.is_some() || pooler.log_contains(word)
         });
         match ended {
             Some(status) => Err(Refused {
@@ -99,7 +144,7 @@ impl Pooler {
 
     /// Where its configuration lies.
     pub fn config_path(&self) -> PathBuf {
-        self.place.path().join("aether.yaml")
+        self.config.clone()
     }
 
     /// Writes another configuration over its file; SIGHUP makes Aether read it.
