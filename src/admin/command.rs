@@ -25,6 +25,7 @@ pub(super) enum Does {
     CancelClient,
     Reload,
     Shutdown,
+    Suspend,
     AddDatabase,
     DropDatabase,
 }
@@ -241,6 +242,12 @@ pub(super) const COMMANDS: &[Spec] = &[
         "[WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]",
         Does::Shutdown,
         "ends the process, at once or as SIGINT and SIGTERM do",
+    ),
+    control(
+        "SUSPEND",
+        "",
+        Does::Suspend,
+        "stops everything where it is, but for the console, until RESUME or its last session ends",
     ),
     control(
         "WAIT_CLOSE",

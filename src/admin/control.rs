@@ -37,6 +37,7 @@ pub(super) struct Waiting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Pause,
+    Suspend,
     Close,
 }
 
@@ -78,6 +79,25 @@ pub(super) fn run(engine: &mut Engine, call: &Call) -> Result<Done, Refusal> {
             let new = engine.pause(given.scope());
             log::info!("PAUSE{} command issued", of(given.database.as_deref()));
             Ok(Done::Waits(Waiting::new(engine, What::Pause, given, new)))
+        }
+        Does::Suspend => {
+            if !call.rest.is_empty() {
+                return Err(wrong(call, "SUSPEND takes no arguments"));
+            }
+            engine
+                .suspend()
+                .map_err(|why| Refusal::error(b"55000", why))?;
+            log::info!("SUSPEND command issued");
+            let given = Arguments {
+                database: None,
+                timeout: None,
+            };
+            Ok(Done::Waits(Waiting::new(
+                engine,
+                What::Suspend,
+                given,
+                false,
+            )))
         }
         Does::WaitClose => {
             let given = arguments(engine, call, "wait in")?;
@@ -240,6 +260,7 @@ impl Waiting {
     fn name(&self) -> String {
         let verb = match self.what {
             What::Pause => "PAUSE",
+            What::Suspend => "SUSPEND",
             What::Close => "WAIT_CLOSE",
         };
         format!("{verb}{}", of(self.database.as_deref()))
@@ -257,6 +278,18 @@ impl Waiting {
                     return Standing::Failed(Refusal::error(b"57014", text));
                 }
             },
+            What::Suspend => match engine.suspend_progress() {
+                Progress::Done => return Standing::Over("SUSPEND"),
+                Progress::Waiting(left) => {
+                    let text =
+                        format!("SUSPEND: {left} connections have not taken what was sent to them");
+                    return Standing::On(text);
+                }
+                Progress::Undone => {
+                    let text = "SUSPEND was undone: somebody has resumed";
+                    return Standing::Failed(Refusal::error(b"57014", text));
+                }
+            },
             What::Close => match engine.left_to_close(scope) {
                 0 => return Standing::Over("WAIT_CLOSE"),
                 left => ("WAIT_CLOSE", left),
@@ -271,7 +304,7 @@ impl Waiting {
             );
             let refusal = Refusal::error(b"57014", text);
             return Standing::Failed(match (self.what, self.undoes) {
-                (What::Close, _) => refusal,
+                (What::Close | What::Suspend, _) => refusal,
                 (What::Pause, true) => refusal.detail("The pause was undone."),
                 (What::Pause, false) => refusal.detail(
                     "It was paused before, or somebody else waits for the same: it stays so.",
