@@ -35,9 +35,9 @@ impl Protocol {
     /// Instructions per transaction of one client, as last measured with the static release build.
     fn known(self) -> f64 {
         match self {
-            Protocol::Simple => 7_400.0,
-            Protocol::Extended => 9_270.0,
-            Protocol::Prepared => 8_610.0,
+            Protocol::Simple => 7_538.0,
+            Protocol::Extended => 9_520.0,
+            Protocol::Prepared => 8_846.0,
         }
     }
 

@@ -251,12 +251,7 @@ impl Engine {
     /// Has servers connected anew: idle ones are closed at once, the others when they are released.
     pub fn reconnect(&mut self, scope: Scope<'_>) {
         for key in self.pools_in(scope) {
-            for server in self.servers_of(key) {
-                if let Some(server) = self.servers.get_mut(server) {
-                    server.recycle = true;
-                }
-            }
-            self.unsettled.insert(key);
+            self.retire(key);
         }
     }
 

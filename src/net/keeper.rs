@@ -34,6 +34,8 @@ impl Keeper {
 
 impl Steward for Keeper {
     fn reload(&mut self) -> Result<Config, Vec<ConfigError>> {
+        // Before the load: should the file change in between, it is the next SET that is refused.
+        let source = Source::read(&self.origin.path).ok();
         match config::load(&self.origin.path) {
             Ok(new) => {
                 let new = self.fitted(new);
@@ -41,7 +43,7 @@ impl Steward for Keeper {
                 new.warnings
                     .iter()
                     .for_each(|warning| log::warn!("{warning}"));
-                self.source = Source::read(&self.origin.path).ok();
+                self.source = source;
                 self.changes.clear();
                 Ok(new)
             }

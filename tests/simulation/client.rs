@@ -67,6 +67,8 @@ pub struct Client {
     parameters: Vec<(String, String)>,
     /// It goes from server to server.
     shares: bool,
+    /// It may be told that it waits.
+    notified: bool,
     phase: Phase,
     ring: KeyRing,
     input: Vec<u8>,
@@ -121,6 +123,8 @@ pub struct Login {
     pub parameters: Vec<(String, String)>,
     /// It goes from server to server.
     pub shares: bool,
+    /// Whoever waits with a query may be told so (`query_wait_notify`).
+    pub notified: bool,
     pub ssl: Ssl,
     /// There, if the pooler has TLS for it.
     pub sides: Option<Rc<Sides>>,
@@ -148,6 +152,7 @@ impl Client {
             password: Some(Secret::new(login.password.clone())),
             parameters: login.parameters.clone(),
             shares: login.shares,
+            notified: login.notified,
             phase: Phase::AwaitingSsl,
             ring: KeyRing::new(&mut |into| random.fill(into), None),
             input: Vec::new(),
@@ -541,7 +546,7 @@ impl Client {
         }
         if !self.expected.starts_with(whole) {
             let says = || Refusal::read(body, Blame::Server).message;
-            if tag == b'N' && says() == QUEUED.as_bytes() {
+            if tag == b'N' && self.notified && says() == QUEUED.as_bytes() {
                 return; // query_wait_notify
             }
             if tag == b'E' && Refusal::read(body, Blame::Server).message == STUBBORN.as_bytes() {

@@ -525,6 +525,8 @@ pub struct World {
     committed: Vec<String>,
     rolled_back: Vec<String>,
     excused: bool,
+    /// An operator has disabled a database at some time.
+    has_disabled: bool,
     reloaded: bool,
     stopped: bool,
     /// What `database.example` stands for.
@@ -632,6 +634,7 @@ impl World {
             gone: Tally::default(),
             committed: Vec::new(),
             rolled_back: Vec::new(),
+            has_disabled: false,
             excused: limited || shape.hurry != ["0"; 5],
             reloaded: false,
             stopped: false,
@@ -754,6 +757,7 @@ impl World {
             password: PASSWORD.to_owned(),
             parameters,
             shares,
+            notified: self.shape.hurry[4] != "0",
             ssl: self.ssl(),
             sides: self.client_sides(),
         };
@@ -842,6 +846,7 @@ impl World {
             password: password.to_owned(),
             parameters: Vec::new(),
             shares: false,
+            notified: false,
             ssl,
             sides: self.client_sides(),
         };
@@ -865,7 +870,8 @@ impl World {
                 || *end == End::Told(KILLED.to_owned())
                 || unknown && self.shape.looked_up.is_some());
         // DISABLE, at some time, of what it asked for or of where its secret is.
-        let disabled = matches!(end, End::Told(text) if text.ends_with("\" is disabled"));
+        let disabled =
+            self.has_disabled && matches!(end, End::Told(text) if text.ends_with("\" is disabled"));
         assert!(
             *end == told || excused || disabled,
             "stranger {at}: {end:?} and not {told:?}; faults {}",
@@ -1456,7 +1462,10 @@ impl World {
         let database = self.random.pick(&["base", "other"]);
         match self.random.below(3) {
             0 => self.engine.kill(Held::Database(database)),
-            1 => drop(self.engine.disable(database)),
+            1 => {
+                self.engine.disable(database);
+                self.has_disabled = true;
+            }
             _ => {
                 let clients = self.engine.clients().iter();
                 let ids: Vec<u64> = clients.map(|(_, client)| client.id).collect();
