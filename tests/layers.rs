@@ -321,6 +321,23 @@ fn a_build_tells_what_it_is_made_of() {
     assert!(!names.contains("divan"), "that is for tests only");
 }
 
+/// The slow step that builds them comes late; here it is told at once when a line has changed.
+#[test]
+fn broken_builds_find_the_lines_that_they_break() {
+    let script = read("scripts/mutants").replace("'\\''", "'");
+    let mutants = script.lines().filter(|line| line.contains(" ¦ "));
+    let mut count = 0;
+    for mutant in mutants.filter(|line| !line.starts_with('#') && !line.starts_with(' ')) {
+        let parts: Vec<_> = mutant.split(" ¦ ").collect();
+        let [name, _, file, from, _] = parts[..] else {
+            panic!("{mutant}: five parts");
+        };
+        assert!(read(file).contains(from), "{name}: {file} has no {from:?}");
+        count += 1;
+    }
+    assert!(count >= 10, "{count} broken builds");
+}
+
 #[test]
 fn only_the_configuration_of_tls_and_its_streams_know_rustls() {
     for (module, path, text) in sources() {
