@@ -120,7 +120,10 @@ fn pg_receivewal_receives_the_servers_log() {
     let log = cluster().socket_dir().join("data/pg_wal");
     let mut compared = 0;
     for received in fs::read_dir(place.path()).expect("its directory").flatten() {
-        let name = received.file_name().into_string().expect("a name of digits");
+        let name = received
+            .file_name()
+            .into_string()
+            .expect("a name of digits");
         let name = name.trim_end_matches(".partial");
         let written = match name.cmp(&last) {
             Ordering::Less => 16 << 20,
