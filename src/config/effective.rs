@@ -305,6 +305,7 @@ fn write_sizes(sizes: &Sizes, page: &mut Page) {
         server_round_robin,
         server_fast_fail,
         single_use,
+        server_fast_close,
         load_balance_hosts,
     } = sizes;
     for (key, value) in [
@@ -315,6 +316,7 @@ fn write_sizes(sizes: &Sizes, page: &mut Page) {
         ("server_round_robin", server_round_robin.to_string()),
         ("server_fast_fail", server_fast_fail.to_string()),
         ("single_use", single_use.to_string()),
+        ("server_fast_close", server_fast_close.to_string()),
         ("load_balance_hosts", load_balance_hosts.as_str().to_owned()),
     ] {
         page.line(2, key, &value);

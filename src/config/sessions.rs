@@ -10,6 +10,6 @@ pub struct Sessions {
     pub connect_query: String,
     /// Simple queries are refused.
     pub disable_pqexec: bool,
-    /// Largest message of a client, its type letter not counted; 0: PostgreSQL's own limits.
+    /// Largest message of a client or a server that may pass, its type letter not counted; 0: PostgreSQL's own limits.
     pub max_packet_size: u32,
 }

@@ -19,6 +19,8 @@ pub struct Sizes {
     pub server_fast_fail: bool,
     /// A server connection is closed after its first client.
     pub single_use: bool,
+    /// In session mode, a server that is to be replaced is closed when its transaction is over, and its client with it.
+    pub server_fast_close: bool,
     /// Which of several hosts is next.
     pub load_balance_hosts: LoadBalance,
 }
@@ -34,6 +36,7 @@ impl Sizes {
             server_round_robin: false,
             server_fast_fail: false,
             single_use: false,
+            server_fast_close: false,
             load_balance_hosts: LoadBalance::Disable,
         }
     }

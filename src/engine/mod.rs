@@ -114,7 +114,7 @@ pub struct Engine {
     lookups: Lookups,
     hosts: Names,
     /// Servers with replication that are to be replaced.
-    retired_replication: Vec<ServerKey>,
+    retired_in_use: Vec<ServerKey>,
     peers: Peers,
     newcomers: Newcomers,
     /// The wheel will look at the oldest of them.
@@ -215,7 +215,7 @@ impl Engine {
             failures: Failures::default(),
             lookups: Lookups::default(),
             hosts: Names::default(),
-            retired_replication: Vec::new(),
+            retired_in_use: Vec::new(),
             peers: Peers::default(),
             newcomers: Newcomers::default(),
             logins_armed: false,
@@ -431,6 +431,7 @@ impl Engine {
         if outdated {
             self.retire(key);
         }
+        self.close_fast(key);
         for server in self.servers.keys() {
             if let Some(server) = self.servers.get_mut(server).filter(|s| s.pool == key) {
                 server.relay.restrict(strict.0, strict.1);

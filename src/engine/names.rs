@@ -378,14 +378,16 @@ impl Engine {
         if let Some(server) = self.servers.get_mut(key) {
             server.recycle = true;
             self.unsettled.insert(server.pool);
-            if server.kind.is_replication() {
-                self.retired_replication.push(key);
+            let pool = self.pools.get(server.pool);
+            let fast = pool.is_some_and(|pool| pool.config.sizes.server_fast_close);
+            if server.kind.is_replication() || fast {
+                self.retired_in_use.push(key);
             }
         }
     }
 
     /// Has all servers of a pool replaced: the idle ones are closed in the next turn, before anybody is given one, the others when
-    /// their clients leave them. Replication is ended.
+    /// their clients leave them, or with `server_fast_close` when their transactions are over. Replication is ended.
     pub fn retire(&mut self, pool: PoolKey) {
         let of_pool = self.servers.iter().filter(|(_, s)| s.pool == pool);
         let keys: Vec<ServerKey> = of_pool.map(|(key, _)| key).collect();

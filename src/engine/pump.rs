@@ -23,6 +23,8 @@ enum Pumped {
     GoesOn,
     /// The client's transaction is over, and it shares its servers.
     Over,
+    /// Its transaction is over, and the server is to be replaced at once.
+    Retired,
     /// It has begun a transaction block where there must be none.
     BlockBegun,
     /// The client has left.
@@ -80,6 +82,7 @@ impl Engine {
                 .then_some((&mut self.queries, &*pool.name)),
             now: self.now,
             fresh,
+            closes_fast: pool.config.sizes.server_fast_close,
         };
         let pumped = pair.pump();
         let cancels = server.cancels > 0;
@@ -96,6 +99,7 @@ impl Engine {
                 self.list(Who::Client(client_key));
             }
             Pumped::Over => self.give_back(client_key, server_key, host),
+            Pumped::Retired => self.end_retired_session(client_key, server_key, host),
             Pumped::BlockBegun => {
                 self.end_pair(client_key, server_key, &no_blocks(), NO_BLOCKS, host)
             }
@@ -136,6 +140,8 @@ struct Pair<'a> {
     now: Tick,
     /// So many bytes of the client's are in the buffer already.
     fresh: usize,
+    /// `server_fast_close`: a session does not keep a server that is to be replaced.
+    closes_fast: bool,
 }
 
 impl Pair<'_> {
@@ -359,6 +365,11 @@ impl Pair<'_> {
             return Pumped::ServerLeft(Why::Eof);
         };
         match client.mode() {
+            PoolMode::Session
+                if self.closes_fast && server.recycle && !departing && server.relay.is_over() =>
+            {
+                return Pumped::Retired;
+            }
             PoolMode::Session => {}
             _ if departing => {}
             // Nothing of the client's may still wait to be written, not even late data of a copy.

@@ -31,7 +31,7 @@ impl Engine {
             }
             let mut pools = std::mem::take(&mut self.unsettled);
             self.close_surplus(host);
-            self.end_retired_replication(host);
+            self.end_retired(host);
             for &pool in &pools {
                 self.close_held(pool, host);
                 self.close_unwanted(pool, host);

@@ -6,7 +6,7 @@
 //!
 //! [`Kind`]: crate::pool::Kind
 
-use super::{Claim, Engine, Host, Place, ServerKey, ServerState};
+use super::{Claim, ClientKey, Engine, Host, Place, PoolKey, ServerKey, ServerState};
 use crate::pool::Replication;
 use crate::wire::refusal::{Blame, Refusal};
 
@@ -54,27 +54,57 @@ impl Engine {
         })
     }
 
-    /// Ends replication whose servers are to be replaced: it would go on for ever, and whoever receives it begins where he has
-    /// stopped.
-    pub(super) fn end_retired_replication(&mut self, host: &mut dyn Host) {
-        for key in std::mem::take(&mut self.retired_replication) {
-            let Some(ServerState::Paired(client)) = self.servers.get(key).map(|s| &s.state) else {
+    /// Ends what would keep a server that is to be replaced: replication, which would go on for ever, and whoever receives it begins
+    /// where he has stopped; and with `server_fast_close` a session that is not in a transaction. (In one: `pump` sees to it.)
+    pub(super) fn end_retired(&mut self, host: &mut dyn Host) {
+        for key in std::mem::take(&mut self.retired_in_use) {
+            let Some(server) = self.servers.get(key) else {
                 continue;
             };
-            let refusal = Refusal::fatal(
-                b"57P01",
-                "terminating connection due to administrator command",
-                Blame::Operator,
-            )
-            .detail("The pooler replaces its connections to this server.")
-            .hint("Connect again, and go on where replication has stopped.");
-            self.end_pair(
-                *client,
-                key,
-                &refusal,
-                "database configuration changed",
-                host,
-            );
+            let ServerState::Paired(client) = server.state else {
+                continue;
+            };
+            if server.kind.is_replication() {
+                let refusal = replaced("Connect again, and go on where replication has stopped.");
+                self.end_pair(client, key, &refusal, REPLACED, host);
+            } else if !server.shared && server.relay.is_over() {
+                self.end_retired_session(client, key, host);
+            }
         }
     }
+
+    /// A session whose server is to be replaced is over now.
+    pub(super) fn end_retired_session(
+        &mut self,
+        client: ClientKey,
+        server: ServerKey,
+        host: &mut dyn Host,
+    ) {
+        let refusal = replaced("Connect again.");
+        self.end_pair(client, server, &refusal, REPLACED, host);
+    }
+
+    /// Servers of a pool that were to be replaced before it was said how fast.
+    pub(super) fn close_fast(&mut self, pool: PoolKey) {
+        let config = self.pools.get(pool).map(|pool| &pool.config);
+        if config.is_some_and(|config| config.sizes.server_fast_close) {
+            let servers = self.servers.iter();
+            let retired = servers.filter(|(_, server)| server.pool == pool && server.recycle);
+            self.retired_in_use.extend(retired.map(|(key, _)| key));
+        }
+    }
+}
+
+/// Why a server is closed, in PgBouncer's words.
+const REPLACED: &str = "database configuration changed";
+
+fn replaced(hint: &'static str) -> Refusal {
+    Refusal::fatal(
+        b"57P01",
+        "terminating connection due to administrator command",
+        Blame::Operator,
+    )
+    .detail("The pooler replaces its connections to this server.")
+    .hint(hint)
+    .pgbouncer(REPLACED)
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::scene::{Scene, Shared, World, is_closed, said};
-use super::{Facts, ms};
+use super::{Facts, Scope, ms};
 use crate::wire::refusal::Refusal;
 use crate::wire::{backend, frontend};
 
@@ -165,6 +165,76 @@ fn a_message_that_is_larger_than_max_packet_size_is_refused() {
                 send(&mut scene, &server, &answer);
             }
             send(&mut scene, &client, &bye);
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_is_larger_than_max_packet_size_ends_the_connection() {
+    for mode in ["session", "transaction"] {
+        for (size, passes) in [(90, true), (91, false), (9_000, false)] {
+            let mut scene = scene_of(&format!(", mode: {mode}, max_packet_size: 100"), "");
+            let client = scene.client();
+            send(&mut scene, &client, &query(b"select 1"));
+            let server = scene.world.servers[0].clone();
+            client.borrow_mut().output.clear();
+            let mut answer = Vec::new();
+            let cell = vec![b'x'; size];
+            // A row of one column: 4 + 2 + 4 + size.
+            crate::wire::frame::message(&mut answer, b'D', |row| {
+                row.extend(1_u16.to_be_bytes());
+                row.extend((size as u32).to_be_bytes());
+                row.extend(&cell);
+            });
+            backend::write_command_complete(&mut answer, "SELECT 1");
+            backend::write_ready(&mut answer);
+            send(&mut scene, &server, &answer);
+            let got = output(&client);
+            assert_eq!(is_closed(&server), !passes, "{mode} {size}");
+            assert_eq!(got.contains("answer of the server is too large"), !passes);
+            assert_eq!(got.contains("xxxx"), passes, "nothing of it came before");
+        }
+    }
+}
+
+/// PgBouncer's `server_fast_close`: who keeps a server that is to be replaced loses it between two transactions.
+#[test]
+fn with_server_fast_close_a_session_ends_with_its_transaction_when_its_server_is_replaced() {
+    let retire = |scene: &mut Scene| {
+        scene.engine.reconnect(Scope::All);
+        scene.turn(Vec::new());
+    };
+    let config = |fast: bool| text(&format!(", mode: session, server_fast_close: {fast}"), "");
+    for fast in [false, true] {
+        let mut scene = Scene::with(&config(fast), World::default());
+        scene.engine.contain(false);
+        let (idle, busy) = (scene.client(), scene.client());
+        for client in [&idle, &busy] {
+            send(&mut scene, client, &query(b"begin"));
+        }
+        let servers = scene.world.servers.clone();
+        let says = |scene: &mut Scene, server: &Shared, status: u8| {
+            let mut answer = Vec::new();
+            backend::write_command_complete(&mut answer, "BEGIN");
+            backend::write_ready(&mut answer);
+            *answer.last_mut().expect("its status") = status;
+            send(scene, server, &answer);
+        };
+        says(&mut scene, &servers[0], b'I');
+        says(&mut scene, &servers[1], b'T');
+        retire(&mut scene);
+        let is_over = |client: &Shared| output(client).contains("57P01");
+        assert_eq!((is_over(&idle), is_over(&busy)), (fast, false));
+        send(&mut scene, &busy, &query(b"commit"));
+        assert!(!is_over(&busy), "its answer comes first");
+        says(&mut scene, &servers[1], b'I');
+        assert_eq!(is_over(&busy), fast);
+        if !fast {
+            scene.reload(&config(true));
+            assert!(
+                is_over(&idle) && is_over(&busy),
+                "it was to be replaced already"
+            );
         }
     }
 }

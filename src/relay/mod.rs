@@ -113,8 +113,10 @@ pub struct Relay {
     lenient: u32,
     /// Whether simple queries are refused.
     disable_pqexec: bool,
-    /// The largest message that may pass.
+    /// The largest message of a client that may pass.
     max_packet_size: u32,
+    /// The largest message of a server that may.
+    largest_down: u32,
 }
 
 /// Counts since they were last taken.
@@ -174,6 +176,7 @@ impl Default for Relay {
             lenient: u32::MAX,
             disable_pqexec: false,
             max_packet_size: u32::MAX,
+            largest_down: limits::SERVER_MESSAGE_MAX,
         }
     }
 }
@@ -210,6 +213,7 @@ impl Relay {
             lenient: _,
             disable_pqexec: _,
             max_packet_size: _,
+            largest_down: _,
         } = self;
         expect.renew();
         recover.begin_anew();
@@ -230,7 +234,8 @@ impl Relay {
         self.one_statement = one_statement;
     }
 
-    /// What clients may send beside PostgreSQL's own rules. `max_packet_size` 0: no limit of its own.
+    /// What clients may send beside PostgreSQL's own rules, and how large what passes may be. `max_packet_size` 0: no limit of
+    /// its own.
     pub fn restrict(&mut self, disable_pqexec: bool, max_packet_size: u32) {
         self.disable_pqexec = disable_pqexec;
         self.max_packet_size = match max_packet_size {
@@ -242,6 +247,7 @@ impl Relay {
         } else {
             self.max_packet_size
         };
+        self.largest_down = self.max_packet_size.min(limits::SERVER_MESSAGE_MAX);
     }
 
     /// Whether a client may send this.
@@ -349,7 +355,7 @@ impl Relay {
             } else {
                 at += self.pass_plain(input.get(at..).unwrap_or_default(), false);
                 let rest = input.get(at..).unwrap_or_default();
-                let header = header_down(rest);
+                let header = self.header_down(rest);
                 match header.and_then(|header| match header {
                     Some(header) => self.begin_down(header, rest, vars),
                     None => Ok(None),
@@ -417,7 +423,7 @@ impl Relay {
                 }
                 None => break Then::More,
             }
-            let header = match header_down(rest) {
+            let header = match self.header_down(rest) {
                 Ok(Some(header)) if self.is_here(header, rest) => header,
                 Ok(_) => break Then::More,
                 Err(refusal) => break Then::Refuse(refusal),
@@ -446,13 +452,14 @@ impl Relay {
         let Some(tag) = self.expect.tag_of_rows() else {
             return 0;
         };
+        let largest = self.largest_down as usize + 1;
         let mut at = 0;
         while let Some([first, a, b, c, d]) = input.get(at..at + HEADER_LEN)
             && *first == tag
         {
             let length = 1 + u32::from_be_bytes([*a, *b, *c, *d]) as usize;
             let end = at + length;
-            if end > input.len() || length < HEADER_LEN {
+            if end > input.len() || length < HEADER_LEN || length > largest {
                 break;
             }
             at = pass_alike(input, at, length);
@@ -462,6 +469,22 @@ impl Relay {
             self.recover.answered();
         }
         at
+    }
+
+    /// The header of the server's next message; `None`: it is not here yet.
+    fn header_down(&self, rest: &[u8]) -> Result<Option<Header>, Refusal> {
+        match Header::read(rest) {
+            Ok(Some(Header { tag, length })) if length > self.largest_down => {
+                let bad = BadLength { tag, length };
+                Err(if length > limits::SERVER_MESSAGE_MAX {
+                    server_broke(bad)
+                } else {
+                    too_large(bad)
+                })
+            }
+            Ok(header) => Ok(header),
+            Err(bad) => Err(server_broke(bad)),
+        }
     }
 
     /// Puts in what is due before the server's next message.
@@ -919,17 +942,6 @@ fn pass_alike(input: &[u8], at: usize, length: usize) -> usize {
 /// CommandComplete of the commands that begin a transaction block.
 const BEGUN: [&[u8]; 2] = [b"C\0\0\0\x0aBEGIN\0", b"C\0\0\0\x16START TRANSACTION\0"];
 
-/// The header of the server's next message; `None`: it is not here yet.
-fn header_down(rest: &[u8]) -> Result<Option<Header>, Refusal> {
-    match Header::read(rest) {
-        Ok(Some(Header { tag, length })) if length > limits::SERVER_MESSAGE_MAX => {
-            Err(server_broke(BadLength { tag, length }))
-        }
-        Ok(header) => Ok(header),
-        Err(bad) => Err(server_broke(bad)),
-    }
-}
-
 /// Whether an error means that the server ends the connection: it is told to, it crashes, or it is shut down.
 fn is_the_end(code: [u8; 5]) -> bool {
     code.starts_with(b"57P")
@@ -1002,6 +1014,22 @@ fn bad_length(bad: BadLength) -> Refusal {
         "A message of type \"{tag}\" claims {} bytes.",
         bad.length
     ))
+}
+
+/// The server's message is one, but larger than what may pass.
+fn too_large(bad: BadLength) -> Refusal {
+    let tag = printable(&[bad.tag]);
+    Refusal::fatal(
+        b"54000",
+        "the answer of the server is too large, its connection was closed",
+        Blame::Server,
+    )
+    .detail(format!(
+        "A message of type \"{tag}\" has {} bytes.",
+        bad.length
+    ))
+    .hint("See max_packet_size in Aether's configuration.")
+    .pgbouncer("bad pkt header")
 }
 
 fn server_broke(bad: BadLength) -> Refusal {

@@ -473,7 +473,7 @@ fn show_config_has_every_option_under_its_own_name() {
     let ini = Ini::start(
         "ini_config",
         "a = {to}",
-        "max_client_conn = 77\nunix_socket_mode = 0700\nserver_fast_close = 0",
+        "max_client_conn = 77\nunix_socket_mode = 0700\npool_idle_timeout = 7",
     );
     let mut console = ini.login("admin", "pgbouncer");
     let rows: Vec<_> = console

@@ -147,8 +147,8 @@ pub(super) const GLOBAL: &[Row] = &[
     row("unix_socket_mode", Int, Same("0777"), Restart, Own),
     row("unix_socket_group", Text, Same(""), Restart, Own),
     row("so_reuseport", Bool, Same("0"), Restart, Key("server.so_reuseport")),
-    row("tcp_defer_accept", Bool, Same("1"), Reload, Ignored(
-        "who connects and says nothing costs next to nothing; leave the option out")),
+    row("tcp_defer_accept", Bool, Same("1"), Reload, Met(
+        "connections are taken at once; those that say nothing cost next to nothing and end by client_login_timeout")),
     row("tcp_socket_buffer", Int, Same("0"), Reload, Key("server.tcp_socket_buffer")),
     row("tcp_keepalive", Bool, Same("1"), Reload, Key("server.tcp_keepalive")),
     row("tcp_keepcnt", Int, Other("0"), Reload, Key("server.tcp_keepcnt")),
@@ -206,16 +206,15 @@ pub(super) const GLOBAL: &[Row] = &[
         "in transaction and statement mode, what a transaction left in its session is undone before the next client, and nothing else")),
     row("server_check_delay", Time, Same("30"), Reload, Key("pool.check_delay")),
     row("server_check_query", Text, Same("<empty>"), Reload, Own),
-    row("server_fast_close", Bool, Same("0"), Reload, Ignored(
-        "a server that is to be replaced is closed when its client gives it back; KILL ends them all at once")),
+    row("server_fast_close", Bool, Same("0"), Reload, Key("pool.server_fast_close")),
     row("server_lifetime", Time, Same("3600"), Reload, Own),
     row("server_idle_timeout", Time, Same("600"), Reload, Key("pool.max_idle_time")),
     row("server_connect_timeout", Time, Same("15"), Reload, Own),
     row("server_login_retry", Time, Other("15"), Reload, Key("pool.server_login_retry")),
     row("client_login_timeout", Time, Same("60"), Reload, Key("server.client_login_timeout")),
     row("autodb_idle_timeout", Time, Same("3600"), Reload, Key("server.autodb_idle_timeout")),
-    row("pool_idle_timeout", Time, Same("0"), Reload, Ignored(
-        "a pool without connections costs next to nothing; server_idle_timeout closes the connections")),
+    row("pool_idle_timeout", Time, Same("0"), Reload, Met(
+        "a user's pool is forgotten with its last client and its last connection; server_idle_timeout closes those that idle")),
     row("query_timeout", Time, Same("0"), Reload, Key("pool.query_timeout")),
     row("query_wait_timeout", Time, Other("120"), Reload, Key("pool.acquire_timeout")),
     row("cancel_wait_timeout", Time, Same("10"), Reload, Key("server.cancel_wait_timeout")),

@@ -18,7 +18,7 @@ use crate::limits;
 use crate::tls::Mode;
 
 /// The keys.
-pub(super) const KEYS: [&str; 43] = [
+pub(super) const KEYS: [&str; 44] = [
     "dsn",
     "backend",
     "mode",
@@ -37,6 +37,7 @@ pub(super) const KEYS: [&str; 43] = [
     "server_round_robin",
     "server_fast_fail",
     "single_use",
+    "server_fast_close",
     "load_balance_hosts",
     "ignore_startup_parameters",
     "connect_query",

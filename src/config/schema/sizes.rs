@@ -27,6 +27,7 @@ pub(super) fn overlay(pool: &mut PoolConfig, section: &Section<'_>, problems: &m
         ("server_round_robin", &mut sizes.server_round_robin),
         ("server_fast_fail", &mut sizes.server_fast_fail),
         ("single_use", &mut sizes.single_use),
+        ("server_fast_close", &mut sizes.server_fast_close),
     ] {
         let read = section.get(key).and_then(|field| field.flag(problems));
         *target = read.unwrap_or(*target);
