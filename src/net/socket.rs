@@ -1,8 +1,8 @@
 //! Sockets as [`Stream`]s.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::{self, ffi::OsStrExt};
 use std::path::Path;
@@ -13,6 +13,8 @@ use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, getsockopt, setsockopt, sockopt,
 };
 use nix::unistd::geteuid;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use crate::config::Sockets;
 use crate::config::hba::Network;
@@ -40,45 +42,43 @@ impl Socket {
     pub(super) fn unix(stream: UnixStream) -> Socket {
         Socket::Unix(stream)
     }
+
+    /// For the calls that are made for every message: the C library makes each a point where a thread may be cancelled, which
+    /// costs more than the rest of the call does on this side of the kernel.
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
+    }
 }
 
 impl Stream for Socket {
     fn read(&mut self, into: &mut [u8]) -> Taken {
+        let most = into.len();
         loop {
-            let result = match self {
-                Socket::Tcp(stream) => stream.read(into),
-                Socket::Unix(stream) => stream.read(into),
-            };
-            return match result {
-                Ok(0) => Taken::Closed(Why::Eof),
-                Ok(count) => Taken::Bytes {
+            return match recv(self.fd(), &mut *into, RecvFlags::empty()) {
+                Ok((0, _)) => Taken::Closed(Why::Eof),
+                Ok((count, _)) => Taken::Bytes {
                     count,
-                    more: count == into.len(),
+                    more: count == most,
                 },
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected => Taken::Blocked,
-                    io::ErrorKind::Interrupted => continue,
-                    _ => Taken::Closed(Why::Error(describe(&error))),
-                },
+                Err(Errno::AGAIN | Errno::NOTCONN) => Taken::Blocked,
+                Err(Errno::INTR) => continue,
+                Err(error) => Taken::Closed(Why::Error(describe(&error.into()))),
             };
         }
     }
 
     fn write(&mut self, from: &[u8]) -> Given {
         loop {
-            let result = match self {
-                Socket::Tcp(stream) => stream.write(from),
-                Socket::Unix(stream) => stream.write(from),
-            };
-            return match result {
+            return match send(self.fd(), from, SendFlags::NOSIGNAL) {
                 Ok(count) => Given::Bytes(count),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected => Given::Blocked,
-                    io::ErrorKind::Interrupted => continue,
-                    // Of how the peer closed it, this says nothing.
-                    io::ErrorKind::BrokenPipe => Given::Closed(Why::Eof),
-                    _ => Given::Closed(Why::Error(describe(&error))),
-                },
+                Err(Errno::AGAIN | Errno::NOTCONN) => Given::Blocked,
+                Err(Errno::INTR) => continue,
+                // Of how the peer closed it, this says nothing.
+                Err(Errno::PIPE) => Given::Closed(Why::Eof),
+                Err(error) => Given::Closed(Why::Error(describe(&error.into()))),
             };
         }
     }

@@ -176,22 +176,35 @@ const WORDS: [(&str, Seen); 30] = [
 /// They matter behind SET only.
 const BEHIND_SET: [&str; 2] = ["local", "transaction"];
 
-/// By the first byte of a word: its second bytes in those that matter, as a set of their last five bits.
-const STARTS: [u32; 256] = {
-    let (mut starts, mut at) = ([0; 256], 0);
+/// By the first byte of a word: the bytes in this place of those that matter, as a set of their last five bits. All have three.
+const fn bytes_in(place: usize) -> [u32; 256] {
+    let (mut sets, mut at) = ([0; 256], 0);
     while at < WORDS.len() + BEHIND_SET.len() {
         let word = if at < WORDS.len() {
             WORDS[at].0.as_bytes()
         } else {
             BEHIND_SET[at - WORDS.len()].as_bytes()
         };
-        let second = 1 << (word[1] & 31);
-        starts[word[0] as usize] |= second;
-        starts[word[0].to_ascii_uppercase() as usize] |= second;
+        let bit = 1 << (word[place] & 31);
+        sets[word[0] as usize] |= bit;
+        sets[word[0].to_ascii_uppercase() as usize] |= bit;
         at += 1;
     }
-    starts
-};
+    sets
+}
+
+const SECONDS: [u32; 256] = bytes_in(1);
+const THIRDS: [u32; 256] = bytes_in(2);
+
+/// Whether a word that begins so may be one that matters, as far as it is here.
+fn may_matter(first: u8, after: &[u8]) -> bool {
+    let fits = |sets: &[u32; 256], byte: u8| sets[first as usize] & 1 << (byte & 31) != 0;
+    match *after {
+        [second, third, ..] => fits(&SECONDS, second) && fits(&THIRDS, third),
+        [second] => fits(&SECONDS, second),
+        [] => true,
+    }
+}
 
 /// The hashes of [`WORDS`].
 const HASHES: [u32; WORDS.len()] = {
@@ -229,10 +242,8 @@ impl Words {
                 rest = after;
                 continue;
             }
-            // Two letters tell most words apart from those that matter.
-            if let Some(&second) = after.first()
-                && STARTS[byte as usize] & 1 << (second & 31) == 0
-            {
+            // Three letters tell most words apart from those that matter.
+            if !may_matter(byte, after) {
                 self.skipping = true;
                 self.not_local(seen);
             }
