@@ -89,6 +89,11 @@ impl Holds {
         self.suspended.is_some()
     }
 
+    /// Whether nothing is to be done, and everything moves.
+    pub(super) fn are_still(&self) -> bool {
+        self.orders.is_empty() && self.suspended.is_none()
+    }
+
     /// Whether something is to be done.
     pub(super) fn has_orders(&self) -> bool {
         !self.orders.is_empty()

@@ -20,13 +20,16 @@ use crate::wire::{backend, frontend};
 impl Engine {
     /// Goes through the pools whose queue or stock has changed, and serves whom it can.
     pub(super) fn settle(&mut self, host: &mut dyn Host) {
+        if self.is_settled() {
+            return; // as after nearly every transaction
+        }
         self.carry_out(host);
         if self.holds.is_suspended() {
             return;
         }
         for _ in 0..limits::SETTLE_ROUNDS {
             self.tell_news(host);
-            if self.unsettled.is_empty() && self.pools.is_settled() && !self.lookups.has_news() {
+            if self.is_settled() {
                 return;
             }
             let mut pools = std::mem::take(&mut self.unsettled);
@@ -49,6 +52,14 @@ impl Engine {
                 self.drop_pool_if_done(pool);
             }
         }
+    }
+
+    /// Whether nothing has changed that anybody waits for, and nothing was ordered.
+    fn is_settled(&self) -> bool {
+        self.holds.are_still()
+            && self.unsettled.is_empty()
+            && self.pools.is_settled()
+            && !self.lookups.has_news()
     }
 
     /// Serves those who wait, in the order in which they came. `touched`: pools in which something was done.
