@@ -210,6 +210,12 @@ fn announced(mut config: Config, origin: net::Origin, sockets: Sockets) -> Resul
         env!("CARGO_PKG_VERSION"),
         std::process::id()
     );
+    if config.log.format == aether::log::Format::PgBouncer {
+        log::info!(
+            "process up: PgBouncer (Aether {}), libevent none (epoll), adns: libc, tls: rustls",
+            env!("CARGO_PKG_VERSION")
+        );
+    }
     let Sockets {
         listeners,
         pages,

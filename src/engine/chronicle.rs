@@ -4,7 +4,7 @@
 //! formats that have some.
 
 use super::compat;
-use super::{Client, ClientKey, Engine, Server, ServerKey, TlsFacts};
+use super::{Client, ClientKey, Engine, Server, ServerKey, ServerState, TlsFacts};
 use crate::log::Format;
 use crate::pool::Pool;
 use crate::stats::{Counters, PERIOD, mean};
@@ -177,6 +177,30 @@ impl Engine {
             reason:% = reason, age = age;
             "{} closing because: {reason} {}", self.of_server(server), self.age(age)
         );
+    }
+
+    /// No server connection came of an attempt. PgBouncer's readers look for that; our own line is the pool's, in `dial`.
+    pub(super) fn tell_connect_failed(&self, server: &Server, refusal: &Refusal) {
+        if !self.is_pgbouncer() {
+            return;
+        }
+        let who = self.of_server(server);
+        let text = refusal.text();
+        let is_ours = refusal.sqlstate.starts_with(b"08");
+        let reason = match &server.state {
+            _ if !is_ours => &*text,
+            ServerState::Resolving => "server DNS lookup failed",
+            ServerState::Dialing => "connect failed",
+            _ if text.ends_with(super::dial::NO_ANSWER) => "connect timeout",
+            _ => "server conn crashed?",
+        };
+        if !is_ours {
+            log::warn!("{who} server login failed: FATAL {text}");
+        }
+        if self.config.log.log_disconnections {
+            let age = self.now.since(server.created_at) / 1_000_000;
+            log::info!("{who} closing because: {reason} {}", self.age(age));
+        }
     }
 
     /// A period is over: what happened in it, in PgBouncer's words.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::admit::wipe;
 use super::close::closed_while_idle;
@@ -473,6 +474,7 @@ impl Engine {
         let Some(server) = self.servers.get(key) else {
             return;
         };
+        self.tell_connect_failed(server, &refusal);
         let (pool_key, kind) = (server.pool, server.kind.clone());
         if let Some(pool) = self.pools.get_mut(pool_key) {
             pool.stats.events.connect_failed(refusal.sqlstate);
@@ -593,7 +595,7 @@ impl Engine {
                     .address
                     .as_ref()
                     .map_or("the name server".to_owned(), Address::to_string);
-                let text = unreachable_text(&place, "no answer within connect_timeout");
+                let text = unreachable_text(&place, NO_ANSWER);
                 // The rest of this host's addresses is still tried; a login that hangs may hang everywhere.
                 self.try_next(key, &text, host);
             }
@@ -725,8 +727,11 @@ fn terms(config: &PoolConfig, tls: Option<TlsFacts>) -> Terms {
     }
 }
 
+/// A server was silent for too long.
+pub(super) const NO_ANSWER: &str = "no answer within connect_timeout";
+
 /// A lifetime that differs from server to server, so that those made together do not end together: the last fifth is random.
-fn retire_at(now: Tick, max_lifetime: std::time::Duration, host: &mut dyn Host) -> Option<Tick> {
+fn retire_at(now: Tick, max_lifetime: Duration, host: &mut dyn Host) -> Option<Tick> {
     if max_lifetime.is_zero() {
         return None;
     }
@@ -735,6 +740,20 @@ fn retire_at(now: Tick, max_lifetime: std::time::Duration, host: &mut dyn Host) 
     let spread = max_lifetime / 5;
     let share = f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX);
     Some(now.plus(max_lifetime - spread.mul_f64(share)))
+}
+
+impl Server {
+    /// `max_lifetime` is another one now: where the server was in the spread of the old one, it is in that of the new one.
+    pub(super) fn change_lifetime(&mut self, old: Duration, new: Duration) {
+        let whole = |time: Duration| time.as_secs_f64().max(0.001);
+        let made_at = self.created_at;
+        let share = match self.retire_at {
+            _ if new.is_zero() => return self.retire_at = None,
+            Some(at) => at.since(made_at) as f64 / 1e6 / whole(old),
+            None => 1.0,
+        };
+        self.retire_at = Some(made_at.plus(new.mul_f64(share.clamp(0.8, 1.0))));
+    }
 }
 
 pub(super) fn unreachable_text(place: &str, why: &str) -> String {
@@ -760,7 +779,7 @@ mod tests {
         let text = "Cannot assign requested address";
         scene.world.unreachable = Some(text.to_owned());
         let client = scene.client();
-        scene.wait(std::time::Duration::from_secs(61));
+        scene.wait(Duration::from_secs(61));
         let said = client.borrow().output.clone();
         let said = String::from_utf8_lossy(&said).into_owned();
         assert!(said.contains("C08") && said.contains(text), "{said:?}");

@@ -418,7 +418,10 @@ impl Engine {
         let new = new.clone();
         let moved = pool.config.backend != new.backend;
         let (old, begins) = (&pool.config.sessions, &new.sessions);
-        let outdated = old.connect_query != begins.connect_query;
+        let balance = pool.config.sizes.load_balance_hosts != new.sizes.load_balance_hosts;
+        let elsewhere = balance && new.backend.hosts.len() > 1;
+        let outdated = old.connect_query != begins.connect_query || elsewhere;
+        let (lived, lives) = (pool.config.max_lifetime, new.max_lifetime);
         let strict = (begins.disable_pqexec, begins.max_packet_size);
         pool.forgive();
         pool.from_fallback &= !config.databases.contains_key(&pool.name);
@@ -435,6 +438,9 @@ impl Engine {
         for server in self.servers.keys() {
             if let Some(server) = self.servers.get_mut(server).filter(|s| s.pool == key) {
                 server.relay.restrict(strict.0, strict.1);
+                if lived != lives && !server.state.is_connecting() {
+                    server.change_lifetime(lived, lives);
+                }
             }
         }
         self.unsettled.insert(key);

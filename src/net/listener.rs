@@ -19,7 +19,7 @@ use nix::sys::signal::kill;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::unistd::{Group, Pid, getppid};
 
-use super::socket::{Socket, describe, listening, queue, watch};
+use super::socket::{Socket, describe, in_place_of, listening, queue, watch};
 use crate::config::{Sockets, UnixSocket};
 
 /// A listening socket.
@@ -57,15 +57,15 @@ impl Listener {
         })
     }
 
-    /// Takes other options over, for connections that are accepted from now on.
-    pub(super) fn reconfigure(&self, options: &Sockets) {
+    /// Takes other options over, for connections that are accepted from now on. `old`: those that it had.
+    pub(super) fn reconfigure(&self, old: &Sockets, options: &Sockets) {
         let Ok(backlog) = queue(options.listen_backlog) else {
             return;
         };
         // Asked of a socket that listens already, `listen` only changes how many may wait.
         let _ = match &self.socket {
             Listening::Tcp(listener) => {
-                watch(listener, options);
+                watch(listener, &in_place_of(old, options));
                 socket::listen(listener, backlog)
             }
             Listening::Unix(listener) => socket::listen(listener, backlog),

@@ -37,7 +37,7 @@ use crate::engine::{
     TlsSide, Who,
 };
 use crate::limits;
-use crate::log::Settings;
+use crate::log::{Format, Settings};
 use helper::Helpers;
 use keeper::Keeper;
 pub use listener::Listener;
@@ -94,7 +94,7 @@ pub fn listen_unix(
     match take_unix(&wanted.path(), estate) {
         Some(inherited) => inherited.and_then(|listener| {
             listener.permit(wanted)?;
-            listener.reconfigure(options);
+            listener.reconfigure(options, options);
             Ok(listener)
         }),
         None => Listener::unix(wanted, options),
@@ -127,7 +127,7 @@ pub fn listen(
             .and_then(|estate| estate.take(&format!("tcp {address}")));
         let listener = match inherited {
             Some(fd) => Listener::inherited_tcp(fd, *address)
-                .inspect(|listener| listener.reconfigure(options)),
+                .inspect(|listener| listener.reconfigure(options, options)),
             None => Listener::tcp(*address, shared, options),
         };
         match listener {
@@ -192,6 +192,15 @@ pub fn fit_descriptors(config: &mut Config) -> String {
             "at most {limit} files may be open: max_client_connections is {room} instead of {wanted}; \
              raise the limit (ulimit -n, LimitNOFILE)"
         ));
+    }
+    if config.log.format == Format::PgBouncer {
+        let max = config.server.max_client_connections;
+        let most = servers
+            .saturating_add(max)
+            .saturating_add(SPARE_DESCRIPTORS);
+        return format!(
+            "kernel file descriptor limit: {limit} (hard: {hard}); max_client_conn: {max}, max expected fd use: {most}"
+        );
     }
     format!("at most {limit} files may be open: {servers} for servers, and {room} for clients")
 }
@@ -708,9 +717,9 @@ impl Host for Shell {
     }
 
     fn configured(&mut self, config: &Config) {
-        self.sockets = config.server.sockets;
+        let old = std::mem::replace(&mut self.sockets, config.server.sockets);
         for listener in self.listeners.iter().flatten() {
-            listener.reconfigure(&self.sockets);
+            listener.reconfigure(&old, &self.sockets);
         }
     }
 

@@ -170,6 +170,31 @@ pub(super) fn watch(socket: &impl AsFd, options: &Sockets) {
     }
 }
 
+/// What a socket is told that had the old options: where the new ones leave something to the kernel, its own value, since it keeps the
+/// old one otherwise. (Buffers that were set once do not grow by themselves any more.)
+pub(super) fn in_place_of(old: &Sockets, new: &Sockets) -> Sockets {
+    let kernel = |name: &str| -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/{name}")).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    };
+    let small = |name: &str| u32::try_from(kernel(name)).unwrap_or(0);
+    let mut told = *new;
+    let is_unsaid = |new: Duration, old: Duration| new.is_zero() && !old.is_zero();
+    if is_unsaid(new.tcp_keepidle, old.tcp_keepidle) {
+        told.tcp_keepidle = Duration::from_secs(kernel("ipv4/tcp_keepalive_time"));
+    }
+    if is_unsaid(new.tcp_keepintvl, old.tcp_keepintvl) {
+        told.tcp_keepintvl = Duration::from_secs(kernel("ipv4/tcp_keepalive_intvl"));
+    }
+    if new.tcp_keepcnt == 0 && old.tcp_keepcnt > 0 {
+        told.tcp_keepcnt = small("ipv4/tcp_keepalive_probes");
+    }
+    if new.tcp_socket_buffer == 0 && old.tcp_socket_buffer > 0 {
+        told.tcp_socket_buffer = small("core/rmem_default") / 2; // which it doubles
+    }
+    told
+}
+
 /// Begins a connection to a Unix socket: a file, or an abstract name behind `@`, as libpq writes it.
 pub(super) fn dial_unix(path: &Path) -> io::Result<UnixStream> {
     match path.as_os_str().as_bytes().strip_prefix(b"@") {
@@ -314,5 +339,23 @@ mod tests {
         ) = (false, 4, 30_000);
         watch(&listener, &options);
         assert_eq!(told(), (false, [7, 8, 4, 0], 30_000));
+        let kernels = Sockets {
+            tcp_keepidle: Duration::ZERO,
+            tcp_keepintvl: Duration::ZERO,
+            tcp_keepcnt: 0,
+            tcp_socket_buffer: 0,
+            ..options
+        };
+        watch(&listener, &in_place_of(&options, &kernels));
+        let fresh = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let own = [
+            getsockopt(&fresh, sockopt::TcpKeepIdle),
+            getsockopt(&fresh, sockopt::TcpKeepInterval),
+            getsockopt(&fresh, sockopt::TcpKeepCount),
+        ];
+        let own = own.map(|number| number.expect("an option"));
+        let (_, [idle, interval, count, _], buffer) = told();
+        assert_eq!([idle, interval, count], own);
+        assert!(buffer > 30_000);
     }
 }

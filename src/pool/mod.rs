@@ -709,8 +709,11 @@ impl Pool {
         self.failure.take().is_some() || refused
     }
 
-    /// The configuration was read again: what was refused may not be any more.
+    /// The configuration was read again: what was refused may not be any more, what could not be reached may be there.
     pub fn forgive(&mut self) {
+        if let Some(failure) = &mut self.failure {
+            (failure.attempts, failure.retry_at) = (0, Tick(0));
+        }
         if let Some(refused) = &mut self.refused {
             (refused.pauses, refused.retry_at) = (0, Tick(0));
         }

@@ -8,29 +8,17 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use nix::sys::signal::Signal;
 
+pub use crate::support::certificates::{certificates, s_client};
 use crate::support::cluster::{Options, PASSWORD};
 use crate::support::process::{self, Place};
 use crate::support::wire::{first_error, terminated};
 use crate::support::{Cluster, Pooler, Wire, scene, wait_until};
-
-/// The certificates of `tests/certificates`, where servers may read them; keys are theirs alone.
-pub fn certificates() -> Place {
-    let place = Place::new("certificates");
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates");
-    for entry in fs::read_dir(from).expect("certificates").flatten() {
-        let to = place.path().join(entry.file_name());
-        fs::copy(entry.path(), &to).expect("a copy");
-        fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("chmod");
-        process::own(&to);
-    }
-    place
-}
 
 fn tls_cluster(files: &Place, hba: &[&str]) -> Cluster {
     let at = files.path().display();
@@ -338,16 +326,6 @@ fn nothing_that_a_server_says_in_the_clear_beside_its_answer_is_used_or_shown() 
         let rest = told.join().expect("it was asked");
         assert!(rest.is_empty(), "it was told {rest:?}");
     }
-}
-
-fn s_client(port: u16, arguments: &[&str]) -> String {
-    let output = Command::new("openssl")
-        .args(["s_client", "-connect", &format!("127.0.0.1:{port}")])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("openssl");
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 /// `sslnegotiation=direct` of libpq 17, whose first byte is TLS's own; catalogue R16, and T2 for what is too old.

@@ -6,6 +6,7 @@
 // Each test binary compiles this module for itself and uses its own part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod certificates;
 pub mod cluster;
 pub mod pooler;
 pub mod process;

@@ -63,11 +63,7 @@ const ALIASES: [Alias; 27] = [
         config.pool.max_client_connections.to_string()
     }),
     ("max_db_connections", "0", |config| {
-        // What an ini without a cap comes to.
-        match config.pool.max_connections {
-            262_143 => "0".to_owned(),
-            count => count.to_string(),
-        }
+        config.pool.max_connections.to_string()
     }),
     ("max_prepared_statements", "200", |config| {
         config.pool.max_prepared_statements.to_string()

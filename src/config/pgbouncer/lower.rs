@@ -13,8 +13,6 @@ use super::tree::{Origin, Tree, Value};
 
 /// Where sockets are if nothing says so.
 const SOCKET_DIRECTORY: &str = "/tmp";
-/// PgBouncer's "0: no cap", for a key that cannot be 0.
-const NO_CAP: u64 = 262_143;
 /// The name under which PgBouncer's console is reached.
 const CONSOLE: &str = "pgbouncer";
 
@@ -376,13 +374,9 @@ impl<'a> Lowering<'a> {
     }
 
     fn sizes_and_times(&mut self) {
-        let cap = match self.count("max_db_connections") {
-            0 => NO_CAP,
-            count => count,
-        };
         self.set(
             &["pool", "max_connections"],
-            Value::Count(cap),
+            Value::Count(self.count("max_db_connections")),
             &self.origin("max_db_connections"),
         );
         for (name, key) in [

@@ -379,7 +379,7 @@ fn what_pgbouncer_does_by_default_holds_under_an_ini() {
     assert_eq!(pool.server_assignment, ServerAssignment::FirstQuery);
     assert_eq!(
         (pool.max_connections_per_user, pool.max_connections),
-        (20, 262_143)
+        (20, 0)
     );
     assert_eq!(pool.acquire_timeout, seconds(120));
     assert_eq!(
