@@ -357,6 +357,7 @@ mod tests {
             ("select a->>'k', b ? 'x'", "select a->>?, b ? ?"),
         ] {
             assert_eq!(of(sql), wanted, "{sql}");
+            assert_eq!(of(wanted), wanted, "and stays as it is");
         }
     }
 

@@ -190,6 +190,12 @@ pub const FINGERPRINT_MAX: usize = 1_024;
 pub const FINGERPRINT_WITHIN: usize = 16 * 1024;
 /// Most fingerprints that can be asked to be kept: some 100 MB at the worst.
 pub const FINGERPRINTS_MAX: u64 = 100_000;
+/// Prepared statements of one session whose texts are remembered, for SHOW QUERIES and the log of slow queries.
+pub const FOLLOWED_STATEMENTS_MAX: usize = 1_000;
+/// Longest name of a statement or a portal that is followed for these.
+pub const FOLLOWED_NAME_MAX: usize = 256;
+/// Bytes of texts that are kept of a pipeline for the log of slow queries; the statements beyond that are not told.
+pub const FOLLOWED_TEXT_MAX: usize = 64 * 1024;
 /// Roles of one pool that metrics tell apart; the others are counted together.
 pub const METRIC_USERS_PER_POOL_MAX: usize = 100;
 /// Users that metrics tell apart; the others are counted together.

@@ -42,6 +42,8 @@ pub struct Counters {
     pub server_parses: u64,
     /// Times that clients have bound such a statement.
     pub binds: u64,
+    /// Those of them for which the server had it already.
+    pub hits: u64,
     /// Named statements that were closed on servers which held too many.
     pub evictions: u64,
 }
@@ -68,6 +70,7 @@ impl Counters {
             client_parses: both(a.client_parses, b.client_parses),
             server_parses: both(a.server_parses, b.server_parses),
             binds: both(a.binds, b.binds),
+            hits: both(a.hits, b.hits),
             evictions: both(a.evictions, b.evictions),
         }
     }
@@ -153,6 +156,19 @@ impl Histogram {
         }
     }
 
+    /// So many things have ended at once, the first of which took so long; the others began and ended in this turn.
+    #[inline]
+    pub fn note_all(&mut self, us: u64, count: u64) {
+        if count == 1 {
+            self.note(us);
+        } else if count > 1 {
+            self.note(us);
+            if let Some(first) = self.0.first_mut() {
+                *first += count - 1;
+            }
+        }
+    }
+
     /// Each bound in microseconds, and how often it took at most as long.
     pub fn at_most(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut sum = 0;
@@ -198,6 +214,8 @@ pub struct Process {
     pub turn_us: u64,
     /// Configurations that were taken over.
     pub reloads: u64,
+    /// Those that could not be, for their errors.
+    pub reload_failures: u64,
 }
 
 /// Stands for SQLSTATEs beyond the most that are told apart: servers choose theirs freely.

@@ -61,6 +61,8 @@ pub struct Setup {
     pub method: Method,
     /// Further databases, each with a pool of its own: `d0`, `d1`, ...
     pub more_pools: usize,
+    /// More sections of Aether's configuration; `{metrics}` is a port of its own.
+    pub more: &'static str,
 }
 
 impl Setup {
@@ -70,6 +72,7 @@ impl Setup {
         pool: 20,
         method: Method::Trust,
         more_pools: 0,
+        more: "",
     };
 }
 
@@ -135,7 +138,7 @@ impl Field {
     /// Starts a contender by way of a program that starts what its last arguments say.
     pub fn start_under(&self, wrapper: &[&str], contender: Contender, setup: Setup) -> Running {
         let place = Place::new("bench");
-        let port = process::free_port();
+        let (port, metrics) = (process::free_port(), process::free_port());
         let program: PathBuf = match contender {
             Contender::Aether => aether().to_owned(),
             Contender::PgBouncer => "/usr/sbin/pgbouncer".into(),
@@ -147,7 +150,9 @@ impl Field {
             program.display()
         );
         let config = match contender {
-            Contender::Aether => place.write("aether.yaml", &self.aether_yaml(setup, port)),
+            Contender::Aether => {
+                place.write("aether.yaml", &self.aether_yaml(setup, port, metrics))
+            }
             Contender::PgBouncer => self.pgbouncer_ini(&place, setup, port),
             Contender::Haproxy => place.write("haproxy.cfg", &self.haproxy_cfg(port)),
         };
@@ -172,7 +177,8 @@ impl Field {
             .stdout(log.try_clone().expect("its log"))
             .stderr(log);
         let child = process::spawn(command).expect("setpriv, of util-linux, starts it");
-        Running::when_listening(contender, child, port, place, !wrapper.is_empty())
+        let running = Running::when_listening(contender, child, port, place, !wrapper.is_empty());
+        Running { metrics, ..running }
     }
 
     fn secret(&self, method: Method) -> &str {
@@ -182,7 +188,7 @@ impl Field {
         }
     }
 
-    fn aether_yaml(&self, setup: Setup, port: u16) -> String {
+    fn aether_yaml(&self, setup: Setup, port: u16, metrics: u16) -> String {
         let method = match setup.method {
             Method::Trust => "trust",
             Method::Md5 => "md5",
@@ -200,11 +206,12 @@ impl Field {
             "server:\n  listen_addr: '127.0.0.1:{port}'\n  max_client_connections: 12000\n  \
              max_unauthenticated_connections: 12000\n  tls: {{cert_file: server.crt, key_file: server.key}}\n\
              pool:\n  dsn: 'postgres://{NAME}@127.0.0.1:{}/{NAME}?sslmode=disable'\n  mode: {}\n  max_connections: {}\n\
-             auth:\n  type: {method}\n  users: {{{NAME}: '{}'}}\n{databases}",
+             auth:\n  type: {method}\n  users: {{{NAME}: '{}'}}\n{databases}{}",
             self.cluster.port(),
             setup.mode,
             setup.pool,
             self.secret(setup.method),
+            setup.more.replace("{metrics}", &metrics.to_string()),
         )
     }
 
@@ -266,6 +273,8 @@ fn aether() -> &'static Path {
 pub struct Running {
     /// Its TCP port on 127.0.0.1.
     pub port: u16,
+    /// The port of its metrics, where they are asked for.
+    pub metrics: u16,
     /// Its process.
     pub pid: u32,
     who: Contender,
@@ -294,6 +303,7 @@ impl Running {
         };
         Running {
             port,
+            metrics: 0,
             pid,
             who,
             child,

@@ -3,7 +3,7 @@
 //! On a machine of few cores throughput is noise. What counts here is the CPU time of the pooler's process for the same work,
 //! in rounds in which the contenders take turns, as a ratio to PgBouncer in the same round. `scripts/bench` says how to size it.
 //!
-//! One section per file: `transactions`, `bulk`, `logins`, `idle`, `flat`, `calls`, `storm`. `contender` starts the three,
+//! One section per file: `transactions`, `bulk`, `logins`, `idle`, `flat`, `calls`, `storm`, and `observed`, which compares Aether with itself. `contender` starts the three,
 //! `cost` asks the kernel what they took, `client` is a client that does what pgbench can't, `table` makes ratios of it.
 
 mod bulk;
@@ -14,6 +14,7 @@ mod cost;
 mod flat;
 mod idle;
 mod logins;
+mod observed;
 mod settings;
 mod storm;
 mod table;
@@ -44,6 +45,7 @@ const SECTIONS: &[Section] = &[
     (&["flat"], flat::measure),
     (&["idle"], idle::measure),
     (&["calls"], calls::measure),
+    (&["observed"], observed::measure),
 ];
 
 fn main() {

@@ -5,6 +5,7 @@
 //! has, but for `arbitrary`.
 
 pub mod certificate;
+pub mod console;
 pub mod dsn;
 pub mod fingerprint;
 pub mod frame;
@@ -24,8 +25,9 @@ pub mod yaml;
 pub type Property = fn(&[u8]);
 
 /// Every property, under the name of its target.
-pub const ALL: [(&str, Property); 15] = [
+pub const ALL: [(&str, Property); 16] = [
     ("certificate", certificate::holds),
+    ("console", console::holds),
     ("dsn", dsn::holds),
     ("fingerprint", fingerprint::holds),
     ("frame", frame::holds),

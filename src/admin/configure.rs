@@ -83,6 +83,7 @@ pub(super) fn is_dry(call: &Call) -> Result<bool, Refusal> {
 pub(super) fn reload(steward: &mut dyn Steward, events: &mut Vec<Event>) -> Result<(), Refusal> {
     log::info!("RELOAD command issued");
     let config = steward.reload().map_err(|errors| {
+        events.push(Event::ReloadFailed);
         Refusal::error(b"F0000", "RELOAD failed, see logs for additional details")
             .detail(told(&errors))
     })?;

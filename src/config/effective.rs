@@ -552,6 +552,12 @@ fn write_log(log: &LogConfig, page: &mut Page) {
     page.line(1, "log_disconnections", &log.log_disconnections.to_string());
     page.line(1, "log_pooler_errors", &log.log_pooler_errors.to_string());
     page.line(1, "log_stats", &log.log_stats.to_string());
+    let slow = &log.slow;
+    page.line(1, "slow_query_threshold", &show_duration(slow.query));
+    let transaction = show_duration(slow.transaction);
+    page.line(1, "slow_transaction_threshold", &transaction);
+    let share = f64::from(slow.sample) / 1e6;
+    page.line(1, "slow_sample_rate", &share.to_string());
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {

@@ -188,6 +188,26 @@ pub struct LogConfig {
     pub log_pooler_errors: bool,
     /// Whether what happened in a period is logged at its end.
     pub log_stats: bool,
+    /// What of the slow is logged.
+    pub slow: SlowConfig,
+}
+
+/// `log.slow_*`: which queries and transactions are logged because they took long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlowConfig {
+    /// A query that takes as long, its wait for a server included; zero: none is logged.
+    pub query: Duration,
+    /// The same of a transaction.
+    pub transaction: Duration,
+    /// So many in a million of them are.
+    pub sample: u32,
+}
+
+impl SlowConfig {
+    /// Whether any are.
+    pub fn is_on(&self) -> bool {
+        !(self.query.is_zero() && self.transaction.is_zero()) && self.sample > 0
+    }
 }
 
 /// `server.dns_*`: how names of hosts are looked up.

@@ -723,6 +723,22 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// As a share, a number from 0 to 1: so many in a million.
+    pub(super) fn share(&self, problems: &mut Problems) -> Option<u32> {
+        let share = match self.node {
+            Node::Count(count) => u32::try_from(*count).ok().map(f64::from),
+            Node::OtherNumber(text) => text.parse::<f64>().ok(),
+            _ => None,
+        };
+        match share.filter(|share| (0.0..=1.0).contains(share)) {
+            Some(share) => Some((share * 1e6).round() as u32),
+            None => {
+                self.wrong("a number from 0 to 1, like 0.05", problems);
+                None
+            }
+        }
+    }
+
     /// As a duration; zero included.
     pub(super) fn duration(&self, problems: &mut Problems) -> Option<Duration> {
         let read = match self.node {

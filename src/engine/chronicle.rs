@@ -4,11 +4,12 @@
 //! formats that have some.
 
 use super::compat;
+use super::requests::{Slow, What};
 use super::{Client, ClientKey, Engine, Server, ServerKey, ServerState, TlsFacts};
 use crate::log::Format;
 use crate::pool::Pool;
 use crate::stats::{Counters, PERIOD, mean};
-use crate::wire::frame::printable;
+use crate::wire::frame::{printable, printable_all};
 use crate::wire::refusal::Refusal;
 
 impl Engine {
@@ -201,6 +202,50 @@ impl Engine {
             let age = self.now.since(server.created_at) / 1_000_000;
             log::info!("{who} closing because: {reason} {}", self.age(age));
         }
+    }
+
+    /// What a client asked took too long, once or more often.
+    pub(super) fn tell_slow(&mut self, key: ClientKey) {
+        let mut found = std::mem::take(&mut self.slow);
+        for slow in found.drain(..) {
+            let is_told = self.sampler.takes(self.config.log.slow.sample);
+            if let Some(client) = self.clients.get(key).filter(|_| is_told) {
+                self.tell_one_slow(client, &slow);
+            }
+        }
+        self.slow = found;
+    }
+
+    fn tell_one_slow(&self, client: &Client, slow: &Slow) {
+        let who = self.of_client(client);
+        let (database, user) = client.database_and_user();
+        let ms = |us: u64| format!("{}.{:03}", us / 1_000, us % 1_000);
+        let (waited, took) = (ms(slow.waited_us), ms(slow.took_us));
+        let (received, sent) = (slow.received, slow.sent);
+        let statement = match slow.text.is_empty() {
+            true => "(not known)".to_owned(),
+            false => printable_all(&slow.text),
+        };
+        let (what, answered) = match slow.what {
+            What::Query => ("slow query", true),
+            What::Unanswered => ("slow query, not answered", false),
+            What::Transaction(queries) => {
+                let worked = ms(slow.worked_us);
+                log::info!(
+                    client = client.id, user:% = user, database:% = database, waited_ms:% = waited, took_ms:% = took,
+                    worked_ms:% = worked, queries = queries, received = received, sent = sent, statement:% = statement;
+                    "{who} slow transaction: waited {waited} ms for a server, took {took} ms, {worked} of them for \
+                     {queries} queries, {received} bytes received, {sent} sent; longest: {statement}"
+                );
+                return;
+            }
+        };
+        log::info!(
+            client = client.id, user:% = user, database:% = database, waited_ms:% = waited, took_ms:% = took,
+            answered = answered, received = received, sent = sent, statement:% = statement;
+            "{who} {what}: waited {waited} ms for a server, took {took} ms, {received} bytes received, {sent} sent: \
+             {statement}"
+        );
     }
 
     /// A period is over: what happened in it, in PgBouncer's words.

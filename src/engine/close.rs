@@ -3,6 +3,7 @@
 use super::overdue::Overdone;
 use super::pause::PAUSE_MODE;
 use super::pump::NO_BLOCKS;
+use super::requests::Watch;
 use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Tick, Who,
     Why,
@@ -73,7 +74,29 @@ impl Engine {
         let client = self.clients.get_mut(key)?;
         let server = client.state.server()?;
         client.state = ClientState::Leaving { shut: false };
+        if self.watches {
+            self.left_unanswered(key, server);
+        }
         Some(server)
+    }
+
+    /// What a client had asked last, if it goes before the answer has come.
+    fn left_unanswered(&mut self, key: ClientKey, server: ServerKey) {
+        let Some(server) = self.servers.get_mut(server) else {
+            return;
+        };
+        let took_us = self.now.since(server.request_at);
+        if let (true, Some(requests)) = (server.relay.owes_client(), &mut server.requests) {
+            let mut watch = Watch {
+                queries: &mut self.queries,
+                slow: &self.config.log.slow,
+                found: &mut self.slow,
+                database: "",
+                pool: server.pool,
+            };
+            requests.left(took_us, &mut watch);
+            self.tell_slow(key);
+        }
     }
 
     /// A server has no client any more: does it come to rest by itself, or is it closed?

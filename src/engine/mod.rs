@@ -7,7 +7,7 @@
 //! secrets, `newcomers` are those who have not logged in, `claim` keeps what clients say of themselves, `tune` finds out what
 //! servers make of their settings, `queue` gives them servers, `dial` makes servers, `names` knows where their hosts are, `secure` agrees on TLS with both, `pump`
 //! moves bytes between the two, `cancel` brings cancels to what they mean, `peers` passes on
-//! those of others, `close` ends things, `replication` is what replication connections have of their own, `console` reads what is said to the console,
+//! those of others, `close` ends things, `requests` follows what clients ask and `queries` keeps count of it, `replication` is what replication connections have of their own, `console` reads what is said to the console,
 //! `contain` keeps a panic to one connection, `chronicle` is what the log is told, `compat` says things in PgBouncer's words,
 //! `overdue` knows how long anything may take, `pause` holds up what an operator wants held up,
 //! `wheel` and `link` are what they sound like.
@@ -34,6 +34,7 @@ mod pump;
 mod queries;
 mod queue;
 mod replication;
+mod requests;
 #[cfg(test)]
 mod scene;
 mod secure;
@@ -84,6 +85,7 @@ use names::Names;
 use newcomers::Newcomers;
 use pause::Holds;
 use peers::Peers;
+use requests::{Sampler, Slow};
 
 /// The loop's buffer: one read behind the longest carry.
 const BUFFER_LEN: usize = limits::CARRY_MAX + limits::READ_MAX;
@@ -146,6 +148,11 @@ pub struct Engine {
     tally: stats::Process,
     /// Statements that take the time.
     queries: Queries,
+    /// What was slow in this step, to be told.
+    slow: Vec<Slow>,
+    sampler: Sampler,
+    /// Whether what clients ask is followed.
+    watches: bool,
 }
 
 /// A graceful stop in progress.
@@ -236,6 +243,9 @@ impl Engine {
             contained: 0,
             tally: stats::Process::default(),
             queries: Queries::default(),
+            slow: Vec::new(),
+            sampler: Sampler::default(),
+            watches: false,
         };
         engine.wheel.insert(now.plus(stats::PERIOD), Timer::Period);
         engine.adopt(config);
@@ -303,6 +313,7 @@ impl Engine {
                 host.configured(&config);
                 self.adopt(config);
             }
+            Event::ReloadFailed => self.tally.reload_failures += 1,
             Event::Shutdown(how) => self.begin_stop(how, host),
         }
     }
@@ -367,6 +378,14 @@ impl Engine {
         self.ring.proven.reconfigured(old, new);
         self.config = config.clone();
         self.queries.resize(config.metrics.query_fingerprints);
+        self.watches = self.queries.is_on() || config.log.slow.is_on();
+        if !self.watches {
+            for key in self.servers.keys() {
+                if let Some(server) = self.servers.get_mut(key) {
+                    server.requests = None;
+                }
+            }
+        }
         self.pools.configure_users(&config);
         for key in self.pools.keys() {
             self.adopt_pool(key, &config);

@@ -3,9 +3,10 @@
 //! One rule of backpressure: if the peer's outbox is not empty, we do not read. One read per direction, then the others' turn.
 
 use super::close::Departure;
+use super::requests::{Answers, Watch};
 use super::{
-    Client, ClientKey, ClientState, Engine, Host, Input, Link, Queries, Server, ServerKey, Session,
-    Tick, Who, Why,
+    Client, ClientKey, ClientState, Engine, Host, Input, Link, Server, ServerKey, Session, Tick,
+    Who, Why,
 };
 use crate::config::PoolMode;
 use crate::relay::prepared::{Library, ServerStatements, Slot, With};
@@ -67,6 +68,7 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
+        let pool_key = server.pool;
         let mut pair = Pair {
             client,
             server,
@@ -76,24 +78,34 @@ impl Engine {
             max_prepared: pool.config.max_prepared_statements,
             counters: &mut pool.stats.total,
             times: &mut pool.stats.times,
-            queries: self
-                .queries
-                .is_on()
-                .then_some((&mut self.queries, &*pool.name)),
+            watch: self.watches.then(|| Watch {
+                queries: &mut self.queries,
+                slow: &self.config.log.slow,
+                found: &mut self.slow,
+                database: &pool.name,
+                pool: pool_key,
+            }),
             now: self.now,
             fresh,
             closes_fast: pool.config.sizes.server_fast_close,
         };
-        let pumped = pair.pump();
-        let cancels = server.cancels > 0;
+        let mut pumped = pair.pump();
+        let is_shut = |server: &Server| server.link.as_ref().is_some_and(Link::is_shut);
+        if matches!(pumped, Pumped::ServerLeft(_)) && is_shut(server) {
+            pumped = Pumped::ClientLeft(Departure::Closed); // the server was told that the client has gone
+        }
+        let (cancels, watched) = (server.cancels > 0, pool.watched);
+        if !self.slow.is_empty() {
+            self.tell_slow(client_key);
+        }
         match pumped {
             Pumped::Waits => {
-                if pool.watched {
+                if watched {
                     self.arm_client(client_key);
                 }
             }
             Pumped::GoesOn => {
-                if pool.watched {
+                if watched {
                     self.arm_client(client_key); // it may go on without a pause for as long as it likes
                 }
                 self.list(Who::Client(client_key));
@@ -109,10 +121,6 @@ impl Engine {
             }
             Pumped::ClientLeft(departure) => self.client_left(client_key, departure, host),
             Pumped::ClientBroke(refusal) => self.refuse(client_key, refusal, host),
-            // It was told that the client has gone.
-            Pumped::ServerLeft(_) if server.link.as_ref().is_some_and(Link::is_shut) => {
-                self.client_left(client_key, Departure::Closed, host)
-            }
             Pumped::ServerLeft(why) => self.server_left(client_key, server_key, &why, host),
             Pumped::ServerBroke(refusal) => {
                 self.server_broke(client_key, server_key, &refusal, host)
@@ -135,8 +143,8 @@ struct Pair<'a> {
     max_prepared: usize,
     counters: &'a mut Counters,
     times: &'a mut Times,
-    /// Statements that take the time, where they are kept, and the name of the pool.
-    queries: Option<(&'a mut Queries, &'a str)>,
+    /// What the client asks is followed for this.
+    watch: Option<Watch<'a>>,
     now: Tick,
     /// So many bytes of the client's are in the buffer already.
     fresh: usize,
@@ -205,6 +213,7 @@ impl Pair<'_> {
         };
         let input = self.buffer.get(..count).unwrap_or_default();
         let (was_busy, status) = (relay.is_busy(), relay.status());
+        let anew = self.watch.is_some() && !was_busy && relay.is_between_messages();
         let shares = shares_statements(client, self.max_prepared);
         self.edited.clear();
         let passage = match client.session.as_deref_mut().filter(|_| shares) {
@@ -221,15 +230,19 @@ impl Pair<'_> {
         client.since = self.now;
         if !was_busy && relay.is_busy() {
             self.server.request_at = self.now;
-            if let Some((queries, database)) = &mut self.queries {
-                let session = client.session.as_deref().filter(|_| shares);
-                let statements = session.map(|session| &session.statements);
-                let pool = self.server.pool;
-                self.server.asked = queries.asked(input, statements, pool, database);
-            }
             if status == TransactionStatus::Idle {
                 self.server.transaction_at = self.now;
             }
+        }
+        if let Some(watch) = &mut self.watch {
+            let begins = !was_busy && relay.is_busy() && status == TransactionStatus::Idle;
+            let session = client.session.as_deref().filter(|_| shares);
+            let statements = session.map(|session| &session.statements);
+            if begins {
+                watch.begin(&mut self.server.requests, self.server.waited_us);
+                self.server.waited_us = 0;
+            }
+            watch.up(&mut self.server.requests, pass, anew, statements);
         }
         if shares {
             self.edited.clear();
@@ -285,32 +298,36 @@ impl Pair<'_> {
         self.counters.client_parses += tally.client_parses;
         self.counters.server_parses += tally.server_parses;
         self.counters.binds += tally.binds;
+        self.counters.hits += tally.hits;
         self.counters.evictions += tally.evictions;
-        if was_busy && !relay.is_busy() {
+        let rests = was_busy && !relay.is_busy();
+        if rests || tally.queries > 0 {
             let took = self.now.since(self.server.request_at);
             self.counters.query_us += took;
-            self.times.query.note(took);
-            if let Some((queries, _)) = &mut self.queries {
-                queries.answered(std::mem::take(&mut self.server.asked), took);
-            }
-            if relay.status() == TransactionStatus::Idle {
-                let took = self.now.since(self.server.transaction_at);
-                self.counters.transaction_us += took;
-                self.times.transaction.note(took);
-            }
-            client.since = self.now;
-        } else if tally.queries > 0 {
+            self.times.query.note_all(took, tally.queries);
+            let transaction_at = self.server.transaction_at;
+            let transaction_us = (tally.transactions > 0).then(|| self.now.since(transaction_at));
             // What comes behind it in a pipeline begins now.
-            let took = self.now.since(self.server.request_at);
-            self.counters.query_us += took;
-            self.times.query.note(took);
-            self.server.request_at = self.now;
-            if tally.transactions > 0 {
-                let took = self.now.since(self.server.transaction_at);
+            if let Some(took) = transaction_us {
                 self.counters.transaction_us += took;
-                self.times.transaction.note(took);
+                self.times.transaction.note_all(took, tally.transactions);
                 self.server.transaction_at = self.now;
             }
+            match rests {
+                true => client.since = self.now,
+                false => self.server.request_at = self.now,
+            }
+            if let (Some(watch), Some(requests)) = (&mut self.watch, &mut self.server.requests) {
+                let answers = Answers {
+                    ready: tally.queries,
+                    took_us: took,
+                    transaction_us,
+                    all: rests,
+                };
+                requests.answered(&answers, passes.len(), watch);
+            }
+        } else if let Some(requests) = &mut self.server.requests {
+            requests.down(passes.len());
         }
         if relay.is_broken() {
             return Err(Pumped::ServerBroke(invalid_parameter()));

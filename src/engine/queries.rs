@@ -1,15 +1,13 @@
 //! Which statements take the time: counted by their fingerprint, as many as were asked for, for `SHOW QUERIES`.
 //!
-//! A request of a client is counted for its first statement, from the request to ReadyForQuery. Off unless
-//! `metrics.query_fingerprints` says how many to keep; then those that have taken least are forgotten, an eighth at a time, when
+//! A request of a client is counted for its first statement, from the request to ReadyForQuery; which that is, [`super::requests`]
+//! finds out. Off unless `metrics.query_fingerprints` says how many to keep; then those that have taken least are forgotten, an eighth at a time, when
 //! there are more.
 
 use std::collections::BTreeMap;
 
 use super::PoolKey;
 use crate::fingerprint;
-use crate::relay::prepared::ClientStatements;
-use crate::wire::frame::take_cstr;
 
 /// What is kept of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +35,20 @@ pub struct Queries {
     /// Those that were forgotten to make room.
     forgotten: u64,
     text: Vec<u8>,
+    /// Keys of prepared statements that were bound lately, by the last bits of their numbers.
+    bound: Vec<Option<Bound>>,
 }
+
+/// A prepared statement whose key is known.
+#[derive(Clone, Copy)]
+struct Bound {
+    id: u64,
+    pool: PoolKey,
+    key: u64,
+}
+
+/// So many of them.
+const BOUND: usize = 256;
 
 impl Queries {
     /// How many are to be kept.
@@ -45,6 +56,7 @@ impl Queries {
         self.size = size;
         if size == 0 {
             self.known.clear();
+            self.bound.clear();
         }
         while self.known.len() > self.size {
             self.make_room();
@@ -66,17 +78,8 @@ impl Queries {
         self.forgotten
     }
 
-    /// A client asks something: the key of its statement; 0: it is not known what it is. `bytes` begin with a message.
-    pub(super) fn asked(
-        &mut self,
-        bytes: &[u8],
-        statements: Option<&ClientStatements>,
-        pool: PoolKey,
-        database: &str,
-    ) -> u64 {
-        let Some(sql) = statement(bytes, statements) else {
-            return 0;
-        };
+    /// A client asks this: the key of the statement; 0: there is none.
+    pub(super) fn asked(&mut self, sql: &[u8], pool: PoolKey, database: &str) -> u64 {
         self.text.clear();
         fingerprint::write(sql, &mut self.text);
         let mut key = self.hash(u64::from(pool.index()));
@@ -105,6 +108,22 @@ impl Queries {
         0
     }
 
+    /// A client asks for a prepared statement by the number that it has here, as [`Queries::asked`] otherwise.
+    pub(super) fn bound(&mut self, id: u64, sql: &[u8], pool: PoolKey, database: &str) -> u64 {
+        let place = (id % BOUND as u64) as usize;
+        match self.bound.get(place) {
+            Some(Some(bound)) if bound.id == id && bound.pool == pool => bound.key,
+            _ => {
+                let key = self.asked(sql, pool, database);
+                self.bound.resize(BOUND, None);
+                if let Some(bound) = self.bound.get_mut(place) {
+                    *bound = Some(Bound { id, pool, key });
+                }
+                key
+            }
+        }
+    }
+
     /// It was answered.
     pub(super) fn answered(&mut self, key: u64, took_us: u64) {
         if let Some(query) = self.known.get_mut(&key) {
@@ -116,6 +135,7 @@ impl Queries {
 
     /// Forgets an eighth of them: those that have taken least.
     fn make_room(&mut self) {
+        self.bound.clear();
         let mut by_time: Vec<(u64, u64)> = self
             .known
             .iter()
@@ -144,30 +164,12 @@ impl Queries {
     }
 }
 
-/// The text of the first message's statement, as far as it is here.
-fn statement<'a>(bytes: &'a [u8], statements: Option<&'a ClientStatements>) -> Option<&'a [u8]> {
-    let (tag, body) = (*bytes.first()?, bytes.get(5..)?);
-    match tag {
-        b'Q' => Some(body),
-        b'P' => Some(take_cstr(body)?.1),
-        b'B' => {
-            let (_, rest) = take_cstr(body)?;
-            let (name, _) = take_cstr(rest)?;
-            Some(statements?.statement(name)?.text())
-        }
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frontend;
 
     fn ask(queries: &mut Queries, sql: &str) -> u64 {
-        let mut bytes = Vec::new();
-        frontend::query(&mut bytes, sql.as_bytes());
-        queries.asked(&bytes, None, PoolKey::from_parts(0, 0), "db")
+        queries.asked(sql.as_bytes(), PoolKey::from_parts(0, 0), "db")
     }
 
     #[test]
@@ -186,9 +188,7 @@ mod tests {
         );
         assert_eq!(&*all[0].text, b"select ?");
         let other = PoolKey::from_parts(1, 0);
-        let mut bytes = Vec::new();
-        frontend::query(&mut bytes, b"select 5");
-        queries.asked(&bytes, None, other, "other");
+        queries.asked(b"select 5", other, "other");
         assert_eq!(queries.iter().count(), 2, "another database's is another");
     }
 
@@ -215,5 +215,38 @@ mod tests {
         assert!(queries.forgotten() > 9_000);
         queries.resize(0);
         assert_eq!(queries.iter().count(), 0);
+    }
+
+    /// The key of a statement that was forgotten is not used again.
+    #[test]
+    fn prepared_statements_are_known_by_their_number() {
+        let mut queries = Queries::default();
+        queries.resize(8);
+        let (one, other) = (PoolKey::from_parts(0, 0), PoolKey::from_parts(1, 0));
+        let mut bind = |id, sql: &[u8], pool| {
+            let key = queries.bound(id, sql, pool, "db");
+            queries.answered(key, 5);
+        };
+        for _ in 0..3 {
+            bind(1, b"select 1, 2", one);
+            bind(1 + BOUND as u64, b"select a", one);
+            bind(1, b"select 1, 2", other);
+        }
+        let calls = |queries: &Queries, text: &[u8], pool| {
+            let of = |query: &&Query| *query.text == *text && query.pool == pool;
+            queries.iter().find(of).map_or(0, |query| query.calls)
+        };
+        assert_eq!(calls(&queries, b"select ?, ...", one), 3);
+        assert_eq!(calls(&queries, b"select a", one), 3);
+        assert_eq!(calls(&queries, b"select ?, ...", other), 3);
+        let key = queries.bound(7, b"select gone", one, "db");
+        for n in 0..20 {
+            let key = ask(&mut queries, &format!("select b{n}"));
+            queries.answered(key, 1_000);
+        }
+        assert_eq!(calls(&queries, b"select gone", one), 0);
+        let again = queries.bound(7, b"select gone", one, "db");
+        queries.answered(again, 1);
+        assert_eq!((calls(&queries, b"select gone", one), again), (1, key));
     }
 }

@@ -236,6 +236,10 @@ impl Engine {
         (server.request_at, server.transaction_at) = (now, now);
         server.shared = client.mode() != PoolMode::Session;
         let awaiting = matches!(client.state, ClientState::AwaitingWelcome);
+        server.waited_us = if awaiting { 0 } else { waited };
+        if let Some(requests) = &mut server.requests {
+            requests.renew();
+        }
         if server.shared && !awaiting {
             restore_settings(client, server);
         }

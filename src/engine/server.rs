@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::link::Link;
 use super::peers::Forward;
+use super::requests::Requests;
 use super::stream::{Address, TlsSide};
 use crate::arena::{ClientKey, PoolKey, ServerKey, Tick};
 use crate::lookup::Lookup;
@@ -68,8 +69,10 @@ pub struct Server {
     pub(super) request_at: Tick,
     /// When the transaction began.
     pub(super) transaction_at: Tick,
-    /// The key of the statement that it works on; 0: it is not known, or not kept.
-    pub(super) asked: u64,
+    /// How long its client has waited for it, until its first transaction begins.
+    pub(super) waited_us: u64,
+    /// What its client asks, while that is followed.
+    pub(super) requests: Option<Box<Requests>>,
 }
 
 /// Places that may be tried for one connection, in order.
@@ -235,7 +238,8 @@ impl Server {
             relay: Relay::default(),
             request_at: now,
             transaction_at: now,
-            asked: 0,
+            waited_us: 0,
+            requests: None,
         }
     }
 

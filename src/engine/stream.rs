@@ -294,6 +294,8 @@ pub enum Event {
     },
     /// A new configuration, checked.
     Reload(Rc<Config>),
+    /// Another configuration was to be taken over, and has errors.
+    ReloadFailed,
     /// Stop.
     Shutdown(Shutdown),
 }

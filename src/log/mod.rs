@@ -73,10 +73,17 @@ struct Front {
 
 static FRONT: OnceLock<Front> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+static REPEATED: AtomicU64 = AtomicU64::new(0);
 
 /// Lines that were not written since the start of the process, because their way out was full.
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
+}
+
+/// Lines that were not written since the start of the process, because their reason had had its share of the second
+/// ([`Settings::repeat_limit`]); how many there were is told in a line of its own.
+pub fn repeated() -> u64 {
+    REPEATED.load(Ordering::Relaxed)
 }
 
 /// Target of lines with which the process ends.
@@ -261,6 +268,8 @@ impl Writer {
         if self.repeats.pass(&entry) {
             self.tell_of_dropped();
             self.write(&entry);
+        } else {
+            REPEATED.fetch_add(1, Ordering::Relaxed);
         }
     }
 

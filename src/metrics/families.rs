@@ -142,6 +142,33 @@ pub static FAMILIES: &[Family] = &[
         },
     ),
     process(
+        "aether_config_reload_failures",
+        COUNT,
+        "Configurations that were not taken over, for their errors: the old one stays in force.",
+        &[],
+        |sight, out| {
+            out.count(&[], sight.engine.tally().reload_failures);
+        },
+    ),
+    process(
+        "aether_log_lines_dropped",
+        COUNT,
+        "Log lines that were lost because where they go did not take them fast enough.",
+        &[],
+        |sight, out| {
+            out.count(&[], sight.facts.log_dropped);
+        },
+    ),
+    process(
+        "aether_log_lines_repeated",
+        COUNT,
+        "Log lines that were only counted because their reason had had its share of the second (log.repeat_limit).",
+        &[],
+        |sight, out| {
+            out.count(&[], sight.facts.log_repeated);
+        },
+    ),
+    process(
         "aether_contained_panics",
         COUNT,
         "Internal errors that were kept to one connection. Each is a bug.",
@@ -414,6 +441,46 @@ pub static FAMILIES: &[Family] = &[
         ),
     ),
     pool(
+        "aether_pool_user_servers_max",
+        LEVEL,
+        "The most server connections of one role (max_connections_per_user of the pool), where there is a limit.",
+        DATABASE,
+        |_, _, pool, out| {
+            if pool.config.max_connections_per_user > 0 {
+                out.number(&[], pool.config.max_connections_per_user);
+            }
+        },
+    ),
+    pool(
+        "aether_pool_servers_reserve_max",
+        LEVEL,
+        "Server connections beyond the limit for those who have waited (reserve_pool_size of the pool), where there are any.",
+        DATABASE,
+        |_, _, pool, out| {
+            if pool.config.sizes.reserve_pool_size > 0 {
+                out.number(&[], pool.config.sizes.reserve_pool_size);
+            }
+        },
+    ),
+    pool(
+        "aether_pool_paused",
+        LEVEL,
+        "1 while the pool gives out no servers: PAUSE, SUSPEND or KILL of the console.",
+        DATABASE,
+        |_, _, pool, out| {
+            out.count(&[], u64::from(pool.held));
+        },
+    ),
+    pool(
+        "aether_pool_disabled",
+        LEVEL,
+        "1 while the pool takes no new clients: DISABLE of the console.",
+        DATABASE,
+        |sight, _, pool, out| {
+            out.count(&[], u64::from(sight.engine.is_disabled(&pool.name)));
+        },
+    ),
+    pool(
         "aether_pool_up",
         LEVEL,
         "0: no server connection is there and the last attempt has failed; 1: otherwise.",
@@ -573,10 +640,19 @@ pub static FAMILIES: &[Family] = &[
     pool(
         "aether_pool_statement_binds",
         COUNT,
-        "Times that clients have bound such a statement. What no server had to be asked to prepare for was a hit.",
+        "Times that clients have bound such a statement.",
         DATABASE,
         |_, _, pool, out| {
             out.count(&[], pool.stats.total.binds);
+        },
+    ),
+    pool(
+        "aether_pool_statement_hits",
+        COUNT,
+        "Those of them for which the server had it already.",
+        DATABASE,
+        |_, _, pool, out| {
+            out.count(&[], pool.stats.total.hits);
         },
     ),
     pool(
@@ -586,6 +662,15 @@ pub static FAMILIES: &[Family] = &[
         DATABASE,
         |_, _, pool, out| {
             out.count(&[], pool.stats.total.evictions);
+        },
+    ),
+    pool(
+        "aether_pool_statements_per_server_max",
+        LEVEL,
+        "The most named statements on one server connection (max_prepared_statements of the pool); 0: Aether does not follow them.",
+        DATABASE,
+        |_, _, pool, out| {
+            out.number(&[], pool.config.max_prepared_statements);
         },
     ),
     pool(

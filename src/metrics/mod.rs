@@ -99,6 +99,10 @@ pub struct Facts {
     pub started_us: Option<u64>,
     /// Pushes to a collector that were taken, and that failed; `None`: there are none.
     pub pushes: Option<(u64, u64)>,
+    /// Log lines that were lost.
+    pub log_dropped: u64,
+    /// Log lines that were only counted.
+    pub log_repeated: u64,
 }
 
 /// What a family is read off.

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage};
 use nix::sys::time::TimeValLike;
 
+use crate::log;
 use crate::metrics::Facts;
 
 /// Microseconds since 1970.
@@ -32,6 +33,8 @@ pub(super) fn facts(started_us: Option<u64>, pushes: Option<(u64, u64)>) -> Fact
         cpu_us: cpu.and_then(|us| u64::try_from(us).ok()),
         started_us,
         pushes,
+        log_dropped: log::dropped(),
+        log_repeated: log::repeated(),
     }
 }
 

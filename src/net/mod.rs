@@ -575,8 +575,8 @@ fn on_signal(
         Signal::Hangup => {
             manager.reloading();
             log::info!("got SIGHUP, re-reading {}", keeper.origin.path.display());
-            let new = keeper.reload().ok();
-            events.extend(new.map(|new| Event::Reload(Rc::new(new))));
+            let new = keeper.reload().map(|new| Event::Reload(Rc::new(new)));
+            events.push(new.unwrap_or(Event::ReloadFailed));
             manager.ready();
         }
         Signal::Terminate if stopping => log::info!("got SIGTERM while shutting down, fast exit"),

@@ -1,8 +1,8 @@
 //! The address at which metrics are told: sockets and answers. What is asked for is read by [`crate::metrics::http`], what is told
 //! comes out of a [`Scrape`].
 //!
-//! Answers are made in parts, the next one when the last has gone, and one turn of the loop makes one part at most for each
-//! asker; an asker that does not read is left alone, and has to make room after a while. Nothing here knows the engine's
+//! Answers are made in parts, the next one when the last has gone, and one turn of the loop makes one part at most, for the askers
+//! in turn; an asker that does not read is left alone, and has to make room after a while. Nothing here knows the engine's
 //! clients, and none of its limits counts these connections.
 
 use std::io;
@@ -30,8 +30,10 @@ pub(super) struct Pages {
     first: usize,
     listeners: Vec<Listener>,
     connections: Slab<Connection>,
-    /// Somebody may wait to be accepted.
-    incoming: bool,
+    /// Somebody may wait to be accepted; not before then.
+    incoming: Option<Tick>,
+    /// The asker for whom a part was made last.
+    served: usize,
 }
 
 /// Somebody who asks.
@@ -76,7 +78,8 @@ impl Pages {
             first,
             listeners: Vec::new(),
             connections: Slab::new(),
-            incoming: true,
+            incoming: Some(Tick(0)),
+            served: 0,
         };
         for (at, mut listener) in listeners.into_iter().take(LISTENERS_MAX).enumerate() {
             listener.register(registry, Token(first + at))?;
@@ -113,7 +116,7 @@ impl Pages {
             return false;
         };
         match place.checked_sub(LISTENERS_MAX) {
-            None => self.incoming = true,
+            None => self.incoming = Some(Tick(0)),
             Some(slot) => {
                 if let Some(connection) = self.connections.get_mut(slot) {
                     let over = event.is_read_closed() || event.is_error();
@@ -134,13 +137,19 @@ impl Pages {
         scratch: &tls::Scratch,
         facts: &dyn Fn() -> Facts,
     ) -> Option<Tick> {
-        if std::mem::take(&mut self.incoming) {
-            self.accept(now, engine, registry, scratch);
+        if self.incoming.take_if(|at| *at <= now).is_some() {
+            self.incoming = self.accept(now, engine, registry, scratch);
         }
         let mut handshakes = limits::HANDSHAKES_PER_TURN;
-        let mut wake: Option<Tick> = None;
-        let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
+        let mut wake: Option<Tick> = self.incoming;
+        // The one behind the last that was served is first.
+        let mut parts = 1;
+        let (before, behind): (Vec<usize>, Vec<usize>) = self
+            .connections
+            .iter()
+            .map(|(slot, _)| slot)
+            .partition(|slot| *slot <= self.served);
+        for slot in behind.into_iter().chain(before) {
             let Some(connection) = self.connections.get_mut(slot) else {
                 continue;
             };
@@ -151,7 +160,12 @@ impl Pages {
                 }
                 handshakes -= 1;
             }
-            let next = match connection.go_on(now, engine, facts) {
+            let had = parts;
+            let after = connection.go_on(now, engine, facts, &mut parts);
+            if parts < had {
+                self.served = slot;
+            }
+            let next = match after {
                 After::Waits => Some(connection.deadline()).filter(|at| *at > now),
                 After::GoesOn => Some(now),
                 After::Ends => None,
@@ -164,10 +178,21 @@ impl Pages {
         wake
     }
 
-    fn accept(&mut self, now: Tick, engine: &Engine, registry: &Registry, scratch: &tls::Scratch) {
+    /// Takes those who wait, so many of them. When more may be taken: the poll tells of no one who was there before.
+    fn accept(
+        &mut self,
+        now: Tick,
+        engine: &Engine,
+        registry: &Registry,
+        scratch: &tls::Scratch,
+    ) -> Option<Tick> {
+        let mut again = None;
         let tls = engine.config().metrics.tls.clone();
         for at in 0..self.listeners.len() {
-            for _ in 0..limits::PAGES_MAX {
+            for nth in 1..=limits::PAGES_MAX {
+                if nth == limits::PAGES_MAX {
+                    again = Some(now);
+                }
                 if self.connections.len() >= limits::PAGES_MAX {
                     self.make_room();
                 }
@@ -203,12 +228,15 @@ impl Pages {
                     Some(Err(error)) => {
                         let error = socket::describe(&error);
                         log::warn!("metrics: cannot accept connections: {error}");
+                        let pause = std::time::Duration::from_millis(limits::ACCEPT_PAUSE_MS);
+                        again = again.or(Some(now.plus(pause)));
                         break;
                     }
                     None => break,
                 }
             }
         }
+        again
     }
 
     /// Closes the connection whose state has lasted longest.
@@ -254,9 +282,14 @@ impl Connection {
         (self.state, self.since) = (state, now);
     }
 
-    fn go_on(&mut self, now: Tick, engine: &Engine, facts: &dyn Fn() -> Facts) -> After {
-        // Beyond one part there is another turn.
-        let mut parts = 1;
+    /// `parts`: so many may be made in this turn; beyond that there is another one.
+    fn go_on(
+        &mut self,
+        now: Tick,
+        engine: &Engine,
+        facts: &dyn Fn() -> Facts,
+        parts: &mut usize,
+    ) -> After {
         loop {
             if !self.flush() {
                 return After::Ends;
@@ -271,9 +304,9 @@ impl Connection {
                     Some(after) => return after,
                     None => continue,
                 },
-                State::Answering { rest: Some(_), .. } if parts == 0 => return After::GoesOn,
+                State::Answering { rest: Some(_), .. } if *parts == 0 => return After::GoesOn,
                 State::Answering { rest, .. } if rest.is_some() => {
-                    parts -= 1;
+                    *parts -= 1;
                     if let Some(part) = rest.as_mut()
                         && part.write(engine, &facts(), &mut self.output)
                     {

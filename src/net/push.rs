@@ -247,13 +247,7 @@ impl Push {
 
     fn failed(&mut self, why: &str, after_s: Option<u64>, config: &OtlpConfig, now: Tick) {
         let first = self.failures == 0;
-        let longest = config
-            .interval
-            .max(Duration::from_millis(limits::PUSH_PAUSE_MAX_MS));
-        let pause = config.interval * (1 << self.failures.min(10));
-        let pause = pause
-            .max(Duration::from_secs(after_s.unwrap_or(0)))
-            .min(longest);
+        let pause = pause(config.interval, self.failures, after_s);
         let level = if first {
             log::Level::Warn
         } else {
@@ -268,6 +262,14 @@ impl Push {
         self.counts.1 += 1;
         self.state = State::Waiting(Some(now.plus(pause)));
     }
+}
+
+/// The pause after a push that failed, before which so many have: twice the last one, or what the collector asks for.
+fn pause(interval: Duration, failures: u32, after_s: Option<u64>) -> Duration {
+    let longest = interval.max(Duration::from_millis(limits::PUSH_PAUSE_MAX_MS));
+    let doubled = interval.saturating_mul(1 << failures.min(10));
+    let asked = Duration::from_secs(after_s.unwrap_or(0));
+    doubled.max(asked).min(longest)
 }
 
 /// How long a push may take.
@@ -385,5 +387,28 @@ impl Delivery {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collector_that_fails_is_left_alone_for_longer_and_longer() {
+        let seconds = |interval, failures, after| {
+            pause(Duration::from_secs(interval), failures, after).as_secs()
+        };
+        let pauses: Vec<u64> = (0..8).map(|failures| seconds(10, failures, None)).collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300, 300]);
+        assert_eq!(seconds(10, u32::MAX, None), 300);
+        assert_eq!(
+            seconds(600, 3, None),
+            600,
+            "never more often than configured, nor seldom"
+        );
+        assert_eq!(seconds(10, 0, Some(90)), 90, "as it asks for");
+        assert_eq!(seconds(10, 3, Some(15)), 80);
+        assert_eq!(seconds(10, 0, Some(u64::MAX)), 300, "within reason");
     }
 }

@@ -132,6 +132,8 @@ pub struct Tally {
     pub server_parses: u64,
     /// Times that it has bound one.
     pub binds: u64,
+    /// Those of them for which the server had it already.
+    pub hits: u64,
     /// Named statements that were closed on the server because it held too many.
     pub evictions: u64,
 }

@@ -612,6 +612,7 @@ impl Relay {
         } else {
             None
         };
+        let parses = self.tally.server_parses;
         let found = match target {
             Some(_) if self.expect.status_is_open() => Found::Wait,
             Some(target) if !self.block_has_failed() => {
@@ -643,6 +644,7 @@ impl Relay {
         });
         self.begin_up(header);
         self.tally.binds += u64::from(!name.is_empty());
+        self.tally.hits += u64::from(!name.is_empty() && self.tally.server_parses == parses);
         self.expect.tell(told);
         self.up.left = header.message_len() - skipped;
         Begun::Bytes(skipped)

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::series::scrape;
 use crate::support::cluster::PASSWORD;
 use crate::support::pooler::binary;
 use crate::support::process::{self, Place, listening};
@@ -275,8 +276,11 @@ fn the_log_file_is_opened_anew_and_its_format_changes_with_a_reload() {
 /// Catalogue fault R3: standard error is a pipe that nobody reads; clients are served as ever, and the file goes on.
 #[test]
 fn a_log_that_nobody_reads_holds_up_nobody() {
-    let more = "log: {file: aether.log, repeat_limit: 0}\n";
-    let mut started = Started::new("unread", "", more, |command, _| {
+    let metrics = process::free_port();
+    let more = format!(
+        "log: {{file: aether.log, repeat_limit: 0}}\nmetrics: {{listen_addr: \"127.0.0.1:{metrics}\"}}\n"
+    );
+    let mut started = Started::new("unread", "", &more, |command, _| {
         command.stderr(Stdio::piped()).arg("-v");
     });
     started.waits_to_listen();
@@ -291,6 +295,8 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     assert_eq!(login().value("SELECT 1"), Some("1".to_owned()));
     assert!(begin.elapsed() < Duration::from_secs(5));
     wait_until("the file has all of them", || lines(&started) >= 600);
+    let lost = || scrape(metrics)["aether_log_lines_dropped_total"];
+    wait_until("the loss is counted", || lost() > 0.0);
     // Somebody reads at last.
     let mut pipe = started.child.stderr.take().expect("a pipe");
     std::thread::spawn(move || std::io::copy(&mut pipe, &mut std::io::sink()));

@@ -303,6 +303,13 @@ impl Shape {
         let tls = self.client_tls.map_or(String::new(), |mode| {
             format!(", tls: {{mode: {mode}, cert_file: bound.crt, key_file: bound.key{authority}}}")
         });
+        // What clients ask is followed in some worlds, and nothing else is different in them.
+        let follows = match self.role_max % 2 {
+            0 => {
+                "metrics: {query_fingerprints: 100}\nlog: {slow_query_threshold: 1ms, slow_transaction_threshold: 5ms}\n"
+            }
+            _ => "",
+        };
         let own = self.peer_id;
         let peers: String = [1, 2, 258]
             .map(|id| format!("  {id}: {{host: 10.0.1.{}, pool_size: 1}}\n", id % 256))
@@ -312,7 +319,7 @@ impl Shape {
              server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
              acquire_timeout: {}\n  abandoned_query_timeout: {}\n  query_timeout: {query}\n  transaction_timeout: {transaction}\n  \
              idle_transaction_timeout: {within}\n  client_idle_timeout: {outside}\n  query_wait_notify: {notify}\n\
-             {}admin: {{users: [alice]}}\nserver: {{peer_id: {own}{tls}}}\npeers:\n{peers}{databases}users:\n{users}",
+             {}admin: {{users: [alice]}}\nserver: {{peer_id: {own}{tls}}}\npeers:\n{peers}{databases}{follows}users:\n{users}",
             self.hosts,
             self.server_tls.0,
             self.max_connections,
@@ -1580,6 +1587,12 @@ impl World {
             all.received += counters.received;
             all.sent += counters.sent;
             all.logins += counters.logins;
+            let times = &pool.stats.times;
+            // What no server was needed for took none its time.
+            assert!(times.query.count() <= counters.queries, "times of queries");
+            let transactions = times.transaction.count();
+            assert!(transactions <= counters.transactions, "and transactions");
+            assert!(times.wait.count() >= counters.assignments, "and of waits");
             if self.shape.keeps_servers() && !self.reloaded && !self.moved {
                 assert!(
                     counters.connects <= pool.config.max_connections as u64,
@@ -1588,6 +1601,8 @@ impl World {
                 );
             }
         }
+        let calls: u64 = self.engine.queries().iter().map(|of| of.calls).sum();
+        assert!(calls <= all.queries, "{calls} calls");
         let hurried = self.shape.hurry != ["0"; 5];
         if self.shape.tidy && self.faults == 0 && !hurried {
             assert_eq!(all.queries, self.gone.queries, "queries");

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::super::LogConfig;
 use super::super::yaml::{Problems, Section};
+use super::super::{LogConfig, SlowConfig};
 use crate::log::{Facility, Format, Syslog};
 
 /// The keys.
-pub(super) const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 14] = [
     "format",
     "stderr",
     "file",
@@ -19,6 +19,9 @@ pub(super) const KEYS: [&str; 11] = [
     "log_disconnections",
     "log_pooler_errors",
     "log_stats",
+    "slow_query_threshold",
+    "slow_transaction_threshold",
+    "slow_sample_rate",
 ];
 
 const FORMATS: [(&str, Format); 4] = [
@@ -66,6 +69,7 @@ pub(super) fn read(section: &Section<'_>, directory: &Path, problems: &mut Probl
             facility: facility.unwrap_or(Facility::DAEMON),
         }),
         repeat_limit: limit.unwrap_or(REPEAT_LIMIT),
+        slow: slow(section, problems),
     };
     if let Some(field) = section.get("stderr")
         && !log.stderr
@@ -78,4 +82,22 @@ pub(super) fn read(section: &Section<'_>, directory: &Path, problems: &mut Probl
         );
     }
     log
+}
+
+/// Which slow queries and transactions are logged.
+fn slow(section: &Section<'_>, problems: &mut Problems) -> SlowConfig {
+    let mut threshold = |key| {
+        let field = section.get(key);
+        field.and_then(|field| field.duration(problems))
+    };
+    let query = threshold("slow_query_threshold").unwrap_or_default();
+    let transaction = threshold("slow_transaction_threshold").unwrap_or_default();
+    let sample = section.get("slow_sample_rate");
+    SlowConfig {
+        query,
+        transaction,
+        sample: sample
+            .and_then(|field| field.share(problems))
+            .unwrap_or(1_000_000),
+    }
 }

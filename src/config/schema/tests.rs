@@ -737,6 +737,51 @@ fn zero_switches_durations_off() {
 
 /// Catalogue R21: a login without an end is worth a word.
 #[test]
+fn what_is_slow_is_logged_when_asked_for() {
+    let with = |log: &str| format!("pool: {{dsn: 'postgres://u:p@h/d'}}\nlog: {{{log}}}\n");
+    let slow = |log: &str| ok(&with(log)).log.slow;
+    assert!(!slow("stderr: true").is_on());
+    let on = slow("slow_query_threshold: 250ms");
+    assert!(on.is_on() && on.transaction.is_zero());
+    assert_eq!(
+        (on.query, on.sample),
+        (Duration::from_millis(250), 1_000_000)
+    );
+    let share = slow("slow_transaction_threshold: 1m, slow_sample_rate: 0.05");
+    assert_eq!(
+        (share.transaction, share.sample),
+        (Duration::from_secs(60), 50_000)
+    );
+    let text = effective::effective(&ok(&with(
+        "slow_query_threshold: 2s, slow_sample_rate: 0.25",
+    )));
+    assert!(
+        text.contains(
+            "slow_query_threshold: 2s\n  slow_transaction_threshold: 0\n  slow_sample_rate: 0.25\n"
+        ),
+        "{text}"
+    );
+    assert!(!slow("slow_query_threshold: 1s, slow_sample_rate: 0").is_on());
+    for (log, wanted) in [
+        (
+            "slow_sample_rate: 1.5",
+            "log.slow_sample_rate: found 1.5, expected a number from 0 to 1, like 0.05",
+        ),
+        ("slow_sample_rate: -1", "expected a number from 0 to 1"),
+        ("slow_sample_rate: .nan", "expected a number from 0 to 1"),
+        ("slow_sample_rate: some", "expected a number from 0 to 1"),
+        ("slow_query_threshold: 5", "without a unit"),
+        (
+            "slow_query_treshold: 5s",
+            "did you mean \"slow_query_threshold\"?",
+        ),
+    ] {
+        let found = errors(&with(log));
+        assert!(found[0].contains(wanted), "{found:?}");
+    }
+}
+
+#[test]
 fn a_login_timeout_that_is_off_is_warned_of() {
     let off = "server: {client_login_timeout: 0}\npool: {dsn: 'postgres://u:p@h/d'}";
     warned(off, "server.client_login_timeout: off: connections");
