@@ -1390,6 +1390,62 @@ fn with_certificates(yaml: &str) -> Result<Config, String> {
     })
 }
 
+/// An environment that names where roots are.
+struct Roots([Option<&'static str>; 2]);
+
+impl Outside for Roots {
+    fn variable(&self, name: &str) -> Option<String> {
+        let place = ["SSL_CERT_FILE", "SSL_CERT_DIR"]
+            .iter()
+            .position(|one| *one == name)?;
+        self.0[place].map(str::to_owned)
+    }
+
+    fn file(&self, path: &Path) -> Result<Vec<u8>, String> {
+        Certificates.file(path)
+    }
+
+    fn directory(&self, path: &Path) -> Result<Vec<String>, String> {
+        match path.to_str() {
+            Some("/roots") => Ok(vec!["server.key".to_owned(), "root.crt".to_owned()]),
+            Some("/keys") => Ok(vec!["server.key".to_owned()]),
+            _ => Err("No such directory".to_owned()),
+        }
+    }
+}
+
+/// `sslrootcert=system` trusts what OpenSSL's variables name in the place of the system's own roots, and nothing beside it.
+#[test]
+fn the_systems_roots_are_where_the_environment_says() {
+    for (file, directories, error) in [
+        (None, None, "install ca-certificates"),
+        (Some("/x/root.crt"), None, ""),
+        (None, Some("/nowhere:/roots"), ""),
+        (Some("/x/absent.crt"), Some("/roots"), ""),
+        (
+            Some("/x/absent.crt"),
+            None,
+            "where SSL_CERT_FILE and SSL_CERT_DIR point to",
+        ),
+        (
+            None,
+            Some("/keys"),
+            "where SSL_CERT_FILE and SSL_CERT_DIR point to",
+        ),
+    ] {
+        let yaml = "pool: {dsn: 'postgres://u:p@h/d?sslrootcert=system'}\n";
+        let world = Roots([file, directories]);
+        let said = read(yaml, Path::new("/etc/aether/aether.yaml"), &world)
+            .err()
+            .map(|errors| errors.iter().map(ToString::to_string).collect::<String>());
+        let said = said.unwrap_or_default();
+        assert!(
+            said.contains(error) && said.is_empty() == error.is_empty(),
+            "{file:?} {directories:?}: {said}"
+        );
+    }
+}
+
 /// Issue 4: PEM in all the forms that people have; what cannot be used is told with the command that mends it.
 #[test]
 fn certificates_and_keys_in_every_form_are_read_or_told_what_is_wrong() {

@@ -480,23 +480,49 @@ fn versions(reader: &mut Reader<'_, '_>) -> Option<Versions> {
     }
 }
 
+/// The roots of the system, or those that the environment names in their place, by the variables that OpenSSL knows.
 fn system_roots(reader: &mut Reader<'_, '_>) -> Vec<Certificate> {
-    let own = reader.context.outside.variable("SSL_CERT_FILE");
-    let paths = own.iter().map(String::as_str).chain(SYSTEM_ROOTS);
-    for path in paths {
-        let read = reader.context.outside.file(Path::new(path)).ok();
-        if let Some(roots) = read.and_then(|bytes| pem::certificates(&bytes).ok()) {
-            // One that cannot be used is no reason to do without the others.
-            return roots
-                .into_iter()
-                .filter(crate::tls::is_usable_root)
-                .collect();
+    let outside = reader.context.outside;
+    let [file, directories] = ["SSL_CERT_FILE", "SSL_CERT_DIR"].map(|name| outside.variable(name));
+    let is_told = file.is_some() || directories.is_some();
+    let in_file = |path: &Path| {
+        let read = outside.file(path).ok();
+        read.and_then(|bytes| pem::certificates(&bytes).ok())
+    };
+    let mut roots = match file {
+        Some(path) => in_file(Path::new(&path)).unwrap_or_default(),
+        None if is_told => Vec::new(),
+        None => {
+            let mut found = SYSTEM_ROOTS.iter().map(Path::new).filter_map(in_file);
+            found.next().unwrap_or_default()
+        }
+    };
+    for directory in directories.iter().flat_map(|all| all.split(':')) {
+        let directory = Path::new(directory);
+        let names = outside.directory(directory).unwrap_or_default();
+        // Each is there twice as a rule: under its own name, and under that of its digest, by which OpenSSL finds it.
+        for root in names
+            .iter()
+            .filter_map(|name| in_file(&directory.join(name)))
+            .flatten()
+        {
+            if !roots.contains(&root) {
+                roots.push(root);
+            }
         }
     }
-    let text =
-        "system: no roots of the system are found; install ca-certificates, or set SSL_CERT_FILE";
-    reader.add("sslrootcert", text);
-    Vec::new()
+    // One that cannot be used is no reason to do without the others.
+    roots.retain(crate::tls::is_usable_root);
+    if roots.is_empty() {
+        let text = match is_told {
+            true => "system: no roots are found where SSL_CERT_FILE and SSL_CERT_DIR point to",
+            false => {
+                "system: no roots of the system are found; install ca-certificates, or set SSL_CERT_FILE"
+            }
+        };
+        reader.add("sslrootcert", text);
+    }
+    roots
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
