@@ -73,6 +73,8 @@ pub const CANCELS_MAX: usize = 64;
 pub const CANCEL_ASKERS_MAX: usize = 16;
 /// New connections taken per listener and turn, so that a storm of them does not starve the others.
 pub const ACCEPTS_PER_TURN: usize = 64;
+/// So many times [`ACCEPTS_PER_TURN`] before a listener is closed: the longest queue that the kernel usually keeps.
+pub const LAST_ACCEPTS: usize = 64;
 /// Steps of TLS handshakes in one turn: what is costly in one, a signature, takes up to a millisecond (RSA).
 pub const HANDSHAKES_PER_TURN: usize = 1;
 /// Addresses of one host name that are tried.

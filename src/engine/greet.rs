@@ -41,6 +41,18 @@ impl Engine {
         }
     }
 
+    /// Before a listener is closed: whoever the kernel has let in is here before the stop, and would be reset with it.
+    pub(super) fn accept_the_last(&mut self, host: &mut dyn Host) {
+        for listener in (0..host.listeners()).map(ListenerId) {
+            self.incoming.insert(listener);
+            for _ in 0..limits::LAST_ACCEPTS {
+                if self.can_accept() && self.incoming.contains(&listener) {
+                    self.accept_at(listener, host);
+                }
+            }
+        }
+    }
+
     fn accept_at(&mut self, listener: ListenerId, host: &mut dyn Host) {
         for _ in 0..limits::ACCEPTS_PER_TURN {
             if !self.has_room_for_newcomer() {

@@ -630,6 +630,9 @@ impl Engine {
         let how = if again { Shutdown::Immediate } else { how };
         let limit = self.config.server.shutdown_timeout;
         self.announce_stop(how, again, limit);
+        if how != Shutdown::Immediate {
+            self.accept_the_last(host);
+        }
         host.stop_listening();
         let since = self.stop.map_or(self.now, |stop| stop.since);
         let deadline = (!limit.is_zero()).then(|| self.now.plus(limit));

@@ -227,6 +227,10 @@ pub trait Host {
     fn random(&mut self, into: &mut [u8]);
     /// Closes the listening sockets for good.
     fn stop_listening(&mut self);
+    /// Where it listens: identifiers from 0 up to this.
+    fn listeners(&self) -> usize {
+        0
+    }
     /// Another configuration is in force.
     fn configured(&mut self, _config: &Config) {}
 }

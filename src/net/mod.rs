@@ -723,6 +723,10 @@ impl Host for Shell {
         }
     }
 
+    fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
     fn stop_listening(&mut self) {
         for place in &mut self.listeners {
             if let Some(listener) = place.take_if(|listener| listener.is_tcp()) {

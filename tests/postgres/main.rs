@@ -48,4 +48,5 @@ mod statements;
 mod succession;
 mod support_itself;
 mod tls;
+mod under_pgbench;
 mod vanishing;
