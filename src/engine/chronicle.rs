@@ -193,10 +193,12 @@ impl Engine {
             ServerState::Resolving => "server DNS lookup failed",
             ServerState::Dialing => "connect failed",
             _ if text.ends_with(super::dial::NO_ANSWER) => "connect timeout",
+            // A question for TLS that could not even be sent.
+            ServerState::AskingTls if !text.contains("closed") => "connect failed",
             _ => "server conn crashed?",
         };
         if !is_ours {
-            log::warn!("{who} server login failed: FATAL {text}");
+            log::warn!("server login failed: FATAL {text}");
         }
         if self.config.log.log_disconnections {
             let age = self.now.since(server.created_at) / 1_000_000;

@@ -444,7 +444,7 @@ pub fn run(
                     push.overhear(&events);
                 }
                 DOOR => shell.answer_door(),
-                HEIR => shell.hear_heir(&engine, &keeper.origin, &mut pages, &mut events),
+                HEIR => shell.hear_heir(&engine, &keeper.origin, &mut pages, &manager, &mut events),
                 Token(token) if pages.note(token, event) => {}
                 token if push.note(token, event) => {}
                 Token(token) if token >= FIRST_OWN_TOKEN => {
@@ -499,6 +499,7 @@ impl Shell {
         engine: &Engine,
         origin: &Origin,
         pages: &mut Pages,
+        manager: &Manager,
         events: &mut Vec<Event>,
     ) {
         let (Some(door), Some(socket)) = (&mut self.door, &origin.unix_socket) else {
@@ -519,12 +520,16 @@ impl Shell {
             listener.register(&self.registry, CANCELS)?;
             Ok(listener)
         });
+        let heir = door.heir();
         if !door.hand_over(&self.registry) {
             log::warn!("the process that was to take over has gone: all stays as it was");
             if let Ok(listener) = opened {
                 listener.close(&self.registry);
             }
             return self.write_pidfile(origin);
+        }
+        if let Some(pid) = heir {
+            manager.succeeded_by(pid);
         }
         if let Some(door) = self.door.take() {
             door.leave(&self.registry);

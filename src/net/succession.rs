@@ -318,6 +318,12 @@ impl Door {
         matches!(told, Some(Ok(())))
     }
 
+    /// The process that knocked last.
+    pub(super) fn heir(&self) -> Option<i32> {
+        let heir = self.heir.as_ref()?;
+        peer_of(heir.as_fd()).map(|(pid, _)| pid)
+    }
+
     /// Closes it for good. The file is the heir's by now.
     pub(super) fn leave(mut self, registry: &Registry) {
         let _ = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()));

@@ -73,6 +73,11 @@ impl Manager {
         self.tell("STOPPING=1\n");
     }
 
+    /// Another process serves from now on, and is the one to watch. Only we can say so, being the main process still.
+    pub fn succeeded_by(&self, pid: i32) {
+        self.tell(&format!("MAINPID={pid}\n"));
+    }
+
     /// How things are, in a line.
     pub fn status(&self, text: &str) {
         self.tell(&format!("STATUS={text}\n"));

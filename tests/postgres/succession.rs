@@ -2,7 +2,9 @@
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -350,4 +352,37 @@ fn an_heir_that_dies_leaves_all_as_it_was() {
         login(&new, &database).value("SELECT 1").as_deref(),
         Some("1")
     );
+}
+
+/// Whoever restarts it under systemd does not lose the service with the old process: that says who the main process is now.
+#[test]
+fn the_service_manager_is_told_who_serves_from_now_on() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("succession_manager");
+    let place = Place::new("succession");
+    let directory = place.path().to_str().expect("a path of ours");
+    let name = format!("aether-manager-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let manager = UnixDatagram::bind_addr(&address).expect("a socket");
+    manager
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .expect("a socket");
+    let socket = format!("NOTIFY_SOCKET=@{name}");
+    let yaml = scene::yaml(
+        &scene::tcp(cluster, &database),
+        &format!(", unix_socket_dir: \"{directory}\""),
+        "  mode: transaction\n",
+    );
+    let old = Pooler::start_under(&["/usr/bin/env", &socket], &yaml);
+    let mut told = Vec::new();
+    let mut hears = |what: &str| {
+        while !told.iter().any(|text: &String| text.starts_with(what)) {
+            let mut buffer = [0; 500];
+            let count = manager.recv(&mut buffer).expect("it is told");
+            told.push(String::from_utf8_lossy(&buffer[..count]).into_owned());
+        }
+    };
+    hears("READY=1");
+    let new = succeed(&old);
+    hears(&format!("MAINPID={}\n", new.pid()));
 }

@@ -243,7 +243,7 @@ fn sigint_ends_pgbench_between_two_transactions() {
     stage.pooler.signal(Signal::SIGINT);
     let came = bench.end();
     assert!(!came.is_fine, "it cannot go on");
-    assert!(came.said.contains("shutting down"), "{}", came.said);
+    assert!(came.said.contains("is being stopped"), "{}", came.said);
     assert_eq!(rows(stage.cluster, &stage.database), 2 * came.processed);
     let end = stage.pooler.wait_for_end(PATIENCE);
     assert!(end.is_some_and(|end| end.success()), "{end:?}");
