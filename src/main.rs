@@ -199,8 +199,14 @@ fn announced(mut config: Config, origin: net::Origin, sockets: Sockets) -> Resul
             "the service manager listens for us: listen_addr and unix_socket_dir are not used"
         );
     }
+    let as_pgbouncer = config.log.format == aether::log::Format::PgBouncer;
     for listener in &sockets.listeners {
-        log::info!("listening on {listener}");
+        let place = listener.to_string();
+        let path = place.strip_prefix("Unix socket ").filter(|_| as_pgbouncer);
+        match path {
+            Some(path) => log::info!("listening on unix:{}", path.trim_matches('"')),
+            None => log::info!("listening on {place}"),
+        }
     }
     for listener in &sockets.pages {
         log::info!("metrics are told at {listener}");
@@ -210,7 +216,7 @@ fn announced(mut config: Config, origin: net::Origin, sockets: Sockets) -> Resul
         env!("CARGO_PKG_VERSION"),
         std::process::id()
     );
-    if config.log.format == aether::log::Format::PgBouncer {
+    if as_pgbouncer {
         log::info!(
             "process up: PgBouncer (Aether {}), libevent none (epoll), adns: libc, tls: rustls",
             env!("CARGO_PKG_VERSION")
