@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use aether::top;
 use log::LevelFilter;
 
 /// What `--help` prints.
@@ -11,6 +12,7 @@ pub const USAGE: &str = "\
 aether, a PostgreSQL connection pooler
 
 Usage: aether [OPTIONS] [CONFIG]
+       aether top [OPTIONS] [CONFIG]    a screen for the console of a running Aether (aether top --help)
 
 CONFIG is the configuration file: ./aether.yaml if it is there, else /etc/aether/aether.yaml. A pgbouncer.ini is one, too.
 
@@ -36,6 +38,8 @@ released, and no new ones are given out; SIGUSR2 resumes.
 pub enum Asked {
     /// Serve, or check.
     Run(Arguments),
+    /// Look at one that runs.
+    Top(top::Asked),
     /// Print the help.
     Help,
     /// Print the version.
@@ -84,6 +88,10 @@ impl Arguments {
 /// # Errors
 /// What is wrong with them.
 pub fn read(given: Vec<OsString>) -> Result<Asked, String> {
+    // A configuration file of that name is ./top.
+    if let Some((_, rest)) = given.split_first().filter(|(first, _)| *first == "top") {
+        return top::read(rest.to_vec()).map(Asked::Top);
+    }
     let given: Vec<OsString> = given.into_iter().flat_map(config_option).collect();
     if let Some(word) = given.iter().find(|word| !are_short_options(word)) {
         return Err(unknown_option(word));

@@ -20,6 +20,7 @@
 //! | [`metrics`] | what the engine has counted, for Prometheus |
 //! | [`log`](mod@log) | the line writer that never blocks |
 //! | [`net`] | the only floor that knows the kernel: poll loop, sockets, names, signals |
+//! | [`top`] | `aether top`: a client of its own, that shows what the console tells |
 //!
 //! # The way of one query
 //!
@@ -57,5 +58,6 @@ pub mod reset;
 pub mod startup;
 pub mod stats;
 pub mod tls;
+pub mod top;
 pub mod tune;
 pub mod wire;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aether::config::{self, Config};
-use aether::{log as lines, net};
+use aether::{log as lines, net, top};
 use arguments::{Arguments, Asked, USAGE};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         Ok(Asked::Help) => print!("{USAGE}"),
         Ok(Asked::Version) => println!("aether {}", env!("CARGO_PKG_VERSION")),
         Ok(Asked::Run(arguments)) => return start(&arguments),
+        Ok(Asked::Top(top::Asked::Help)) => print!("{}", top::USAGE),
+        Ok(Asked::Top(top::Asked::Run(options))) => return look(&options),
         Err(text) => {
             eprintln!("aether: {text}\nTry \"aether --help\" for more information.");
             return ExitCode::FAILURE;
@@ -63,6 +65,16 @@ fn start(arguments: &Arguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
             eprintln!("aether: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn look(options: &top::Options) -> ExitCode {
+    match top::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("aether top: {text}");
             ExitCode::FAILURE
         }
     }

@@ -16,7 +16,7 @@ const FLOORS: [&[&str]; 12] = [
     &["pool"],
     &["engine"],
     &["admin", "metrics"],
-    &["net"],
+    &["net", "top"],
     &["main", "lib", "arguments"],
 ];
 

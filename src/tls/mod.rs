@@ -11,14 +11,15 @@ mod verify;
 pub mod x509;
 
 use std::fmt;
+use std::io::{Read, Write};
 use std::sync::Arc;
 
 use ring::digest;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned, SupportedCipherSuite};
 
 pub use names::Versions;
 pub use own::OwnCertificate;
@@ -430,6 +431,22 @@ impl Connector {
         let witness = Arc::new(Witness::new(config.client_auth_cert_resolver));
         config.client_auth_cert_resolver = witness.clone();
         (Arc::new(config), Some(witness))
+    }
+
+    /// TLS over a stream that blocks, for somebody who can wait.
+    ///
+    /// # Errors
+    /// The host cannot be the name of a TLS server.
+    pub fn over<T: Read + Write + Send>(
+        &self,
+        host: &str,
+        stream: T,
+    ) -> Result<impl Read + Write + Send + use<T>, String> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| format!("{host:?} cannot be the name of a TLS server"))?;
+        let connection = ClientConnection::new(self.config.clone(), name);
+        let connection = connection.map_err(|error| error.to_string())?;
+        Ok(StreamOwned::new(connection, stream))
     }
 
     /// How long the certificates are valid that we show, and those of our own roots.

@@ -49,4 +49,5 @@ mod succession;
 mod support_itself;
 mod tls;
 mod under_pgbench;
+mod top;
 mod vanishing;
