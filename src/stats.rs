@@ -1,7 +1,6 @@
 //! Counters: plain integers beside what they count, and what the console makes of them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::reasons::{self, CONNECT_FAILURES, SERVER_CLOSES};
 
@@ -87,7 +86,7 @@ pub struct Stats {
     /// Since the start.
     pub total: Counters,
     at_last_period: Counters,
-    period: Counters,
+    period: Period,
     /// How long what happened took.
     pub times: Times,
     /// What happens seldom.
@@ -250,26 +249,45 @@ impl Process {
     }
 }
 
-/// How often averages are made.
-pub const PERIOD: Duration = Duration::from_secs(60);
-
 impl Stats {
-    /// A period is over.
-    pub fn close_period(&mut self) {
+    /// A period is over that took so many microseconds.
+    pub fn close_period(&mut self, us: u64) {
         let now = self.total;
-        self.period = now.with(&self.at_last_period, |now, then| now - then);
+        self.period = Period {
+            counters: now.with(&self.at_last_period, |now, then| now - then),
+            us,
+        };
         self.at_last_period = now;
     }
 
     /// What happened in the last full period.
-    pub fn last_period(&self) -> &Counters {
+    pub fn last_period(&self) -> &Period {
         &self.period
     }
 }
 
-/// Events per second of a period.
-pub fn per_second(count: u64) -> u64 {
-    count / PERIOD.as_secs()
+/// What happened in a period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Period {
+    /// Of it alone.
+    pub counters: Counters,
+    /// How long it was, in microseconds; 0: there was none yet.
+    pub us: u64,
+}
+
+impl Period {
+    /// Adds what happened elsewhere in the same time.
+    pub fn add(&mut self, other: &Period) {
+        self.counters.add(&other.counters);
+        self.us = self.us.max(other.us);
+    }
+
+    /// Events per second.
+    pub fn per_second(&self, count: u64) -> u64 {
+        let scaled = u128::from(count) * 1_000_000;
+        let each = scaled.checked_div(u128::from(self.us)).unwrap_or(0);
+        u64::try_from(each).unwrap_or(u64::MAX)
+    }
 }
 
 /// Mean of `sum` over `count`; 0 when there is nothing to average.
@@ -319,11 +337,19 @@ mod tests {
     fn averages_are_those_of_the_last_full_period() {
         let mut stats = Stats::default();
         stats.total.queries = 120;
-        stats.close_period();
+        let queries = |stats: &Stats| {
+            let period = stats.last_period();
+            period.per_second(period.counters.queries)
+        };
+        assert_eq!(queries(&stats), 0, "none is full yet");
+        stats.close_period(60_000_000);
         stats.total.queries = 180;
-        assert_eq!(per_second(stats.last_period().queries), 2);
-        stats.close_period();
-        assert_eq!(per_second(stats.last_period().queries), 1);
+        assert_eq!(queries(&stats), 2);
+        stats.close_period(60_000_000);
+        assert_eq!(queries(&stats), 1);
+        stats.total.queries += 30;
+        stats.close_period(500_000);
+        assert_eq!(queries(&stats), 60, "as long as it was");
         assert_eq!(mean(10, 0), 0);
     }
 }

@@ -333,6 +333,20 @@ impl Waiting {
         }
     }
 
+    /// Its session wants it no more. As [`Waiting::give_up`], and a suspension that nobody else waits for ends.
+    pub(super) fn cancelled<'a>(
+        &self,
+        engine: &mut Engine,
+        mut others: impl Iterator<Item = &'a mut Waiting>,
+    ) {
+        match self.what {
+            What::Suspend if !others.any(|other| other.what == What::Suspend) => {
+                engine.resume(Scope::All);
+            }
+            _ => self.give_up(engine, others),
+        }
+    }
+
     /// Whether its time was over.
     pub(super) fn is_late(&self, now: Tick) -> bool {
         self.until.is_some_and(|until| now >= until)

@@ -197,7 +197,7 @@ impl Reader<'_> {
             Some(word) => format!("\"{}\"", word.name().unwrap_or_default()),
         };
         Refusal::error(b"42601", format!("expected {what}, found {found}"))
-            .hint("For example: SHOW CLIENTS WHERE database = 'shop' AND wait_us > 0 ORDER BY wait_us DESC LIMIT 20")
+            .hint("For example: SHOW CLIENTS WHERE database = 'shop' AND state = 'waiting' ORDER BY wait DESC, wait_us DESC LIMIT 20")
     }
 
     fn column(&mut self) -> Result<usize, Refusal> {

@@ -21,6 +21,7 @@ pub use configure::{Changed, Steward};
 
 use crate::arena::Tick;
 use crate::engine::{Ask, ClientKey, ClientState, Engine, Event, Host, Ready, Request, Who};
+use crate::wire::refusal::Refusal;
 use control::{Standing, Waiter};
 use session::{Session, Step, World};
 
@@ -96,6 +97,7 @@ impl Admin {
                 session.message(&mut world, *tag, body, &mut out)
             }
             Ask::More => session.go_on(engine, &mut out),
+            Ask::Cancel => return self.cancel(engine, key),
         };
         match step {
             Step::Complete => engine.answer_end(key, &out),
@@ -105,6 +107,23 @@ impl Admin {
                 self.waiters.push(Waiter { client, waiting });
             }
             Step::Silent => {}
+        }
+    }
+
+    /// A command that waits does so no longer; what it has begun is undone.
+    fn cancel(&mut self, engine: &mut Engine, key: ClientKey) {
+        let place = self.waiters.iter().position(|waiter| waiter.client == key);
+        let Some(place) = place else {
+            return; // it has been answered meanwhile
+        };
+        let waiter = self.waiters.remove(place);
+        let others = self.waiters.iter_mut().map(|waiter| &mut waiter.waiting);
+        waiter.waiting.cancelled(engine, others);
+        if let Some(session) = self.sessions.get_mut(&key) {
+            let mut out = Vec::new();
+            let text = "canceling statement due to user request";
+            session.waited(&Standing::Failed(Refusal::error(b"57014", text)), &mut out);
+            engine.answer_end(key, &out);
         }
     }
 

@@ -60,24 +60,36 @@ impl Source {
         directory: &Path,
         outside: &dyn Outside,
     ) -> Result<Config, Vec<ConfigError>> {
-        let mut config = if is_ini(&self.path, text) {
-            let text = in_ini(text, changes).map_err(|error| vec![error])?;
-            pgbouncer::read(&text, &self.path, directory, outside)?
-        } else {
-            let change =
-                |root: &mut Node| changes.iter().try_for_each(|change| in_yaml(root, change));
-            schema::read_changed(text, &self.path, outside, change)?
-        };
-        for change in changes {
-            if let Change::Drop(name) = change
-                && !added_later(changes, change, name)
-                && config.databases.remove(name).is_none()
-            {
-                return Err(vec![error(name, "there is no such database")]);
-            }
-        }
-        Ok(config)
+        changed((&self.path, text), changes, directory, outside)
     }
+}
+
+/// The configuration that a file with this text is, with these changes. `directory`: from where relative names count in an ini.
+///
+/// # Errors
+/// Everything that is wrong; at least one thing.
+pub fn changed(
+    (path, text): (&Path, &str),
+    changes: &[Change],
+    directory: &Path,
+    outside: &dyn Outside,
+) -> Result<Config, Vec<ConfigError>> {
+    let mut config = if is_ini(path, text) {
+        let text = in_ini(text, changes).map_err(|error| vec![error])?;
+        pgbouncer::read(&text, path, directory, outside)?
+    } else {
+        let change = |root: &mut Node| changes.iter().try_for_each(|change| in_yaml(root, change));
+        schema::read_changed(text, path, outside, change)?
+    };
+    for change in changes {
+        if let Change::Drop(name) = change
+            && !added_later(changes, change, name)
+            && config.databases.remove(name).is_none()
+        {
+            return Err(vec![error(name, "there is no such database")]);
+        }
+    }
+    Ok(config)
 }
 
 fn digest_of(text: &str) -> [u8; SHA256_OUTPUT_LEN] {

@@ -178,6 +178,7 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
             "autodb_idle_timeout",
             show_duration(server.autodb_idle_timeout),
         ),
+        ("stats_period", show_duration(server.stats_period)),
         ("login_notify_message", quoted(&server.login_notify_message)),
         (
             "application_name_add_host",
@@ -548,6 +549,7 @@ fn write_log(log: &LogConfig, page: &mut Page) {
         page.line(1, "syslog_facility", syslog.facility.as_str());
     }
     page.line(1, "repeat_limit", &log.repeat_limit.to_string());
+    page.line(1, "long_wait", &show_duration(log.long_wait));
     page.line(1, "log_connections", &log.log_connections.to_string());
     page.line(1, "log_disconnections", &log.log_disconnections.to_string());
     page.line(1, "log_pooler_errors", &log.log_pooler_errors.to_string());

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use crate::log::{Format, Syslog};
 use crate::tls::{Acceptor, Connector, Mode};
-pub use changes::{Change, Source};
+pub use changes::{Change, Source, changed};
 pub use demands::{ChannelBinding, Demands, RequireAuth};
 pub use effective::{effective, keys, settings};
 pub use files::{convert, load};
@@ -117,6 +117,8 @@ pub struct ServerConfig {
     pub cancel_wait_timeout: Duration,
     /// A pool made from the `"*"` entry is forgotten when it was not used for this long; zero: never.
     pub autodb_idle_timeout: Duration,
+    /// What averages are taken over, and how often they are logged.
+    pub stats_period: Duration,
     /// A notice for clients that have logged in; empty: none.
     pub login_notify_message: String,
     /// Whether the address of a client is added to its `application_name`.
@@ -180,6 +182,8 @@ pub struct LogConfig {
     pub syslog: Option<Syslog>,
     /// Lines of one reason that are written in a second; 0: all.
     pub repeat_limit: u64,
+    /// Clients that have waited for a server for so long are told of; zero: never.
+    pub long_wait: Duration,
     /// Whether logins and new server connections are logged.
     pub log_connections: bool,
     /// Whether the ends of connections are logged, with their reasons.

@@ -51,6 +51,10 @@ impl Engine {
                 self.cancel_waiting(owner);
                 ("queued", "cancel request done")
             }
+            (Some(owner), Some(ClientState::Console(_))) => match self.cancel_console(owner) {
+                true => ("console", "cancel request done"),
+                false => ("idle", "cancel request for an idle client"),
+            },
             (Some(owner), Some(state)) => match state.server() {
                 Some(server) if self.forward_cancel(asker, owner, server, host) => {
                     return self.tally.cancel_asked("forwarded");
@@ -67,6 +71,7 @@ impl Engine {
     pub(super) fn cancel_by_order(&mut self, key: ClientKey, host: &mut dyn Host) {
         match self.clients.get(key).map(|client| &client.state) {
             Some(ClientState::Queued) => self.cancel_waiting(key),
+            Some(ClientState::Console(_)) => _ = self.cancel_console(key),
             Some(state) => {
                 let server = state.server();
                 let runs = |key: &ServerKey| {

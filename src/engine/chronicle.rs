@@ -5,10 +5,10 @@
 
 use super::compat;
 use super::requests::{Slow, What};
-use super::{Client, ClientKey, Engine, Server, ServerKey, ServerState, TlsFacts};
+use super::{Client, ClientKey, Engine, Server, ServerKey, ServerState, Timer, TlsFacts};
 use crate::log::Format;
 use crate::pool::Pool;
-use crate::stats::{Counters, PERIOD, mean};
+use crate::stats::{Period, mean};
 use crate::wire::frame::{printable, printable_all};
 use crate::wire::refusal::Refusal;
 
@@ -250,20 +250,40 @@ impl Engine {
         );
     }
 
+    /// The period of the averages begins.
+    pub(super) fn begin_period(&mut self) {
+        self.period_began = self.now;
+        self.arm_period();
+    }
+
+    /// It ends when `stats_period` says; also if it says something else than when it began.
+    pub(super) fn arm_period(&mut self) {
+        let ends = self.period_began.plus(self.config.server.stats_period);
+        self.period_ends = ends.max(self.now);
+        self.wheel.insert(self.period_ends, Timer::Period);
+    }
+
+    /// Whether or not it is over, as one may have been armed before another.
+    pub(super) fn period_timer(&mut self) {
+        if self.now < self.period_ends {
+            return;
+        }
+        let us = self.now.since(self.period_began);
+        for key in self.pools.keys() {
+            if let Some(pool) = self.pools.get_mut(key) {
+                pool.stats.close_period(us);
+            }
+        }
+        self.console_stats.close_period(us);
+        self.tell_period();
+        self.begin_period();
+    }
+
     /// A period is over: what happened in it, in PgBouncer's words.
-    pub(super) fn tell_period(&mut self) {
-        let mut all = Counters::default();
+    fn tell_period(&mut self) {
+        let mut all = Period::default();
         for (_, pool) in self.pools.iter() {
-            let period = pool.stats.last_period();
-            all.transactions += period.transactions;
-            all.queries += period.queries;
-            all.logins += period.logins;
-            all.received += period.received;
-            all.sent += period.sent;
-            all.transaction_us += period.transaction_us;
-            all.query_us += period.query_us;
-            all.wait_us += period.wait_us;
-            all.assignments += period.assignments;
+            all.add(pool.stats.last_period());
         }
         let line = line(&all);
         if self.config.log.log_stats {
@@ -314,8 +334,9 @@ fn in_pgbouncers_words(reason: &str) -> &str {
     known.map_or(reason, |(_, words)| words)
 }
 
-fn line(all: &Counters) -> String {
-    let per_second = |count: u64| count / PERIOD.as_secs();
+fn line(period: &Period) -> String {
+    let per_second = |count: u64| period.per_second(count);
+    let all = &period.counters;
     format!(
         "stats: {} xacts/s, {} queries/s, {} client logins/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
         per_second(all.transactions),
@@ -333,6 +354,7 @@ fn line(all: &Counters) -> String {
 mod tests {
     use super::*;
     use crate::engine::scene::Scene;
+    use crate::stats::Counters;
 
     #[test]
     fn reasons_are_pgbouncers_where_it_has_some() {
@@ -371,7 +393,7 @@ mod tests {
 
     #[test]
     fn a_period_is_told_in_a_line_with_means_and_rates() {
-        let all = Counters {
+        let counters = Counters {
             transactions: 120,
             queries: 240,
             logins: 60,
@@ -384,9 +406,10 @@ mod tests {
             ..Counters::default()
         };
         let expected = "stats: 2 xacts/s, 4 queries/s, 1 client logins/s, in 100 B/s, out 200 B/s, xact 100 us, query 10 us, wait 10 us";
-        assert_eq!(line(&all), expected);
+        let us = 60_000_000;
+        assert_eq!(line(&Period { counters, us }), expected);
         let mut scene = Scene::new();
-        scene.wait(PERIOD);
+        scene.wait(std::time::Duration::from_secs(60));
         let told = scene.status().unwrap_or_default();
         assert!(
             told.starts_with("stats: 0 xacts/s, 0 queries/s, "),

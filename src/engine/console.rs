@@ -6,6 +6,7 @@ use super::client::Talk;
 use super::pump::shares_statements;
 use super::{Client, ClientKey, ClientState, Engine, Host, Input, Who, Why};
 use crate::limits;
+use crate::pool::cancel::CancelKey;
 use crate::relay::{Skip, idle};
 use crate::wire::backend;
 use crate::wire::frame::{self, Header};
@@ -27,10 +28,12 @@ pub enum Ask {
     Message(u8, Vec<u8>),
     /// The next part of the answer.
     More,
+    /// No longer the answer to what it waits for: a CancelRequest says so.
+    Cancel,
 }
 
 /// AuthenticationOk and what a console session is told of itself.
-pub(super) fn welcome(minor: u32, message: &str) -> Vec<u8> {
+pub(super) fn welcome(cancel: &CancelKey, message: &str) -> Vec<u8> {
     let mut out = Vec::new();
     backend::write_authentication_ok(&mut out);
     let version = format!("{}/aether", env!("CARGO_PKG_VERSION"));
@@ -46,8 +49,7 @@ pub(super) fn welcome(minor: u32, message: &str) -> Vec<u8> {
     for (name, value) in parameters {
         backend::write_parameter_status(&mut out, name.as_bytes(), value.as_bytes());
     }
-    // A console command cannot be cancelled, so its key leads nowhere.
-    backend::write_backend_key_data(&mut out, 1, if minor >= 2 { &[0; 32] } else { &[0; 4] });
+    backend::write_backend_key_data(&mut out, cancel.pid, cancel.secret());
     if !message.is_empty() {
         notice(&mut out, message, None);
     }
@@ -183,6 +185,18 @@ impl Engine {
         {
             console.waits_for = Some(waits_for);
         }
+    }
+
+    /// A CancelRequest means this session. Whether there is anything that could be cancelled: a command that waits.
+    pub(super) fn cancel_console(&mut self, key: ClientKey) -> bool {
+        let state = self.clients.get(key).map(|client| client.state());
+        let waits =
+            matches!(state, Some(ClientState::Console(console)) if console.waits_for.is_some());
+        if waits {
+            let ask = Ask::Cancel;
+            self.requests.push(Request { client: key, ask });
+        }
+        waits
     }
 
     /// Sends a part of an answer; the next one is asked for when this has gone.

@@ -607,7 +607,13 @@ impl Engine {
             ).pgbouncer("not allowed");
             return self.refuse(key, refusal, host);
         }
-        let out = super::console::welcome(minor, &self.config.server.login_notify_message);
+        let cancel = self.new_cancel_key(None, minor, host);
+        let out = super::console::welcome(&cancel, &self.config.server.login_notify_message);
+        self.cancel_keys.insert(cancel.pid, key);
+        let client = self.clients.get_mut(key);
+        if let Some(session) = client.and_then(|client| client.session.as_deref_mut()) {
+            session.cancel = Some(cancel);
+        }
         self.enter_client(
             key,
             ClientState::Console(Box::new(Console {

@@ -45,6 +45,7 @@ mod sessions;
 mod sizes;
 mod stream;
 mod tune;
+mod waits;
 mod wheel;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,6 +87,7 @@ use newcomers::Newcomers;
 use pause::Holds;
 use peers::Peers;
 use requests::{Sampler, Slow};
+use waits::LongWaits;
 
 /// The loop's buffer: one read behind the longest carry.
 const BUFFER_LEN: usize = limits::CARRY_MAX + limits::READ_MAX;
@@ -130,6 +132,10 @@ pub struct Engine {
     requests: Vec<Request>,
     /// What console sessions have counted.
     console_stats: Stats,
+    long_waits: LongWaits,
+    /// When the period of the averages began, and when it ends.
+    period_began: Tick,
+    period_ends: Tick,
     /// The loop's one buffer.
     buffer: Vec<u8>,
     /// What passes where it is not what was read.
@@ -185,6 +191,7 @@ enum Timer {
     Accept,
     Stop,
     Period,
+    Waits,
 }
 
 /// What a turn leaves to be done.
@@ -233,6 +240,9 @@ impl Engine {
             status: None,
             requests: Vec::new(),
             console_stats: Stats::default(),
+            long_waits: LongWaits::default(),
+            period_began: now,
+            period_ends: now,
             buffer: vec![0; BUFFER_LEN],
             edited: Vec::new(),
             library: Library::default(),
@@ -247,7 +257,7 @@ impl Engine {
             sampler: Sampler::default(),
             watches: false,
         };
-        engine.wheel.insert(now.plus(stats::PERIOD), Timer::Period);
+        engine.begin_period();
         engine.adopt(config);
         engine
     }
@@ -376,7 +386,11 @@ impl Engine {
     fn adopt(&mut self, config: Rc<Config>) {
         let (old, new) = (&self.config.auth.users, &config.auth.users);
         self.ring.proven.reconfigured(old, new);
+        let period = self.config.server.stats_period;
         self.config = config.clone();
+        if self.config.server.stats_period != period {
+            self.arm_period();
+        }
         self.queries.resize(config.metrics.query_fingerprints);
         self.watches = self.queries.is_on() || config.log.slow.is_on();
         if !self.watches {
@@ -485,17 +499,8 @@ impl Engine {
                 Timer::Logins => self.logins_expired(host),
                 Timer::Names => self.names_timer(host),
                 Timer::Accept | Timer::Stop => {}
-                Timer::Period => {
-                    for key in self.pools.keys() {
-                        if let Some(pool) = self.pools.get_mut(key) {
-                            pool.stats.close_period();
-                        }
-                    }
-                    self.console_stats.close_period();
-                    self.tell_period();
-                    self.wheel
-                        .insert(self.now.plus(stats::PERIOD), Timer::Period);
-                }
+                Timer::Period => self.period_timer(),
+                Timer::Waits => self.waits_timer(),
             }
         }
     }
@@ -597,9 +602,13 @@ impl Engine {
             if matches!(client.state, ClientState::Paired(_)) {
                 return; // whoever runs the pair sees to that
             }
+            let waits = client.state.is_waiting();
             let watched = |pool| self.pools.get(pool).is_none_or(|pool| pool.watched);
             if matches!(client.state, ClientState::Idle) && !client.pool().is_none_or(watched) {
                 return; // it may last for ever
+            }
+            if waits {
+                self.somebody_waits();
             }
         }
         self.arm_client(key);

@@ -32,6 +32,7 @@ mod metrics;
 
 mod model;
 mod operations;
+mod operators;
 mod peers;
 mod relied_on;
 mod replication;

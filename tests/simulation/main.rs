@@ -7,6 +7,7 @@
 mod clerk;
 mod client;
 mod network;
+mod operator;
 mod plan;
 mod postgres;
 mod random;
@@ -110,6 +111,14 @@ fn no_world_violates_a_promise() {
         .flat_map(|(_, violations)| violations)
         .collect();
     let sum = |part: fn(&Outcome) -> u64| outcomes.iter().map(part).sum::<u64>();
+    let operated = outcomes
+        .iter()
+        .filter(|outcome| outcome.commands > 0)
+        .count();
+    println!(
+        "{} commands of operators in {operated} worlds",
+        sum(|outcome| outcome.commands)
+    );
     println!(
         "{} worlds, {} of them with faults ({} faults), {} queries, {} steps, {:.0} worlds a minute, {} violations",
         outcomes.len(),
@@ -125,6 +134,10 @@ fn no_world_violates_a_promise() {
     assert!(
         count < 1_000 || faulty * 4 > outcomes.len(),
         "too few worlds with faults"
+    );
+    assert!(
+        count < 1_000 || operated * 2 > outcomes.len(),
+        "too few worlds with operators"
     );
 }
 

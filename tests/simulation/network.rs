@@ -86,6 +86,8 @@ pub struct Connection {
     far_closed: bool,
     /// It is a Unix socket, with the user of this number at its far end.
     pub peer_uid: Option<u32>,
+    /// That is the user that the pooler runs as.
+    pub peer_is_owner: bool,
     /// What lies over the far end.
     layer: Option<Layer>,
     random: Random,
@@ -121,6 +123,7 @@ impl Connection {
             near_closed: false,
             far_closed: false,
             peer_uid: None,
+            peer_is_owner: false,
             layer: None,
             random: Random::new(random.next()),
         }))
@@ -350,10 +353,12 @@ impl Stream for NearEnd {
 
     fn facts(&self) -> Facts {
         let peer_uid = self.0.borrow().peer_uid;
+        let peer_is_owner = self.0.borrow().peer_is_owner;
         let address = peer_uid.map_or("simulated", |_| "unix");
         Facts {
             address: address.to_owned(),
             peer_uid,
+            peer_is_owner,
             ..Facts::default()
         }
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use aether::admin::{Admin, Changed, Steward};
 use aether::arena::{ClientKey, ServerKey, Tick};
 use aether::auth::KeyDerivation;
-use aether::config::{AuthMethod, Change, Config, ConfigError, Outside, schema};
+use aether::config::{AuthMethod, Change, Config, ConfigError, Outside, changed, schema};
 use aether::engine::{
     Accepted, Address, ClientState, Engine, Event, Handover, Host, ListenerId, Progress, Ready,
     Scope as Held, ServerState, Shutdown, Stream, TlsSide, Unresolved, Who,
@@ -21,6 +21,7 @@ use aether::wire::refusal::{Blame, Refusal};
 use crate::clerk;
 use crate::client::{Client, End, Login, Ssl, Tally};
 use crate::network::{Connection, NearEnd, Phase, Shared};
+use crate::operator::{Operator, Power, Wish};
 use crate::plan::{Leave, Planner, Scope, Step};
 use crate::postgres::{Backend, Lie, PASSWORD, Postgres, ServerTls};
 use crate::random::Random;
@@ -366,25 +367,32 @@ fn configuration(yaml: &str) -> Rc<Config> {
     }
 }
 
-/// The configuration as it was written. Nothing but the world itself changes it.
-struct Written<'a>(&'a str);
+/// The configuration as it was written, and what operators have changed since.
+struct Written<'a>(&'a str, &'a mut Vec<Change>);
 
 impl Steward for Written<'_> {
     fn reload(&mut self) -> Result<Config, Vec<ConfigError>> {
-        schema::read(self.0, Path::new("aether.yaml"), &Files)
+        self.1.clear();
+        self.look()
     }
 
     fn look(&mut self) -> Result<Config, Vec<ConfigError>> {
-        self.reload()
+        schema::read(self.0, Path::new("aether.yaml"), &Files)
     }
 
     fn change(
         &mut self,
-        _: Change,
-        _: &dyn Fn(&Config) -> Result<(), Refusal>,
+        change: Change,
+        accepts: &dyn Fn(&Config) -> Result<(), Refusal>,
     ) -> Result<Config, Changed> {
-        let text = "nothing is changed here";
-        Err(Changed::Unwanted(Refusal::error(b"55000", text)))
+        let mut changes = self.1.clone();
+        changes.push(change);
+        let file = Path::new("aether.yaml");
+        let new = changed((file, self.0), &changes, Path::new("/"), &Files);
+        let new = new.map_err(Changed::Wrong)?;
+        accepts(&new).map_err(Changed::Unwanted)?;
+        *self.1 = changes;
+        Ok(new)
     }
 }
 
@@ -417,7 +425,8 @@ impl Host for Kernel {
             return Accepted::Exhausted("Too many open files".to_owned());
         }
         let connection = self.backlog.pop_front().expect("somebody waits");
-        connection.borrow_mut().peer_uid = self.local.then_some(UID);
+        let local = self.local || connection.borrow().peer_is_owner;
+        connection.borrow_mut().peer_uid = local.then_some(UID);
         connection.borrow_mut().spurious(); // bytes may be there already: registering tells
         self.connections
             .push((Who::Client(key), connection.clone()));
@@ -493,6 +502,8 @@ pub struct Outcome {
     pub steps: u64,
     pub queries: u64,
     pub faults: u64,
+    /// Commands of operators that were answered.
+    pub commands: u64,
 }
 
 pub struct World {
@@ -513,6 +524,14 @@ pub struct World {
     /// What those show and trust who come to TLS.
     sides: Option<Rc<Sides>>,
     console: Option<(Shared, Vec<u8>)>,
+    operators: Vec<Operator>,
+    /// Their own chance: worlds without them are what they were before there were any.
+    whim: Random,
+    /// Operators who are still to come.
+    operators_left: u32,
+    commands: u64,
+    /// What they have changed since the configuration was read.
+    changes: Vec<Change>,
     yaml: String,
     /// Engine's own wish to be called again.
     wake: Option<u64>,
@@ -560,6 +579,7 @@ enum Action {
     Person(usize),
     Canceller(usize),
     Console,
+    Operator(usize),
     Stranger(usize),
     Backend(usize),
     Dial(usize),
@@ -571,6 +591,10 @@ enum Action {
 
 /// So many worlds in a row have one with TLS.
 const SEALED_EVERY: u64 = 10;
+/// Which worlds have operators: most of them, but none of [`crate::NAMED`].
+const OPERATED: u64 = 49;
+/// Operators who are there at a time.
+const OPERATORS_MAX: usize = 3;
 const TOO_LATE: &str = "57014 canceling authentication due to timeout";
 const KILLED: &str = "57P01 terminating connection due to administrator command";
 /// Nobody's password.
@@ -587,7 +611,10 @@ impl World {
         shape.draw_logins(&mut random, sealed);
         let certified = shape.shown == Shown::Certificate;
         let sides = sealed.then(|| Rc::new(Sides::new(certified)));
-        let yaml = shape.yaml();
+        let mut whim = Random::new(seed ^ OPERATED << 32);
+        let operated = whim.chance(60);
+        let long_wait = if operated { "100ms" } else { "0" };
+        let yaml = format!("{}log: {{long_wait: {long_wait}}}\n", shape.yaml());
         let mut kernel = Kernel {
             random: Random::new(random.next()),
             connections: Vec::new(),
@@ -627,6 +654,15 @@ impl World {
             strangers: Vec::new(),
             sides,
             console: None,
+            operators: Vec::new(),
+            operators_left: if operated {
+                whim.between(1, 5) as u32
+            } else {
+                0
+            },
+            whim,
+            commands: 0,
+            changes: Vec::new(),
             yaml,
             wake: Some(0),
             incoming: false,
@@ -643,7 +679,7 @@ impl World {
             rolled_back: Vec::new(),
             has_disabled: false,
             excused: limited || shape.hurry != ["0"; 5],
-            reloaded: false,
+            reloaded: operated,
             stopped: false,
             addresses: &["10.0.0.9", "10.0.0.1"],
             moved: false,
@@ -676,6 +712,8 @@ impl World {
             self.step();
         }
         (self.faults_left, self.disturbances_left) = (0, 0);
+        self.operators_left = 0;
+        self.operators.iter_mut().for_each(Operator::close);
         self.heal();
         self.let_go();
         self.come_to_rest();
@@ -696,6 +734,7 @@ impl World {
             steps: self.steps,
             queries: self.gone.queries,
             faults: self.faults,
+            commands: self.commands,
         }
     }
 
@@ -982,6 +1021,69 @@ impl World {
         }
     }
 
+    /// Another operator comes, by the Unix socket.
+    fn send_operator(&mut self) {
+        self.operators_left -= 1;
+        let connection = self.connect();
+        connection.borrow_mut().peer_is_owner = true;
+        let faults = self.shape.faults;
+        let power = Power {
+            harsh: faults,
+            adds: self.postgres.most == usize::MAX,
+            timely: !faults,
+        };
+        let operator = Operator::new(connection, power, self.now, &mut self.whim);
+        self.operators.push(operator);
+    }
+
+    fn run_operator(&mut self, at: usize) {
+        let operator = &mut self.operators[at];
+        let wishes = operator.run(self.now, &mut self.whim);
+        if operator.is_gone() {
+            self.commands += operator.answered;
+            self.operators.swap_remove(at);
+        }
+        for wish in wishes {
+            let text = match wish {
+                Wish::Cancel(pid, key) => {
+                    self.send_cancel(pid, &key);
+                    continue;
+                }
+                Wish::Began(text) => text,
+            };
+            crate::trace(|| format!("{} an operator says {text}", self.now));
+            let verb = text.split(' ').next().unwrap_or_default();
+            if ["KILL", "KILL_CLIENT", "DISABLE", "DROP"].contains(&verb) {
+                self.excused = true;
+            }
+            self.has_disabled |= ["DISABLE", "DROP"].contains(&verb);
+        }
+    }
+
+    /// What operators hold up goes on some time, whatever they forget.
+    fn watch_operators(&mut self) {
+        let held = self.engine.is_suspended()
+            || [
+                Held::All,
+                Held::Database("base"),
+                Held::Database("other"),
+                Held::Database("third"),
+            ]
+            .into_iter()
+            .any(|held| self.engine.is_paused(held))
+            || ["base", "other"]
+                .iter()
+                .any(|name| self.engine.is_disabled(name))
+            || self
+                .changes
+                .iter()
+                .any(|change| matches!(change, Change::Drop(_)));
+        if held && self.held_until.is_none() {
+            let time = self.whim.pick(&[5_000, 300_000, 4_000_000]);
+            self.held_until = Some(self.now + time);
+        }
+    }
+
     fn open_console(&mut self) {
         let by_itself = self.shape.shown == Shown::Password(AuthMethod::Trust)
             && self.shape.looked_up.is_none()
@@ -1030,6 +1132,9 @@ impl World {
         if self.random.chance(1) {
             self.disturb();
         }
+        if self.operators_left > 0 && self.operators.len() < OPERATORS_MAX && self.whim.chance(1) {
+            self.send_operator();
+        }
         let mut actions = self.actions();
         if actions.is_empty() {
             return self.wait();
@@ -1041,6 +1146,7 @@ impl World {
             Action::Person(at) => self.run_person(at),
             Action::Canceller(at) => self.run_canceller(at),
             Action::Console => self.run_console(),
+            Action::Operator(at) => self.run_operator(at),
             Action::Stranger(at) => self.run_stranger(at),
             Action::Backend(at) => self.postgres.run(at, self.now, &mut self.random),
             Action::Dial(at) => self.finish_dial(at),
@@ -1100,6 +1206,12 @@ impl World {
         {
             actions.push(Action::Console);
         }
+        let operators = self.operators.iter().enumerate();
+        actions.extend(
+            operators
+                .filter(|(_, operator)| operator.can_run(self.now))
+                .map(|(at, _)| Action::Operator(at)),
+        );
         let strangers = self.strangers.iter().enumerate();
         actions.extend(
             strangers
@@ -1142,7 +1254,12 @@ impl World {
         ]
         .into_iter()
         .flatten();
-        let next = people.chain(others).filter(|&at| at > self.now).min();
+        let operators = self.operators.iter().filter_map(Operator::next_wake);
+        let next = people
+            .chain(operators)
+            .chain(others)
+            .filter(|&at| at > self.now)
+            .min();
         match next {
             Some(at) => self.now = at,
             None => panic!("nothing can happen any more: {}", self.describe()),
@@ -1189,7 +1306,7 @@ impl World {
             assert!(before.contains(&pair), "{pair:?}: out of a paused pool");
         }
         self.wake = turn.wake.map(|wake| wake.0);
-        let mut steward = Written(&self.yaml);
+        let mut steward = Written(&self.yaml, &mut self.changes);
         let answered = self.admin.serve(
             &mut self.engine,
             &turn.requests,
@@ -1200,6 +1317,7 @@ impl World {
         let wakes = self.wake.into_iter();
         self.wake = wakes.chain(self.admin.wake().map(|wake| wake.0)).min();
         self.stopped |= turn.stopped;
+        self.watch_operators();
         self.kernel.connections.retain(|(who, connection)| {
             let connection = connection.borrow();
             let gone = connection.is_gone() && !connection.is_under_way();
@@ -1321,6 +1439,7 @@ impl World {
             .collect();
         self.yaml = yaml.join("\n");
         self.reloaded = true;
+        self.changes.clear();
         self.events.push(Event::Reload(configuration(&self.yaml)));
     }
 
@@ -1495,7 +1614,8 @@ impl World {
     }
 
     fn let_go(&mut self) {
-        for held in [Held::All, Held::Database("base"), Held::Database("other")] {
+        let databases = ["base", "other", "third"].map(Held::Database);
+        for held in [Held::All].into_iter().chain(databases) {
             // A pause holds up no cancel request that goes on to a peer.
             let is_left = |server: &aether::engine::Server| {
                 !matches!(server.state(), ServerState::Forwarding(_))
@@ -1511,6 +1631,10 @@ impl World {
         }
         self.engine.enable("base");
         self.engine.enable("other");
+        if !self.changes.is_empty() {
+            self.changes.clear();
+            self.events.push(Event::Reload(configuration(&self.yaml)));
+        }
         self.held_until = None;
         self.wake = Some(self.now);
     }
@@ -1552,7 +1676,8 @@ impl World {
             && self.cancellers.is_empty()
             && self.peers.is_empty()
             && self.strangers.is_empty()
-            && self.console.is_none();
+            && self.console.is_none()
+            && self.operators.is_empty();
         let servers = self.engine.servers().iter().all(|(_, server)| {
             // The late end of a refused copy may still have to be written.
             let written = server.link().is_none_or(|link| link.held() == (0, 0));
@@ -1647,6 +1772,9 @@ impl World {
         );
         for person in self.people.iter().filter(|person| person.sessions_left > 0) {
             text += &format!("  {}\n", person.client.describe());
+        }
+        for operator in &self.operators {
+            text += &format!("  operator: {}\n", operator.describe());
         }
         for (key, client) in self.engine.clients().iter() {
             let logged_in = !matches!(client.state(), ClientState::Greeting { .. });

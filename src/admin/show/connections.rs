@@ -3,11 +3,10 @@
 use std::cell::OnceCell;
 
 use super::super::table::{Column, Row, Table, Value};
-use super::pools::why_waiting;
 use super::when::time;
 use crate::arena::ClientKey;
 use crate::engine::{Client, ClientState, Engine, Facts, Link, Server, ServerState, Session};
-use crate::pool::{Limit, Replication, Waits};
+use crate::pool::Replication;
 use crate::wire::backend::{BYTEA, INT4, INT8, TEXT, TransactionStatus};
 use crate::wire::frame::printable;
 
@@ -309,24 +308,8 @@ impl<'a> ClientRow<'a> {
             return console.waits_for.clone();
         }
         let (pool_key, role) = self.client.pool_and_role()?;
-        let pool = self.engine.pools().get(pool_key)?;
         let waits = self.client.state().is_waiting();
-        waits.then(|| why_waiting(self.engine, pool_key, pool, self.key, role))?
-    }
-}
-
-/// What a client waits for, in words.
-pub(super) fn describe(waits: Waits, role: &str) -> String {
-    match waits {
-        Waits::ForConnection => "a server connection that is being made".to_owned(),
-        Waits::ForRoom { limit, in_use, max } => {
-            let knob = match limit {
-                Limit::Database => "max_connections".to_owned(),
-                Limit::DatabaseUser => format!("max_connections_per_user of {role}"),
-                Limit::User => format!("users.{role}.max_connections"),
-            };
-            format!("room: {in_use} of {max} servers are in use ({knob})")
-        }
+        waits.then(|| self.engine.why_waiting(pool_key, self.key, role))?
     }
 }
 

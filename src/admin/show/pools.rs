@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::super::table::{Column, Row, Table, Value};
-use super::connections::describe;
 use crate::arena::{ClientKey, PoolKey};
 use crate::engine::{Client, ClientState, Engine, Server, ServerState};
 use crate::pool::Pool;
@@ -179,37 +178,8 @@ impl PoolRow<'_> {
     /// What the client waits for that has waited longest.
     fn waits_for(&self) -> Option<String> {
         let client = self.tally.longest_waits?;
-        why_waiting(self.engine, self.key, self.pool, client, self.role)
+        self.engine.why_waiting(self.key, client, self.role)
     }
-}
-
-/// Why a client waits for a server of a pool, in words: the server's own error if there is one, else the limit.
-pub(super) fn why_waiting(
-    engine: &Engine,
-    key: PoolKey,
-    pool: &Pool,
-    client: ClientKey,
-    role: &[u8],
-) -> Option<String> {
-    if pool.held {
-        return Some("RESUME: the database is paused".to_owned());
-    }
-    if let Some(failure) = &pool.failure {
-        let attempts = failure.attempts;
-        let error = failure.refusal.text();
-        return Some(format!(
-            "a server that can be reached ({attempts} attempts failed): {error}"
-        ));
-    }
-    if let Some(refused) = &pool.refused {
-        let error = refused.refusal.text();
-        return Some(format!(
-            "a server that lets {} in: {error}",
-            printable(role)
-        ));
-    }
-    let waits = engine.pools().waits_for(key, client)?;
-    Some(describe(waits, &printable(role)))
 }
 
 impl Row for PoolRow<'_> {
@@ -240,9 +210,10 @@ impl Row for PoolRow<'_> {
     }
 }
 
-/// Of a list of hosts, the next one is only tried when one fails.
+/// In which order hosts of a list are tried; NULL where there is one.
 pub(super) fn load_balance_hosts(pool: &Pool) -> Option<String> {
-    (pool.config.backend.hosts.len() > 1).then(|| "disable".to_owned())
+    let order = pool.config.sizes.load_balance_hosts.as_str();
+    (pool.config.backend.hosts.len() > 1).then(|| order.to_owned())
 }
 
 /// Console sessions, as if they were clients of a database of that name.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::super::table::{Column, Short, Value};
 use crate::config::{self, Config, Outside, PgbouncerOption, PoolConfig, schema};
 use crate::engine::Engine;
-use crate::stats;
 use crate::wire::backend::TEXT;
 
 const COLUMNS: &[Column] = &[
@@ -98,8 +97,8 @@ const ALIASES: [Alias; 27] = [
     ("server_reset_query", "DISCARD ALL", |config| {
         config.pool.reset_query.clone().unwrap_or_default()
     }),
-    ("stats_period", "60", |_| {
-        stats::PERIOD.as_secs().to_string()
+    ("stats_period", "60", |config| {
+        seconds(config.server.stats_period)
     }),
     ("stats_users", "", |config| {
         config.admin.stats_users.join(",")

@@ -4,7 +4,7 @@ use super::super::table::{Column, Row, Short, Table, Value};
 use super::databases::{pool_at, pool_place};
 use super::pools::{CONSOLE, CONSOLE_PLACE};
 use crate::engine::Engine;
-use crate::stats::{self, Counters, mean, per_second};
+use crate::stats::{self, Counters, Period, mean};
 use crate::wire::backend::{NUMERIC, TEXT};
 
 const NAME: &[Column] = &[("database", TEXT)];
@@ -90,7 +90,7 @@ const OWN: &[Column] = &[
 /// Rows by database.
 pub(super) struct Stats {
     parts: &'static [&'static [Column]],
-    values: fn(&Counters, &Counters) -> Vec<u64>,
+    values: fn(&Counters, &Period) -> Vec<u64>,
 }
 
 impl Stats {
@@ -140,7 +140,9 @@ fn totals(of: &Counters) -> [u64; 12] {
 }
 
 /// Counts per second, and times per item, of the last full period.
-fn averages(period: &Counters) -> [u64; 12] {
+fn averages(period: &Period) -> [u64; 12] {
+    let per_second = |count| period.per_second(count);
+    let period = &period.counters;
     [
         per_second(period.assignments),
         per_second(period.transactions),
@@ -205,7 +207,7 @@ pub(super) fn sums(engine: &Engine) -> Short {
     let of_pools = pools
         .filter(|(_, pool)| !pool.for_lookups)
         .map(|(_, pool)| &pool.stats);
-    let (mut total, mut period) = (Counters::default(), Counters::default());
+    let (mut total, mut period) = (Counters::default(), Period::default());
     let all: Vec<&stats::Stats> = of_pools.chain([engine.console_stats()]).collect();
     for stats in all {
         total.add(&stats.total);

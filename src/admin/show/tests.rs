@@ -280,3 +280,41 @@ fn config_tells_values_defaults_and_what_takes_a_restart() {
     keys.dedup();
     assert_eq!(keys.len(), before.len(), "each once");
 }
+
+/// docs/console.md against the tables: each command with its form, each column in the section of its SHOW.
+#[test]
+fn the_document_has_every_command_and_every_column() {
+    let text = include_str!("../../../docs/console.md");
+    let section = |name: &str| {
+        let from = text.find(&format!("\n### {name}\n"));
+        let from = from.unwrap_or_else(|| panic!("docs/console.md has no section {name}")) + 5;
+        let rest = text.get(from..).unwrap_or_default();
+        let end = rest.find("\n##").unwrap_or(rest.len());
+        rest.get(..end).unwrap_or_default()
+    };
+    let engine = engine();
+    for spec in COMMANDS {
+        let of = section(spec.name);
+        let Does::Show(show) = spec.does else {
+            let form = format!("\n    {} {}", spec.name, spec.form);
+            let form = format!("{}\n", form.trim_end());
+            assert!(of.contains(&form), "{form} is not in {of}");
+            continue;
+        };
+        let mut of = of.to_owned();
+        while let Some(other) = ["SHOW CLIENTS", "SHOW SOCKETS"]
+            .into_iter()
+            .find(|other| of.contains(&format!("The columns of {other}")))
+        {
+            of = of.replacen(&format!("The columns of {other}"), section(other), 1);
+        }
+        for (column, _) in open(&engine, show).columns() {
+            let quoted = format!("`{column}`");
+            assert!(of.contains(&quoted), "{}: {column}", spec.name);
+        }
+    }
+    let headings = text.lines().filter_map(|line| line.strip_prefix("### "));
+    for heading in headings {
+        assert!(command::named(heading).is_some(), "{heading} is no command");
+    }
+}

@@ -1,13 +1,14 @@
 //! Section `log`: where lines go and what they look like. How much is said is `server.log_level`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::super::yaml::{Problems, Section};
 use super::super::{LogConfig, SlowConfig};
 use crate::log::{Facility, Format, Syslog};
 
 /// The keys.
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "format",
     "stderr",
     "file",
@@ -22,6 +23,7 @@ pub(super) const KEYS: [&str; 14] = [
     "slow_query_threshold",
     "slow_transaction_threshold",
     "slow_sample_rate",
+    "long_wait",
 ];
 
 const FORMATS: [(&str, Format); 4] = [
@@ -32,6 +34,7 @@ const FORMATS: [(&str, Format); 4] = [
 ];
 const IDENT: &str = "aether";
 const REPEAT_LIMIT: u64 = 100;
+const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Reads the section. Relative file names count from `directory`.
 pub(super) fn read(section: &Section<'_>, directory: &Path, problems: &mut Problems) -> LogConfig {
@@ -53,6 +56,9 @@ pub(super) fn read(section: &Section<'_>, directory: &Path, problems: &mut Probl
     let limit = section
         .get("repeat_limit")
         .and_then(|field| field.count(0..=1_000_000, problems));
+    let long_wait = section
+        .get("long_wait")
+        .and_then(|field| field.duration(problems));
     let format = format.unwrap_or(Format::Text);
     // PgBouncer logs all of it; else one line when a connection ends is enough.
     let is_pgbouncer = format == Format::PgBouncer;
@@ -69,6 +75,7 @@ pub(super) fn read(section: &Section<'_>, directory: &Path, problems: &mut Probl
             facility: facility.unwrap_or(Facility::DAEMON),
         }),
         repeat_limit: limit.unwrap_or(REPEAT_LIMIT),
+        long_wait: long_wait.unwrap_or(LONG_WAIT),
         slow: slow(section, problems),
     };
     if let Some(field) = section.get("stderr")

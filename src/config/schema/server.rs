@@ -8,7 +8,7 @@ use super::super::{DnsConfig, ServerConfig, SqlstateCompat, UnixSocket};
 use super::{Context, peers, sockets, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 31] = [
+pub(super) const KEYS: [&str; 32] = [
     "listen_addr",
     "listen_port",
     "unix_socket_dir",
@@ -40,6 +40,7 @@ pub(super) const KEYS: [&str; 31] = [
     "suspend_timeout",
     "peer_id",
     "so_reuseport",
+    "stats_period",
 ];
 /// Aether's port, the one PgBouncer made usual.
 const PORT: u16 = 6432;
@@ -90,12 +91,18 @@ pub(super) fn read(
         query_timeout: duration("dns_query_timeout", 10),
     };
     let cancel_wait_timeout = duration("cancel_wait_timeout", 10);
+    let stats_period = duration("stats_period", 60);
     let autodb_idle_timeout = duration("autodb_idle_timeout", 3_600);
     if client_login_timeout.is_zero()
         && let Some(field) = section.get("client_login_timeout")
     {
         let text = "off: connections that never log in stay for ever";
         problems.warn(&field.place, text);
+    }
+    if stats_period.is_zero()
+        && let Some(field) = section.get("stats_period")
+    {
+        problems.add(&field.place, "0 is no period".to_owned());
     }
     let clients = section
         .get("max_client_connections")
@@ -130,6 +137,7 @@ pub(super) fn read(
         client_login_timeout,
         cancel_wait_timeout,
         autodb_idle_timeout,
+        stats_period,
         login_notify_message: section
             .get("login_notify_message")
             .and_then(|field| field.text(problems))

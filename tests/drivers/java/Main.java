@@ -233,6 +233,10 @@ public class Main {
                 }
             });
         }
+        String console = System.getenv("DRIVERS_CONSOLE");
+        if (console != null) {
+            for (String[] how : new String[][] {{}, {"prepareThreshold", "1"}, {"preferQueryMode", "simple"}}) console(console, how);
+        }
         statements();
         batches();
         copies();
@@ -690,6 +694,31 @@ public class Main {
                 });
             }
             together(tasks);
+        });
+    }
+
+    /** The console, in the ways in which pgjdbc may ask: unnamed, named, in the simple protocol. */
+    static void console(String database, String[] how) {
+        check("the console " + Arrays.toString(how), () -> {
+            List<String> more = new ArrayList<>(List.of("database", database));
+            more.addAll(Arrays.asList(how));
+            try (Connection conn = connect(more.toArray(new String[0]))) {
+                try (Statement statement = conn.createStatement(); ResultSet rows = statement.executeQuery("SHOW POOLS")) {
+                    same("database", rows.getMetaData().getColumnName(1));
+                    Set<String> names = new HashSet<>();
+                    while (rows.next()) names.add(rows.getString("database"));
+                    same(true, names.contains(DATABASE));
+                }
+                for (int i = 0; i < 7; i++) {
+                    List<Object> row = one(conn, "SHOW DATABASES WHERE name = ? AND paused = ? LIMIT ?", DATABASE, 0, 1);
+                    same(DATABASE, row.get(0));
+                    same(0, row.get(15));
+                }
+                for (String command : new String[] {"PAUSE ", "RESUME ", "RECONNECT "}) execute(conn, command + DATABASE);
+                same("3D000", fails(() -> execute(conn, "PAUSE nowhere")).getSQLState());
+                same("42703", fails(() -> one(conn, "SHOW POOLS WHERE databse = ?", "x")).getSQLState());
+                same("yes", one(conn, "SHOW STATE WHERE key = ?", "active").get(1));
+            }
         });
     }
 

@@ -306,6 +306,26 @@ if (SESSION) {
   }))
 }
 
+const CONSOLE = process.env.DRIVERS_CONSOLE
+if (CONSOLE) {
+  check('the console: plain, with parameters, prepared; errors with their codes', () => connected(async (client) => {
+    const pools = await client.query('SHOW POOLS')
+    assert.deepEqual(pools.fields.slice(0, 3).map((f) => f.name), ['database', 'user', 'cl_active'])
+    assert.ok(pools.rows.some((row) => row.database === where.database))
+    for (const name of [undefined, 'shown', 'shown']) {
+      const text = 'SHOW DATABASES WHERE name = $1 AND paused = $2 LIMIT $3'
+      const { rows } = await client.query({ name, text, values: [where.database, 0, 1] })
+      assert.deepEqual(rows.map((row) => [row.name, row.paused]), [[where.database, 0]])
+    }
+    for (const command of ['PAUSE', 'RESUME', 'RECONNECT']) {
+      assert.equal((await client.query(`${command} ${where.database}`)).command, command)
+    }
+    assert.equal((await fails(client.query('PAUSE nowhere'))).code, '3D000')
+    assert.equal((await fails(client.query('SHOW POOLS WHERE databse = $1', ['x']))).code, '42703')
+    assert.equal((await client.query('SHOW VERSION')).rowCount, null)
+  }, { database: CONSOLE }))
+}
+
 check('a clean close', async () => {
   const client = new pg.Client(where)
   await client.connect()

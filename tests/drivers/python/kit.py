@@ -13,6 +13,8 @@ import uuid
 
 HOST, PORT = os.environ["DRIVERS_HOST"], int(os.environ["DRIVERS_PORT"])
 USER, PASSWORD, DATABASE = (os.environ["DRIVERS_" + name] for name in ("USER", "PASSWORD", "DATABASE"))
+# The console's database; empty where there is no Aether.
+CONSOLE = os.environ.get("DRIVERS_CONSOLE", "")
 MODE, SERVERS = os.environ["DRIVERS_MODE"], int(os.environ["DRIVERS_SERVERS"])
 # What a client may rely on: its session's state, transactions of several statements.
 SESSION, BLOCKS = MODE == "session", MODE != "statement"

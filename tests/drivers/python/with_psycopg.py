@@ -517,6 +517,32 @@ if SESSION:
             assert one(conns[0], "SELECT pg_try_advisory_lock(42)") == (True,)
 
 
+if kit.CONSOLE:
+
+    @check("the console: plain, with parameters, prepared, in binary; errors with their codes")
+    def _():
+        with connect(dbname=kit.CONSOLE, autocommit=True) as conn:
+            cursor = conn.execute("SHOW POOLS")
+            assert [column.name for column in cursor.description][:3] == ["database", "user", "cl_active"]
+            assert kit.DATABASE in [row[0] for row in cursor]
+            for binary in (False, True):
+                for prepare in (False, True, True):
+                    query = "SHOW DATABASES WHERE name = %s AND paused = %s ORDER BY name LIMIT %s"
+                    cursor = conn.execute(query, [kit.DATABASE, 0, 1], binary=binary, prepare=prepare)
+                    names = [column.name for column in cursor.description]
+                    (row,) = cursor.fetchall()
+                    row = dict(zip(names, row))
+                    assert (row["name"], row["paused"], row["host"]) == (kit.DATABASE, 0, "127.0.0.1"), row
+                stats = conn.execute("SHOW STATS WHERE database = %s", [kit.DATABASE], binary=binary).fetchone()
+                assert stats[0] == kit.DATABASE and stats[2] > 0, stats
+            for command in ("PAUSE", "RESUME", "RECONNECT"):
+                assert conn.execute(f"{command} {kit.DATABASE}").statusmessage == command
+            error = fails(psycopg.errors.InvalidCatalogName, lambda: conn.execute("PAUSE nowhere"))
+            assert "no such database" in str(error), error
+            fails(psycopg.errors.UndefinedColumn, lambda: conn.execute("SHOW POOLS WHERE databse = %s", ["x"]))
+            assert conn.execute("SHOW VERSION").fetchone()[0].startswith("Aether")
+
+
 @check("a clean close")
 def _():
     conn = connect()
