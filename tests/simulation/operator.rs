@@ -202,6 +202,19 @@ impl Operator {
     }
 
     fn told(&mut self, tag: u8, body: &[u8], now: u64, random: &mut Random) {
+        let refusal = (tag == b'E').then(|| Refusal::read(body, Blame::Server));
+        let code = refusal.as_ref().map(|refusal| refusal.code().to_owned());
+        // Others send him away, or an hour passes while he logs in.
+        let last_words: &[&str] = if self.is_in {
+            &["57P01"]
+        } else {
+            &["57P01", "57014"]
+        };
+        if self.power.harsh && code.is_some_and(|code| last_words.contains(&code.as_str())) {
+            self.given.clear();
+            (self.said_goodbye, self.patience) = (true, None);
+            return;
+        }
         match tag {
             b'R' => assert_eq!(body, [0, 0, 0, 0], "the owner is asked for a proof"),
             b'K' if !self.is_in => {

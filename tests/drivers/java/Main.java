@@ -707,7 +707,7 @@ public class Main {
                     same("database", rows.getMetaData().getColumnName(1));
                     Set<String> names = new HashSet<>();
                     while (rows.next()) names.add(rows.getString("database"));
-                    same(true, names.contains(DATABASE));
+                    same(true, names.contains("pgbouncer"));
                 }
                 for (int i = 0; i < 7; i++) {
                     List<Object> row = one(conn, "SHOW DATABASES WHERE name = ? AND paused = ? LIMIT ?", DATABASE, 0, 1);
