@@ -222,17 +222,39 @@ impl Reader<'_> {
     }
 
     fn count(&mut self) -> Result<u64, Refusal> {
-        let count = self
-            .words
-            .first()
-            .and_then(|word| word.name()?.parse().ok());
-        let count = count.ok_or_else(|| self.expected("a number"))?;
-        self.words = self.words.get(1..).unwrap_or_default();
-        Ok(count)
+        self.in_parentheses(|reader| {
+            let word = reader.words.first();
+            let count = word.and_then(|word| word.name()?.parse().ok());
+            let count = count.ok_or_else(|| reader.expected("a number"))?;
+            reader.words = reader.words.get(1..).unwrap_or_default();
+            Ok(count)
+        })
+    }
+
+    /// A constant as it is, or as drivers write one that put parameters into the text: `('1'::int4)`.
+    fn in_parentheses<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let opened = self.takes_sign("(");
+        let value = read(self)?;
+        if let [Word::Plain(cast), rest @ ..] = self.words
+            && cast.starts_with("::")
+        {
+            self.words = rest;
+        }
+        match opened && !self.takes_sign(")") {
+            true => Err(self.expected("\")\"")),
+            false => Ok(value),
+        }
     }
 
     /// A constant to hold a column against.
     fn constant(&mut self, column: usize) -> Result<Value, Refusal> {
+        self.in_parentheses(|reader| reader.bare_constant(column))
+    }
+
+    fn bare_constant(&mut self, column: usize) -> Result<Value, Refusal> {
         let Some((name, kind)) = self.columns.get(column).copied() else {
             return Err(self.expected("a column"));
         };
@@ -302,11 +324,14 @@ impl Reader<'_> {
             return Ok(negated(not, self.among(column)?));
         }
         if self.takes("LIKE") {
-            let Some(Word::Text(pattern)) = self.words.first() else {
-                return Err(self.expected("a pattern in single quotes"));
-            };
-            self.words = self.words.get(1..).unwrap_or_default();
-            return Ok(negated(not, Condition::Like(column, pattern.clone())));
+            let pattern = self.in_parentheses(|reader| {
+                let Some(Word::Text(pattern)) = reader.words.first() else {
+                    return Err(reader.expected("a pattern in single quotes"));
+                };
+                reader.words = reader.words.get(1..).unwrap_or_default();
+                Ok(pattern.clone())
+            })?;
+            return Ok(negated(not, Condition::Like(column, pattern)));
         }
         let comparison = match self.words.first() {
             Some(Word::Sign("=")) => Comparison::Equal,
@@ -398,6 +423,13 @@ mod tests {
             ("", "abc%"),
             ("where database = 'a'", "a"),
             ("WHERE wait_us > 9", "b"),
+            // As pgjdbc writes parameters in its simple mode.
+            ("WHERE database = ('a') AND wait_us = ('9'::int4)", "a"),
+            (
+                "WHERE database IN (('a'), ('b'::text)) LIMIT ('5'::int4)",
+                "ab",
+            ),
+            ("WHERE database LIKE ('c%')", "c%"),
             ("where wait_us >= '9' and wait_us<>10", "a"),
             (
                 "where database = 'a' or database = 'b' and wait_us = 0",

@@ -648,6 +648,7 @@ impl Engine {
             .as_ref()
             .is_some_and(|found| found.in_vain);
         match (news, purpose) {
+            (News::Moved, Purpose::Again(typed)) => self.try_elsewhere(key, &typed, host),
             (News::Moved, _) => self.begin_anew(key, host),
             (News::Found(found), purpose) => {
                 let found = if in_vain { Found::Nobody } else { found };
@@ -673,6 +674,20 @@ impl Engine {
                 self.refuse(key, refusal, host);
             }
             _ => self.begin_proof(key, host),
+        }
+    }
+
+    /// The same for a client that has given its password: it is not asked for it twice.
+    fn try_elsewhere(&mut self, key: ClientKey, typed: &Secret, host: &mut dyn Host) {
+        let pool = self.clients.get(key).and_then(Client::pool);
+        if let Some(pool) = pool.and_then(|pool| self.pools.get(pool))
+            && pool.removed
+        {
+            let refusal = pool_removed(&pool.name);
+            return self.refuse(key, refusal, host);
+        }
+        if let Some(found) = self.look_up(key, Purpose::Again(typed.clone()), host) {
+            self.prove_again(key, typed, found, host);
         }
     }
 

@@ -23,7 +23,7 @@ use std::time::Instant;
 use world::{Outcome, World};
 
 /// Seeds that once found a bug, each with what it was. A change of the simulation itself makes other worlds of them.
-const NAMED: [(u64, &str); 5] = [
+const NAMED: [(u64, &str); 6] = [
     (
         9124,
         "an unnamed DEALLOCATE, bound again in a later batch, named what the server had no longer",
@@ -43,6 +43,10 @@ const NAMED: [(u64, &str); 5] = [
     (
         18117,
         "a shared server was given back while late data of a copy still waited to be written to it",
+    ),
+    (
+        2497,
+        "who had given a password was asked for it once more when DROP DATABASE took away who knew it",
     ),
 ];
 

@@ -146,7 +146,7 @@ func withPq(console, work string) {
 				return err
 			}
 		}
-		for _, command := range []string{"PAUSE " + work, "RESUME " + work, "RELOAD"} {
+		for _, command := range []string{"RECONNECT " + work, "ENABLE " + work, "RELOAD"} {
 			if _, err := db.ExecContext(ctx, command); err != nil {
 				return fmt.Errorf("%s: %w", command, err)
 			}
@@ -198,7 +198,7 @@ func withPgx(console, work string) {
 					return err
 				}
 			}
-			for _, command := range []string{"PAUSE " + work, "RESUME " + work, "RELOAD"} {
+			for _, command := range []string{"RECONNECT " + work, "ENABLE " + work, "RELOAD"} {
 				if _, err := conn.Exec(ctx, command); err != nil {
 					return fmt.Errorf("%s: %w", command, err)
 				}

@@ -714,7 +714,7 @@ public class Main {
                     same(DATABASE, row.get(0));
                     same(0, row.get(15));
                 }
-                for (String command : new String[] {"PAUSE ", "RESUME ", "RECONNECT "}) execute(conn, command + DATABASE);
+                for (String command : new String[] {"RECONNECT ", "ENABLE "}) execute(conn, command + DATABASE);
                 same("3D000", fails(() -> execute(conn, "PAUSE nowhere")).getSQLState());
                 same("42703", fails(() -> one(conn, "SHOW POOLS WHERE databse = ?", "x")).getSQLState());
                 same("yes", one(conn, "SHOW STATE WHERE key = ?", "active").get(1));

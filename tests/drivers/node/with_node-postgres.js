@@ -317,7 +317,7 @@ if (CONSOLE) {
       const { rows } = await client.query({ name, text, values: [where.database, 0, 1] })
       assert.deepEqual(rows.map((row) => [row.name, row.paused]), [[where.database, 0]])
     }
-    for (const command of ['PAUSE', 'RESUME', 'RECONNECT']) {
+    for (const command of ['RECONNECT', 'ENABLE']) {
       assert.equal((await client.query(`${command} ${where.database}`)).command, command)
     }
     assert.equal((await fails(client.query('PAUSE nowhere'))).code, '3D000')

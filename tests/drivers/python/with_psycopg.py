@@ -535,7 +535,7 @@ if kit.CONSOLE:
                     assert (row["name"], row["paused"], row["host"]) == (kit.DATABASE, 0, "127.0.0.1"), row
                 stats = conn.execute("SHOW STATS WHERE database = %s", [kit.DATABASE], binary=binary).fetchone()
                 assert stats[0] == kit.DATABASE and stats[2] > 0, stats
-            for command in ("PAUSE", "RESUME", "RECONNECT"):
+            for command in ("RECONNECT", "ENABLE"):
                 assert conn.execute(f"{command} {kit.DATABASE}").statusmessage == command
             error = fails(psycopg.errors.InvalidCatalogName, lambda: conn.execute("PAUSE nowhere"))
             assert "no such database" in str(error), error
