@@ -202,13 +202,13 @@ fn aether_top_shows_what_goes_on_and_does_what_keys_say() {
         let words = line(&screen, "checkout");
         assert!(words.ends_with(" ms") || words.ends_with(" s"), "{screen}");
         terminal.press(&["4"]);
-        terminal.wait_for("SELECT pg_sleep($1)");
+        terminal.wait_for("select pg_sleep(?)");
     });
     // Only what fits the filter, and everything again.
     terminal.press(&["/", "no", "such", "Enter"]);
     terminal.wait_for("nothing has this text in it");
     terminal.press(&["Escape"]);
-    terminal.wait_for("SELECT pg_sleep($1)");
+    terminal.wait_for("select pg_sleep(?)");
     terminal.press(&["1", ">", ">"]);
     terminal.wait_for("BUSY▼");
     terminal.press(&["r"]);
