@@ -109,8 +109,9 @@ impl Screen {
             if at > 0 {
                 out.push_str("\r\n");
             }
-            out.push_str(&line.to_terminal(width, self.colours));
+            // First: behind a line that fills its width the cursor stands on its last letter.
             out.push_str("\x1b[K");
+            out.push_str(&line.to_terminal(width, self.colours));
         }
         // Behind the last line; a screen that is full has nothing there.
         if lines.len() < height {
