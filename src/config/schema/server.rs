@@ -102,7 +102,7 @@ pub(super) fn read(
     if stats_period.is_zero()
         && let Some(field) = section.get("stats_period")
     {
-        problems.add(&field.place, "0 is no period".to_owned());
+        problems.add(&field.place, "0 is no period");
     }
     let clients = section
         .get("max_client_connections")
