@@ -49,6 +49,6 @@ mod statements;
 mod succession;
 mod support_itself;
 mod tls;
-mod under_pgbench;
 mod top;
+mod under_pgbench;
 mod vanishing;
