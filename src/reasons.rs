@@ -129,7 +129,12 @@ const CLIENT: Table<10> = [
     ),
     (
         "cancel_request",
-        &["cancel request ", "cancel_wait_timeout", "peer removed"],
+        &[
+            "*cancel request",
+            "cancel_wait_timeout",
+            "could not find peer to forward request to",
+            "peer removed",
+        ],
     ),
     (
         "protocol",
@@ -228,6 +233,17 @@ mod tests {
             client_close("client lost: Connection reset by peer"),
             "lost"
         );
+        // Found by the script of tests/postgres/metrics_exact.rs: they were counted as something else.
+        for text in [
+            "cancel request done",
+            "failed cancel request",
+            "failed to forward cancel request because its TTL was exhausted",
+            "too many cancel requests with wrong keys came from this address",
+            "too many cancel requests wait to be passed on",
+            "could not find peer to forward request to",
+        ] {
+            assert_eq!(client_close(text), "cancel_request", "{text}");
+        }
         let failed = "password authentication failed, and the client did not wait for the answer";
         assert_eq!(client_close(failed), "left_login");
         let failure = |code: &[u8; 5]| connect_failure_word(connect_failure(*code));

@@ -148,9 +148,14 @@ impl Counted {
     }
 
     fn aether(cluster: &Cluster, mode: &str) -> Counted {
+        Counted::aether_with(cluster, mode, "")
+    }
+
+    /// `more`: further sections of its configuration.
+    fn aether_with(cluster: &Cluster, mode: &str, more: &str) -> Counted {
         let yaml = format!(
             "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nauth: {{type: trust}}\n\
-             pool: {{dsn: \"postgres://postgres@127.0.0.1:{}/bench?sslmode=disable\", mode: {mode}, max_connections: 20}}\n",
+             pool: {{dsn: \"postgres://postgres@127.0.0.1:{}/bench?sslmode=disable\", mode: {mode}, max_connections: 20}}\n{more}",
             cluster.port()
         );
         Counted::start(support::pooler::binary(), &[], "aether.yaml", &yaml)
@@ -200,6 +205,9 @@ fn a_transaction_takes_as_many_instructions_as_it_did() {
     if std::env::var_os("AETHER_COMPARE").is_some() {
         return compare();
     }
+    if std::env::var_os("AETHER_OBSERVED").is_some() {
+        return observed();
+    }
     let cluster = cluster();
     let mut wrong = Vec::new();
     // AETHER_PROTOCOL=simple: one of them, to look at it closely.
@@ -223,6 +231,33 @@ fn a_transaction_takes_as_many_instructions_as_it_did() {
         }
     }
     assert!(wrong.is_empty(), "more than {MARGIN} % away: {wrong:#?}");
+}
+
+/// What it costs to look: beside the same with nothing on.
+fn observed() {
+    let cluster = cluster();
+    for protocol in PROTOCOLS {
+        let counted = |more| {
+            let start = || Counted::aether_with(&cluster, "transaction", more);
+            count(&start, Signal::SIGQUIT, protocol, 1)
+        };
+        let nothing = counted("");
+        println!("{protocol:?}: {nothing:.0} instructions");
+        let port = process::free_port();
+        for (name, more) in [
+            (
+                "metrics",
+                &*format!("metrics: {{listen_addr: \"127.0.0.1:{port}\"}}\n"),
+            ),
+            (
+                "query_fingerprints",
+                "metrics: {query_fingerprints: 1000}\n",
+            ),
+            ("slow_query_threshold", "log: {slow_query_threshold: 10s}\n"),
+        ] {
+            println!("{protocol:?}, {name}: {:+.0}", counted(more) - nothing);
+        }
+    }
 }
 
 fn compare() {

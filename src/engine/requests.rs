@@ -146,14 +146,21 @@ impl Requests {
     pub(super) fn renew(&mut self) {
         self.begin_anew();
         (self.batch, self.worked_us) = (None, 0);
-        self.named.clear();
+        if !self.named.is_empty() {
+            self.named.clear();
+        }
     }
 
     /// The server has nothing to do, and what comes begins with a message.
     fn begin_anew(&mut self) {
-        (self.skip, self.head) = (0, None);
-        self.open.clear();
-        self.open_bytes = 0;
+        self.skip = 0;
+        if self.head.is_some() {
+            self.head = None;
+        }
+        if !self.open.is_empty() {
+            self.open.clear();
+            self.open_bytes = 0;
+        }
     }
 
     /// A transaction begins, for which the client has waited.

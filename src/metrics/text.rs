@@ -36,6 +36,12 @@ pub struct Text {
     format: Format,
     /// What was written so far.
     pub bytes: Vec<u8>,
+    /// The name of the family that the next two are for.
+    of: &'static str,
+    /// What its lines begin with, up to the value of the first label.
+    head: Vec<u8>,
+    /// What stands between the values of its labels.
+    between: Vec<Vec<u8>>,
 }
 
 impl Text {
@@ -44,6 +50,9 @@ impl Text {
         Text {
             format,
             bytes: Vec::with_capacity(limits::PAGE_PART + 16 * 1024),
+            of: "",
+            head: Vec::new(),
+            between: Vec::new(),
         }
     }
 
@@ -57,24 +66,38 @@ impl Text {
         }
     }
 
-    /// The name, what its kind adds, and the labels.
-    fn series(&mut self, family: &Family, suffix: &str, labels: &[&str], bound: Option<&str>) {
-        self.put(family.name);
-        self.put(suffix);
-        let mut before = b'{';
-        let pairs = family.labels.iter().copied().zip(labels.iter().copied());
-        for (name, value) in pairs.chain(bound.map(|bound| ("le", bound))) {
-            self.bytes.push(before);
-            before = b',';
-            self.put(name);
-            self.put("=\"");
+    /// The name, what its kind adds, and the labels up to the end of the last one's value. Most of it is the same for every line
+    /// of a family, and made once.
+    fn series(&mut self, family: &Family, suffix: &str, labels: &[&str]) {
+        if !std::ptr::eq(self.of, family.name) {
+            self.prepare(family, suffix);
+        }
+        self.bytes.extend_from_slice(&self.head);
+        for (nth, value) in labels.iter().enumerate() {
+            if let Some(between) = nth.checked_sub(1).and_then(|nth| self.between.get(nth)) {
+                self.bytes.extend_from_slice(between);
+            }
             self.escaped(value);
-            self.bytes.push(b'"');
         }
-        if before == b',' {
-            self.bytes.push(b'}');
+    }
+
+    fn prepare(&mut self, family: &Family, suffix: &str) {
+        self.of = family.name;
+        self.head = [family.name, suffix].concat().into_bytes();
+        self.between.clear();
+        for (nth, name) in family.labels.iter().enumerate() {
+            let before = if nth == 0 { "{" } else { "\"," };
+            let text = [before, name, "=\""].concat().into_bytes();
+            match nth {
+                0 => self.head.extend_from_slice(&text),
+                _ => self.between.push(text),
+            }
         }
-        self.bytes.push(b' ');
+    }
+
+    /// The same bytes as there are from `from` to `to`, once more.
+    fn again(&mut self, from: usize, to: usize) {
+        self.bytes.extend_from_within(from..to);
     }
 
     fn escaped(&mut self, value: &str) {
@@ -95,6 +118,9 @@ impl Text {
     }
 
     fn number(&mut self, value: u64) {
+        if value < 10 {
+            return self.bytes.push(b'0' + value as u8); // as most of them
+        }
         let mut digits = [0; 20];
         let mut at = digits.len();
         let mut rest = value;
@@ -155,7 +181,8 @@ impl Sink for Text {
             Kind::Counter => "_total",
             _ => "",
         };
-        self.series(family, suffix, labels, None);
+        self.series(family, suffix, labels);
+        self.put(if labels.is_empty() { " " } else { "\"} " });
         if value < 0 {
             self.bytes.push(b'-');
         }
@@ -167,18 +194,40 @@ impl Sink for Text {
     }
 
     fn histogram(&mut self, family: &Family, labels: &[&str], histogram: &Histogram, sum_us: u64) {
-        for ((_, count), bound) in histogram.at_most().zip(BOUNDS) {
-            self.series(family, "_bucket", labels, Some(bound));
+        let (begin, name) = (self.bytes.len(), family.name.len());
+        self.series(family, "_bucket", labels);
+        let end = self.bytes.len();
+        // Behind the last label comes the bound.
+        self.put(if labels.is_empty() {
+            "{le=\""
+        } else {
+            "\",le=\""
+        });
+        let bound = self.bytes.len();
+        let count = histogram.count();
+        let all = histogram.at_most().map(|(_, count)| count);
+        let bounds = all.zip(BOUNDS).chain([(count, "+Inf")]);
+        for (nth, (count, text)) in bounds.enumerate() {
+            if nth > 0 {
+                self.again(begin, bound);
+            }
+            self.put(text);
+            self.put("\"} ");
             self.line(count);
         }
-        let count = histogram.count();
-        self.series(family, "_bucket", labels, Some("+Inf"));
-        self.line(count);
-        self.series(family, "_sum", labels, None);
-        self.micros(sum_us);
-        self.bytes.push(b'\n');
-        self.series(family, "_count", labels, None);
-        self.line(count);
+        for (suffix, value) in [("_sum", None), ("_count", Some(count))] {
+            self.again(begin, begin + name);
+            self.put(suffix);
+            self.again(begin + name + "_bucket".len(), end);
+            self.put(if labels.is_empty() { " " } else { "\"} " });
+            match value {
+                Some(count) => self.line(count),
+                None => {
+                    self.micros(sum_us);
+                    self.bytes.push(b'\n');
+                }
+            }
+        }
     }
 
     fn end(&mut self, _: &Family) {}
@@ -231,5 +280,72 @@ mod tests {
             String::from_utf8_lossy(&out.bytes),
             "0\n7\n10\n18446744073709551615\n0 0.000001 0.00001 1.5 60 a\\\"b\\\\c\\nd"
         );
+    }
+
+    /// Line by line, whatever is copied from one to the next; with labels and without, and in pieces.
+    #[test]
+    fn histograms_and_labels_are_written_out() {
+        let find = |name: &str| {
+            let found = crate::metrics::FAMILIES.iter().find(|of| of.name == name);
+            found.expect("it is told")
+        };
+        let mut histogram = Histogram::default();
+        [10, 100, 100, 70_000_000]
+            .into_iter()
+            .for_each(|us| histogram.note(us));
+        let mut text = Text::new(Format::Prometheus);
+        text.histogram(
+            find("aether_login_duration_seconds"),
+            &[],
+            &histogram,
+            70_000_210,
+        );
+        text.histogram(
+            find("aether_pool_wait_duration_seconds"),
+            &["a\"b"],
+            &histogram,
+            12,
+        );
+        text.histogram(
+            find("aether_pool_wait_duration_seconds"),
+            &["c"],
+            &histogram,
+            0,
+        );
+        text.value(
+            find("aether_pool_statement_parses"),
+            &["c", "client"],
+            12,
+            false,
+        );
+        text.value(find("aether_stopping"), &[], 0, false);
+        let labels = ["client", "", "CN=x"];
+        text.value(
+            find("aether_tls_certificate_expiry_timestamp_seconds"),
+            &labels,
+            -5,
+            false,
+        );
+        let text = String::from_utf8(text.bytes).expect("text");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3 * 14 + 3);
+        for line in [
+            "aether_login_duration_seconds_bucket{le=\"0.000064\"} 1",
+            "aether_login_duration_seconds_bucket{le=\"67.108864\"} 3",
+            "aether_login_duration_seconds_bucket{le=\"+Inf\"} 4",
+            "aether_login_duration_seconds_sum 70.00021",
+            "aether_login_duration_seconds_count 4",
+            "aether_pool_wait_duration_seconds_bucket{database=\"a\\\"b\",le=\"0.000064\"} 1",
+            "aether_pool_wait_duration_seconds_bucket{database=\"a\\\"b\",le=\"+Inf\"} 4",
+            "aether_pool_wait_duration_seconds_sum{database=\"a\\\"b\"} 0.000012",
+            "aether_pool_wait_duration_seconds_count{database=\"a\\\"b\"} 4",
+            "aether_pool_wait_duration_seconds_bucket{database=\"c\",le=\"0.000256\"} 3",
+            "aether_pool_wait_duration_seconds_sum{database=\"c\"} 0",
+            "aether_pool_statement_parses_total{database=\"c\",side=\"client\"} 12",
+            "aether_stopping 0",
+            "aether_tls_certificate_expiry_timestamp_seconds{side=\"client\",database=\"\",subject=\"CN=x\"} -5",
+        ] {
+            assert!(lines.contains(&line), "{line} is not in\n{text}");
+        }
     }
 }

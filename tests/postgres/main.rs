@@ -29,6 +29,7 @@ mod logins;
 mod matrix;
 mod memory;
 mod metrics;
+mod metrics_exact;
 
 mod model;
 mod operations;
