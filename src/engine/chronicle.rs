@@ -338,9 +338,13 @@ fn line(period: &Period) -> String {
     let per_second = |count: u64| period.per_second(count);
     let all = &period.counters;
     format!(
-        "stats: {} xacts/s, {} queries/s, {} client logins/s, in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
+        "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, {} client logins/s, \
+         in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us",
         per_second(all.transactions),
         per_second(all.queries),
+        per_second(all.client_parses),
+        per_second(all.server_parses),
+        per_second(all.binds),
         per_second(all.logins),
         per_second(all.received),
         per_second(all.sent),
@@ -397,6 +401,9 @@ mod tests {
             transactions: 120,
             queries: 240,
             logins: 60,
+            client_parses: 180,
+            server_parses: 120,
+            binds: 300,
             received: 6_000,
             sent: 12_000,
             transaction_us: 12_000,
@@ -405,7 +412,8 @@ mod tests {
             assignments: 5,
             ..Counters::default()
         };
-        let expected = "stats: 2 xacts/s, 4 queries/s, 1 client logins/s, in 100 B/s, out 200 B/s, xact 100 us, query 10 us, wait 10 us";
+        let expected = "stats: 2 xacts/s, 4 queries/s, 3 client parses/s, 2 server parses/s, 5 binds/s, 1 client logins/s, \
+                        in 100 B/s, out 200 B/s, xact 100 us, query 10 us, wait 10 us";
         let us = 60_000_000;
         assert_eq!(line(&Period { counters, us }), expected);
         let mut scene = Scene::new();

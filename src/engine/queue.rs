@@ -43,6 +43,7 @@ impl Engine {
                 self.pools.wake_for_reserve(pool, self.now);
             }
             self.serve(&mut pools, host);
+            pools.append(&mut self.pools.take_stood());
             for &pool in &pools {
                 self.serve_lookups(pool, host);
             }

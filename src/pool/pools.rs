@@ -10,7 +10,7 @@
 
 mod questions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 pub(super) use questions::Question;
@@ -101,6 +101,8 @@ pub struct Pools {
     ready: BTreeMap<u64, Lane>,
     /// Lanes that wait for room under a limit.
     parked: usize,
+    /// Where lanes have come to wait for the time in which they may have what is in reserve.
+    stood: BTreeSet<PoolKey>,
     /// Idle servers that may be above a limit.
     surplus: Vec<ServerKey>,
     last_ticket: u64,
@@ -627,6 +629,12 @@ impl Pools {
         }
     }
 
+    /// Pools that have to be looked at when somebody has waited for long there, though nothing else was done in them: what a lane
+    /// waited for under the limit of a user may have come free in another pool.
+    pub fn take_stood(&mut self) -> BTreeSet<PoolKey> {
+        std::mem::take(&mut self.stood)
+    }
+
     /// Lanes whose next client has waited long enough for the reserve are to be looked at.
     pub fn wake_for_reserve(&mut self, pool_key: PoolKey, now: Tick) {
         let Some(pool) = self.arena.get(pool_key) else {
@@ -739,9 +747,15 @@ impl Pools {
             }
             Stand::Limited(limit) => {
                 let kind = lane.kind.clone();
-                if let Some(share) = self.share_mut(lane.pool, &kind.user, limit) {
-                    share.park(ticket, lane);
-                    self.parked += 1;
+                let pool = lane.pool;
+                let Some(share) = self.share_mut(pool, &kind.user, limit) else {
+                    return;
+                };
+                share.park(ticket, lane);
+                let has_reserve = share.has_reserve();
+                self.parked += 1;
+                if has_reserve {
+                    self.stood.insert(pool);
                 }
             }
         }
