@@ -614,7 +614,11 @@ impl World {
         let mut whim = Random::new(seed ^ OPERATED << 32);
         let operated = whim.chance(60);
         let long_wait = if operated { "100ms" } else { "0" };
-        let yaml = format!("{}log: {{long_wait: {long_wait}}}\n", shape.yaml());
+        let long_wait = format!("log: {{long_wait: {long_wait}");
+        let yaml = match shape.yaml() {
+            yaml if yaml.contains("log: {") => yaml.replace("log: {", &format!("{long_wait}, ")),
+            yaml => format!("{yaml}{long_wait}}}\n"),
+        };
         let mut kernel = Kernel {
             random: Random::new(random.next()),
             connections: Vec::new(),
