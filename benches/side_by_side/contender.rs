@@ -177,8 +177,10 @@ impl Field {
             .stdout(log.try_clone().expect("its log"))
             .stderr(log);
         let child = process::spawn(command).expect("setpriv, of util-linux, starts it");
-        let running = Running::when_listening(contender, child, port, place, !wrapper.is_empty());
-        Running { metrics, ..running }
+        let mut running =
+            Running::when_listening(contender, child, port, place, !wrapper.is_empty());
+        running.metrics = metrics;
+        running
     }
 
     fn secret(&self, method: Method) -> &str {
