@@ -355,6 +355,26 @@ impl Engine {
             self.reset(cancel.victim, host);
         }
     }
+
+    /// Asserts that a server against which a cancel was sent is nobody's but the one's who is meant, and at nobody's hand.
+    pub(super) fn check_cancels(&self) {
+        for (key, server) in self.servers.iter() {
+            let ServerState::Cancelling(cancel) = &server.state else {
+                continue;
+            };
+            let victim = self.servers.get(cancel.victim);
+            let Some(victim) = victim.filter(|_| cancel.stage == Stage::Sent) else {
+                continue;
+            };
+            let client = victim.state.client();
+            assert!(
+                client.is_none_or(|client| Some(client) == cancel.owner)
+                    && !matches!(victim.state, ServerState::Idle),
+                "cancel {key:?} for {:?} is under way to a server that {client:?} has",
+                cancel.owner
+            );
+        }
+    }
 }
 
 #[cfg(test)]

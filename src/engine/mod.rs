@@ -829,6 +829,7 @@ impl Engine {
     /// Asserts every invariant of ARCHITECTURE section 6 that can be seen from here. For the simulation: it walks everything.
     pub fn check(&self) {
         self.check_books();
+        self.check_cancels();
         for (key, client) in self.clients.iter() {
             self.check_link(Who::Client(key), &client.link);
         }
