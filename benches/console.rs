@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::cluster::{Options, PASSWORD};
+use support::scene::SHOWN;
 use support::{Cluster, Pooler, Wire, raise_open_files, scale};
 
 const POOLS: usize = 2_000;
@@ -22,32 +23,6 @@ const CLIENTS: usize = 5_000;
 /// Clients that work, and how long each waits from one question to the next.
 const BUSY: usize = 32;
 const PAUSE: Duration = Duration::from_millis(5);
-const SHOWS: [&str; 23] = [
-    "ACTIVE_SOCKETS",
-    "CLIENTS",
-    "CONFIG",
-    "DATABASES",
-    "DNS_HOSTS",
-    "DNS_ZONES",
-    "FDS",
-    "LISTS",
-    "MEM",
-    "PEERS",
-    "PEER_POOLS",
-    "POOLS",
-    "QUERIES",
-    "SERVERS",
-    "SOCKETS",
-    "STATE",
-    "STATS",
-    "STATS_AVERAGES",
-    "STATS_TOTALS",
-    "TLS",
-    "TOTALS",
-    "USERS",
-    "VERSION",
-];
-
 /// What was seen in one round.
 #[derive(Clone, Copy)]
 struct Seen {
@@ -161,7 +136,7 @@ fn work(pooler: &Pooler, end: Instant) -> Vec<f64> {
 fn look(pooler: &Pooler, over: &AtomicBool, shows: &AtomicU64, slowest: &AtomicU64) {
     let mut console = Wire::login(pooler.port(), "username", PASSWORD, "aether");
     while !over.load(Ordering::Relaxed) {
-        for name in SHOWS {
+        for name in SHOWN.into_iter().chain(["FDS"]) {
             let begin = Instant::now();
             console.run(&format!("SHOW {name}"));
             let took = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -425,33 +425,23 @@ fn why(now: &Sample, pool: &Pool) -> Cell {
 
 fn waiting(client: &Client) -> Vec<Cell> {
     let style = wait_style(client.wait_us);
-    let [id, database, user, application, address] = named(client);
-    vec![
-        id,
-        database,
-        user,
-        application,
-        address,
+    let own = [
         Cell::number(client.wait_us as f64, time(client.wait_us as f64)).in_style(style),
         Cell::text(&*client.waits_for),
-    ]
+    ];
+    named(client).into_iter().chain(own).collect()
 }
 
 fn running(client: &Client) -> Vec<Cell> {
-    let [id, database, user, application, address] = named(client);
-    vec![
-        id,
-        database,
-        user,
-        application,
-        address,
+    let own = [
         Cell::count(client.pid),
         Cell::number(client.query_us as f64, time(client.query_us as f64)),
         Cell::number(
             client.transaction_us as f64,
             time(client.transaction_us as f64),
         ),
-    ]
+    ];
+    named(client).into_iter().chain(own).collect()
 }
 
 fn named(client: &Client) -> [Cell; 5] {

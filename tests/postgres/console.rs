@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::scene::{Row, columns, show, tcp};
+use crate::support::scene::{Row, SHOWN, columns, show, tcp};
 use crate::support::wire::{
     bind, close, describe, execute, first_error, kinds, message, parse, sync, terminated,
 };
@@ -199,10 +199,7 @@ fn rows_are_chosen_sorted_and_limited() {
         ["app-007"]
     );
     assert_eq!(names("LIMIT 0"), Vec::<String>::new());
-    for what in super::operations::SHOWN
-        .iter()
-        .filter(|what| **what != "HELP")
-    {
+    for what in SHOWN.iter().filter(|what| **what != "HELP") {
         let all = console.run(&format!("SHOW {what}"));
         let few = console.run(&format!("SHOW {what} LIMIT 1"));
         assert_eq!(columns(&all[0]), columns(&few[0]));

@@ -13,38 +13,12 @@ use nix::unistd::geteuid;
 use crate::support::cluster::PASSWORD;
 use crate::support::pooler::binary;
 use crate::support::process::{self, Place};
-use crate::support::scene::{self, columns, tcp, yaml};
+use crate::support::scene::{self, SHOWN, columns, tcp, yaml};
 use crate::support::wire::{first_error, kinds, terminated};
 use crate::support::{Cluster, Pooler, Scene, Wire, wait_for, wait_until};
 
 /// Long enough for anything that should happen at once.
 const SOON: Duration = Duration::from_secs(10);
-
-/// What the console shows.
-pub const SHOWN: [&str; 22] = [
-    "ACTIVE_SOCKETS",
-    "CLIENTS",
-    "CONFIG",
-    "DATABASES",
-    "DNS_HOSTS",
-    "DNS_ZONES",
-    "HELP",
-    "LISTS",
-    "MEM",
-    "PEERS",
-    "PEER_POOLS",
-    "POOLS",
-    "SERVERS",
-    "SOCKETS",
-    "STATE",
-    "STATS",
-    "STATS_AVERAGES",
-    "STATS_TOTALS",
-    "TLS",
-    "TOTALS",
-    "USERS",
-    "VERSION",
-];
 
 const CANARY: &str = "canary-b5c0f1";
 

@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 
 use super::tls::{certificates, own_certificate};
 use crate::support::cluster::PASSWORD;
-use crate::support::{Cluster, Pooler, Wire, process};
+use crate::support::{Cluster, Pooler, Wire, process, scene};
 
 /// Typed by clients, and never told to Aether. What frees memory writes over the first bytes of it, so all of it is looked for.
 const CANARY: &str = "7d1c-the-canary-of-a-client-e995-sings";
@@ -111,7 +111,7 @@ fn a_password_that_a_client_typed_is_nowhere_once_the_login_is_over() {
         }
         let parameters = [("user", user.as_str()), ("database", "aether")];
         let mut console = Wire::try_login(pooler.port(), &parameters, CANARY).expect("a session");
-        for what in super::operations::SHOWN {
+        for what in scene::SHOWN {
             texts.push(format!("{:?}", console.run(&format!("SHOW {what}"))));
             let bytes = console.run(&format!("SHOW {what}"));
             let bytes: Vec<u8> = bytes.into_iter().flat_map(|message| message.body).collect();

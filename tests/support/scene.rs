@@ -5,6 +5,33 @@ use std::collections::BTreeMap;
 use super::cluster::PASSWORD;
 use super::{Cluster, Message, Pooler, Wire, wait_until};
 
+/// What the console shows to whoever may look. (FDS is for those who may do everything.)
+pub const SHOWN: [&str; 23] = [
+    "ACTIVE_SOCKETS",
+    "CLIENTS",
+    "CONFIG",
+    "DATABASES",
+    "DNS_HOSTS",
+    "DNS_ZONES",
+    "HELP",
+    "LISTS",
+    "MEM",
+    "PEERS",
+    "PEER_POOLS",
+    "POOLS",
+    "QUERIES",
+    "SERVERS",
+    "SOCKETS",
+    "STATE",
+    "STATS",
+    "STATS_AVERAGES",
+    "STATS_TOTALS",
+    "TLS",
+    "TOTALS",
+    "USERS",
+    "VERSION",
+];
+
 /// A row of the console, by column name. NULL is missing.
 pub type Row = BTreeMap<String, String>;
 
