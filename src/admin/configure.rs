@@ -9,7 +9,7 @@ use super::command::{Call, Does, is_ignored};
 use super::control::wrong;
 use super::table::{Column, Short, Value};
 use super::words::Word;
-use crate::config::{self, Change, Config, ConfigError};
+use crate::config::{self, Change, Config, ConfigError, pgbouncer};
 use crate::engine::{Engine, Event};
 use crate::wire::backend::TEXT;
 use crate::wire::refusal::{self, Refusal};
@@ -55,20 +55,22 @@ pub(super) const DRY_RUN: &[Column] = &[
 ];
 
 /// Keys that only a restart changes.
-pub(super) const FIXED: [&str; 12] = [
+const FIXED: [&str; 9] = [
     "auth.mock_secret",
-    "listen_addr",
-    "listen_port",
     "metrics.listen_addr",
     "server.listen_addr",
     "server.pidfile",
+    "server.so_reuseport",
     "server.unix_socket_dir",
     "server.unix_socket_group",
     "server.unix_socket_mode",
     "server.user",
-    "unix_socket_dir",
-    "user",
 ];
+
+/// Whether a key, or an option of PgBouncer's, only changes by a restart.
+pub(super) fn takes_restart(key: &str) -> bool {
+    FIXED.contains(&key) || pgbouncer::takes_restart(key)
+}
 
 /// Whether RELOAD is only to tell what it would do.
 pub(super) fn is_dry(call: &Call) -> Result<bool, Refusal> {
@@ -162,7 +164,7 @@ fn differences(old: &Config, new: &Config) -> Vec<[String; 4]> {
         if old == new || whole.iter().any(|prefix| key.starts_with(prefix)) {
             continue;
         }
-        let effect = if FIXED.contains(&&**key) {
+        let effect = if takes_restart(key) {
             "takes a restart"
         } else if key.starts_with("databases.") && key.contains(".backend.") {
             RECYCLED
@@ -174,6 +176,12 @@ fn differences(old: &Config, new: &Config) -> Vec<[String; 4]> {
     }
     rows.sort();
     rows
+}
+
+const RESTART: &str = "Write it into the configuration and restart.";
+
+fn unchanged(key: &str) -> String {
+    format!("{key} cannot be changed while the process runs")
 }
 
 const RECYCLED: &str = "its servers are closed, busy ones when they are released";
@@ -191,7 +199,16 @@ pub(super) fn change(
             refusal::notice(&mut out, "SET ignored", None);
             return Ok(Some(out));
         }
-        Does::Set => set(call)?,
+        Does::Set => match set(call)? {
+            // As PgBouncer, whatever the value: scripts that set them go on. That nothing comes of it is told.
+            (Change::Set(key, _), _) if pgbouncer::takes_restart(&key) => {
+                log::info!("SET {key} command issued");
+                let mut out = Vec::new();
+                refusal::notice(&mut out, &unchanged(&key), Some(RESTART));
+                return Ok(Some(out));
+            }
+            set => set,
+        },
         Does::AddDatabase => add(engine, call)?,
         _ => drop_database(engine, call)?,
     };
@@ -242,10 +259,7 @@ fn set(call: &Call) -> Result<(Change, String), Refusal> {
         return Err(wrong(call, "bad arguments"));
     };
     if FIXED.contains(&key) {
-        let text = format!("{key} cannot be changed while the process runs");
-        return Err(
-            Refusal::error(b"55P02", text).hint("Write it into the configuration and restart.")
-        );
+        return Err(Refusal::error(b"55P02", unchanged(key)).hint(RESTART));
     }
     Ok((
         Change::Set(key.to_owned(), value.to_owned()),

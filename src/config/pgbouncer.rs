@@ -82,6 +82,15 @@ pub(super) fn own_key(option: &str, value: &str) -> Option<(String, String)> {
     Some((path.to_owned(), value))
 }
 
+/// Options that PgBouncer reads at its start only, and that count at once here.
+const AT_ONCE: [&str; 2] = ["listen_backlog", "disable_pqexec"];
+
+/// Whether this is an option of `[pgbouncer]` that only a restart changes, there and here.
+pub fn takes_restart(option: &str) -> bool {
+    let row = options::GLOBAL.iter().find(|row| row.name == option);
+    row.is_some_and(|row| row.change == options::Change::Restart) && !AT_ONCE.contains(&option)
+}
+
 /// Seconds, with a fraction, as whole milliseconds.
 fn milliseconds(seconds: &str) -> Option<u64> {
     let seconds: f64 = seconds.trim().parse().ok()?;

@@ -394,7 +394,11 @@ fn try_row(row: Row) -> Result<(), String> {
         lab.rewrite(Where::Nowhere)?;
         lab.sees(with, "when it has gone from the file, up to a restart")?;
         drop(lab);
-        return Lab::start(row, Where::Nowhere).sees(without, "by default");
+        let lab = Lab::start(row, Where::Nowhere);
+        lab.sees(without, "by default")?;
+        // Which PgBouncer answers as if it had been done.
+        lab.set()?;
+        return lab.sees(without, "after SET, up to a restart");
     }
     lab.rewrite(Where::Nowhere)?;
     lab.sees(without, "by default, after a reload")?;

@@ -652,6 +652,18 @@ fn the_configuration_is_changed_from_the_console() {
     assert_eq!(error.message(), "SET failed");
     assert!(error.field(b'D').contains("max_connections"), "{error:?}");
     assert_eq!(console.error("SET server.user = 'me'").sqlstate(), "55P02");
+    // The option of PgBouncer's is answered as there, whatever the value, and nothing comes of it.
+    for command in ["SET user = 'me'", "SET listen_port = 'none'"] {
+        let answer = console.run(command);
+        assert_eq!(kinds(&answer), "NCZ", "{command}");
+        let notice = answer[0].notice().expect("a notice");
+        assert!(
+            notice.message().contains("while the process runs"),
+            "{notice:?}"
+        );
+    }
+    let config = show(&mut console, "CONFIG WHERE key = 'listen_port'");
+    assert_eq!(config[0]["value"], scene.pooler.port().to_string());
     // The file says something else: told beforehand, and then done.
     let other = cluster.database("console_other");
     let dsn = tcp(cluster, &scene.database);

@@ -162,6 +162,17 @@ impl Twin {
         )
     }
 
+    /// What SHOW CONFIG says of it.
+    fn config(&self, console: &mut Wire, key: &str) -> Option<String> {
+        let messages = console.query("SHOW CONFIG");
+        let mut rows = messages.iter().filter_map(|message| message.row());
+        let row = rows.find(|row| row.first().cloned().flatten().as_deref() == Some(key));
+        row.unwrap_or_else(|| panic!("{} has no {key}", self.name))
+            .get(1)
+            .cloned()
+            .flatten()
+    }
+
     /// What becomes of one query.
     fn asked(&self, user: &str, database: &str, sql: &str) -> String {
         match self.login(user, PASSWORD, database) {
@@ -247,9 +258,24 @@ impl QueryOrEnd for Wire {
     }
 }
 
+/// What Aether, too, only reads at its start; with values that are none.
+const RESTART_ONLY: [(&str, &str); 11] = [
+    ("pidfile", "/nowhere/pid"),
+    ("user", "nobody"),
+    ("job_name", "other"),
+    ("listen_addr", "no address"),
+    ("listen_port", "none"),
+    ("unix_socket_dir", "/nowhere"),
+    ("unix_socket_mode", "none"),
+    ("unix_socket_group", "nobody_of_this_name"),
+    ("so_reuseport", "perhaps"),
+    ("pkt_buf", "none"),
+    ("resolv_conf", "/nowhere"),
+];
+
 type Case = (&'static str, fn(&Twin, &str) -> String);
 
-const SCRIPT: [Case; 24] = [
+const SCRIPT: [Case; 25] = [
     ("a query", |twin, db| {
         twin.asked("username", db, "SELECT 1, NULL, 'x'")
     }),
@@ -393,6 +419,19 @@ const SCRIPT: [Case; 24] = [
     ("the console is for its users", |twin, _| {
         twin.login("username", PASSWORD, "pgbouncer")
             .map_or_else(|e| told(&e), |_| "in".to_owned())
+    }),
+    ("SET of what only a restart changes", |twin, _| {
+        let mut console = twin.login("admin", PASSWORD, "pgbouncer").expect("a login");
+        let mut answers = Vec::new();
+        for (key, value) in RESTART_ONLY {
+            let before = twin.config(&mut console, key);
+            let answer = console.query_or_end(&format!("SET {key} = '{value}'"));
+            let error = first_error(&answer).map(|error| told(&error));
+            let kept = twin.config(&mut console, key) == before;
+            let said = error.unwrap_or_else(|| "done".to_owned());
+            answers.push(format!("{key}: {said}, as it was: {kept}"));
+        }
+        answers.join("; ")
     }),
     ("too many clients", |twin, db| {
         let mut held = Vec::new();

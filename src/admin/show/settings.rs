@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::configure::takes_restart;
 use super::super::table::{Column, Short, Value};
 use crate::config::{self, Config, Outside, PgbouncerOption, PoolConfig, schema};
 use crate::engine::Engine;
@@ -114,19 +115,6 @@ const ALIASES: [Alias; 27] = [
     }),
 ];
 
-/// What a restart takes, of both kinds.
-const FIXED: [&str; 9] = [
-    "auth.mock_secret",
-    "listen_addr",
-    "listen_port",
-    "server.listen_addr",
-    "server.unix_socket_dir",
-    "server.unix_socket_group",
-    "server.unix_socket_mode",
-    "server.user",
-    "unix_socket_dir",
-];
-
 fn seconds(time: Duration) -> String {
     let text = format!("{:.3}", time.as_secs_f64());
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -184,8 +172,7 @@ pub(super) fn settings(engine: &Engine) -> Short {
         .iter()
         .map(|(name, default, value)| ((*name).to_owned(), value(config), (*default).to_owned()));
     let row = |(key, value, default): (String, String, String)| {
-        let fixed = FIXED.contains(&&*key);
-        let changeable = if fixed { "no" } else { "yes" };
+        let changeable = if takes_restart(&key) { "no" } else { "yes" };
         let cells = [key.clone(), value, default, changeable.to_owned()];
         (key, cells.map(Value::Text).to_vec())
     };

@@ -271,8 +271,10 @@ fn config_tells_values_defaults_and_what_takes_a_restart() {
     assert_eq!(of("pool.acquire_timeout"), is("90s", "30s", "yes"));
     assert_eq!(of("query_wait_timeout"), is("90", "120", "yes"));
     assert_eq!(of("admin.users"), is("me", "", "yes"));
-    let (_, _, changeable) = of("server.listen_addr");
-    assert_eq!(changeable, "no");
+    for key in ["server.listen_addr", "server.pidfile", "listen_port"] {
+        let (_, _, changeable) = of(key);
+        assert_eq!(changeable, "no", "{key}");
+    }
     let mut keys: Vec<Value> = rows.iter().map(|row| row[0].clone()).collect();
     let before = keys.clone();
     keys.sort_by(Value::order);
