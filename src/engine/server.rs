@@ -136,7 +136,7 @@ pub struct Cancel {
     /// The server that is meant.
     pub(super) victim: ServerKey,
     /// The client whose query is meant; `None`: whatever the server runs, it will not be used again.
-    pub(super) owner: Option<ClientKey>,
+    pub owner: Option<ClientKey>,
     /// The connections that brought the CancelRequest: closed when this one is.
     pub(super) askers: Vec<ClientKey>,
     /// How far it is.

@@ -83,12 +83,29 @@ pub struct Client {
     /// What the reference answered and has not come yet.
     expected: Vec<u8>,
     cancel: Option<(u32, Vec<u8>)>,
-    /// It has asked for a cancel in this session.
-    pub has_cancelled: bool,
+    cancels: Cancels,
+    /// An operator sends it away.
+    pub condemned: bool,
+    /// Messages that it has sent in its session.
+    sent: u64,
     /// Rows that it was told are committed, and rows that it was told are not.
     pub committed: Vec<String>,
     pub rolled_back: Vec<String>,
     pub tally: Tally,
+}
+
+/// Cancels that may hit what a client asks: its own, and those that operators order. Each hits one request at most, of those that were
+/// there while it was under way.
+#[derive(Debug, Default)]
+struct Cancels {
+    /// So many may still hit.
+    left: u32,
+    /// One of them is under way.
+    under_way: bool,
+    /// So many messages had been sent when one was last under way.
+    until: u64,
+    /// One of them is its own.
+    own: bool,
 }
 
 /// A request, up to the ReadyForQuery that ends it.
@@ -111,6 +128,8 @@ pub struct Tally {
     pub sent: u64,
     pub received: u64,
     pub sessions: u64,
+    /// Requests that operators have cancelled.
+    pub cancelled: u64,
     /// Folded from everything that it received.
     pub digest: u64,
 }
@@ -164,7 +183,9 @@ impl Client {
             request: Request::default(),
             expected: Vec::new(),
             cancel: None,
-            has_cancelled: false,
+            cancels: Cancels::default(),
+            condemned: false,
+            sent: 0,
             committed: Vec::new(),
             rolled_back: Vec::new(),
             tally: Tally::default(),
@@ -256,7 +277,7 @@ impl Client {
     }
 
     /// Whether everything that it asked has been answered.
-    fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         let sleeps = self.session.as_ref().is_some_and(Session::is_sleeping);
         self.expected.is_empty() && self.asked.is_empty() && !sleeps
     }
@@ -309,7 +330,7 @@ impl Client {
             Step::Settle | Step::AwaitCopy => {}
             Step::Rest(time) => self.resting_until = now + time,
             Step::Cancel => {
-                self.has_cancelled = true;
+                self.cancel_begins(true);
                 return self.cancel.clone();
             }
             Step::Leave(leave) => {
@@ -338,7 +359,46 @@ impl Client {
         message(&mut self.output, tag, |b| b.extend_from_slice(&body));
         self.tally.sent += (self.output.len() - before) as u64;
         self.asked.push_back((tag, body));
+        self.sent += 1;
         self.consult();
+    }
+
+    /// Somebody asks for what it asks to be cancelled: itself or an operator.
+    pub fn cancel_begins(&mut self, own: bool) {
+        if !self.may_be_hit() {
+            self.cancels = Cancels::default();
+        }
+        self.cancels.left += 1;
+        self.cancels.under_way = true;
+        self.cancels.own |= own;
+    }
+
+    /// Whether cancels are under way, as far as it knows.
+    pub fn is_being_cancelled(&self) -> bool {
+        self.cancels.under_way
+    }
+
+    /// They are over: what it asks from now on is none of theirs.
+    pub fn cancels_end(&mut self) {
+        self.cancels.under_way = false;
+        self.cancels.until = self.sent;
+    }
+
+    /// Whether a cancel was under way at some time while the present request was there.
+    fn may_be_hit(&self) -> bool {
+        let begun = self.asked.len() + self.request.messages.len();
+        let first = self.sent.saturating_sub(begun as u64); // what is asked before the session is no message
+        self.cancels.left > 0 && (self.cancels.under_way || first < self.cancels.until)
+    }
+
+    /// The present request was cancelled. False: nobody has asked for that.
+    fn is_hit(&mut self) -> bool {
+        let may = self.may_be_hit();
+        if may {
+            self.cancels.left -= 1;
+            self.tally.cancelled += u64::from(!self.cancels.own);
+        }
+        may
     }
 
     /// Lets the reference take what was sent, one request after the other.
@@ -524,22 +584,24 @@ impl Client {
     }
 
     fn answer(&mut self, tag: u8, body: &[u8], whole: &[u8]) {
-        let session = self.session.as_mut().expect("it runs");
-        if self.expected.is_empty() && session.is_sleeping() {
+        let sleeps = self.session.as_ref().is_some_and(Session::is_sleeping);
+        if self.expected.is_empty() && sleeps {
             let cancelled = tag == b'E' && Refusal::read(body, Blame::Server).code() == "57014";
-            if cancelled && !self.has_cancelled {
+            if cancelled && !self.is_hit() {
                 return self.over(End::Deceived(
                     "a cancel that it has not asked for".to_owned(),
                 ));
             }
+            let session = self.session.as_mut().expect("it runs");
             session.wake(cancelled, &mut self.expected);
             self.request.whole = ends_with_ready(&self.expected);
             self.consult();
         }
         let cancelled = tag == b'E' && Refusal::read(body, Blame::Server).code() == "57014";
         if cancelled
-            && self.has_cancelled
             && !self.expected.starts_with(whole)
+            && self.request.before.is_some()
+            && self.is_hit()
             && let Some(before) = self.request.before.take()
         {
             self.cancelled_in_the_queue(before);

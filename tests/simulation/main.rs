@@ -120,8 +120,10 @@ fn no_world_violates_a_promise() {
         .filter(|outcome| outcome.commands > 0)
         .count();
     println!(
-        "{} commands of operators in {operated} worlds",
-        sum(|outcome| outcome.commands)
+        "{} commands of operators in {operated} worlds: {} requests of clients cancelled, {} clients sent away",
+        sum(|outcome| outcome.commands),
+        sum(|outcome| outcome.cancelled),
+        sum(|outcome| outcome.condemned)
     );
     println!(
         "{} worlds, {} of them with faults ({} faults), {} queries, {} steps, {:.0} worlds a minute, {} violations",
@@ -142,6 +144,12 @@ fn no_world_violates_a_promise() {
     assert!(
         count < 1_000 || operated * 2 > outcomes.len(),
         "too few worlds with operators"
+    );
+    let cancelled = sum(|outcome| outcome.cancelled) as usize;
+    let condemned = sum(|outcome| outcome.condemned) as usize;
+    assert!(
+        count < 1_000 || cancelled * 100 > outcomes.len() && condemned * 20 > outcomes.len(),
+        "operators have cancelled too little, or sent too few away"
     );
 }
 

@@ -31,6 +31,30 @@ pub enum Wish {
     Began(String),
 }
 
+/// What is on his mind.
+#[derive(Debug)]
+enum Command {
+    Text(String),
+    /// A verb, and whom of those it means who are there when he gives it.
+    At(&'static str, usize),
+}
+
+impl Command {
+    /// As it is given. `people`: the numbers of those whom it can mean.
+    fn text(self, people: &[u64]) -> String {
+        match self {
+            Command::Text(text) => text,
+            Command::At(verb, which) => {
+                let id = people.get(which % (people.len() + 1));
+                format!("{verb} {}", id.unwrap_or(&NOBODY))
+            }
+        }
+    }
+}
+
+/// A number that no client has.
+const NOBODY: u64 = 1_000_000;
+
 /// A command under way.
 #[derive(Debug)]
 struct Given {
@@ -48,7 +72,7 @@ pub struct Operator {
     connection: Shared,
     output: Vec<u8>,
     input: Vec<u8>,
-    script: VecDeque<String>,
+    script: VecDeque<Command>,
     given: VecDeque<Given>,
     power: Power,
     key: Option<(u32, Vec<u8>)>,
@@ -99,6 +123,11 @@ impl Operator {
         self.gone
     }
 
+    /// Whether he has given this and has no answer yet.
+    pub fn has_given(&self, text: &str) -> bool {
+        self.given.iter().any(|given| given.text == text)
+    }
+
     pub fn can_run(&self, now: u64) -> bool {
         let far = self.connection.borrow();
         far.far_has_input()
@@ -128,7 +157,8 @@ impl Operator {
         )
     }
 
-    pub fn run(&mut self, now: u64, random: &mut Random) -> Vec<Wish> {
+    /// Does what he can. `people`: the numbers of the clients whom his commands can mean.
+    pub fn run(&mut self, now: u64, people: &[u64], random: &mut Random) -> Vec<Wish> {
         let mut wishes = Vec::new();
         let bytes = self.connection.borrow_mut().far_read();
         self.input.extend(bytes);
@@ -156,18 +186,19 @@ impl Operator {
             }
         }
         if self.may_begin(now) {
-            wishes.extend(self.begin(now, random));
+            wishes.extend(self.begin(now, people, random));
         }
         let count = self.connection.borrow_mut().far_write(&self.output);
         self.output.drain(..count);
         wishes
     }
 
-    fn begin(&mut self, now: u64, random: &mut Random) -> Vec<Wish> {
+    fn begin(&mut self, now: u64, people: &[u64], random: &mut Random) -> Vec<Wish> {
         // Some give two at a time.
         let count = random.pick(&[1, 1, 1, 2]).min(self.script.len());
         let mut wishes = Vec::new();
-        for text in self.script.drain(..count) {
+        for command in self.script.drain(..count) {
+            let text = command.text(people);
             let extended = random.chance(30);
             if extended {
                 message(&mut self.output, b'P', |b| {
@@ -299,13 +330,13 @@ fn timeout(text: &str) -> Option<u64> {
     Some(digits.parse::<u64>().ok()? * unit)
 }
 
-fn command(power: Power, random: &mut Random) -> String {
+fn command(power: Power, random: &mut Random) -> Command {
     let database = random.pick(&["", " base", " base", " other"]);
     let named = random.pick(&["base", "other"]);
     let time = random.pick(&["", "", " TIMEOUT '50ms'", " TIMEOUT '2s'"]);
     let id = random.between(1, 12);
     let what = if power.harsh { 24 } else { 19 };
-    match random.below(what) {
+    Command::Text(match random.below(what) {
         0..4 => format!("PAUSE{database}{time}"),
         4..6 => format!("RESUME{database}"),
         6 => "SUSPEND".to_owned(),
@@ -319,8 +350,10 @@ fn command(power: Power, random: &mut Random) -> String {
             random.pick(&["0", "10ms", "1s"])
         ),
         13 => format!("ENABLE {named}"),
-        // Of nobody.
-        14 => format!("{} 1000000", random.pick(&["KILL_CLIENT", "CANCEL_CLIENT"])),
+        14 => {
+            let verb = random.pick(&["KILL_CLIENT", "CANCEL_CLIENT"]);
+            return Command::At(verb, id as usize);
+        }
         15 if power.adds => "ADD DATABASE third".to_owned(),
         15..19 => random
             .pick(&[
@@ -340,7 +373,7 @@ fn command(power: Power, random: &mut Random) -> String {
         21 => format!("KILL_CLIENT {id}"),
         22 if power.adds => format!("DROP DATABASE {}", random.pick(&["third", "other", "base"])),
         _ => format!("ENABLE {named}"),
-    }
+    })
 }
 
 fn columns(body: &[u8]) -> Option<Vec<(String, u32)>> {

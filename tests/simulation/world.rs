@@ -493,6 +493,8 @@ struct Person {
 struct Canceller {
     connection: Shared,
     output: Vec<u8>,
+    /// The person who sends it, for what it asks itself.
+    person: Option<usize>,
 }
 
 /// What a seed's world came to.
@@ -504,6 +506,9 @@ pub struct Outcome {
     pub faults: u64,
     /// Commands of operators that were answered.
     pub commands: u64,
+    /// Requests of clients that operators have cancelled, and clients that they have sent away.
+    pub cancelled: u64,
+    pub condemned: u64,
 }
 
 pub struct World {
@@ -551,6 +556,8 @@ pub struct World {
     committed: Vec<String>,
     rolled_back: Vec<String>,
     excused: bool,
+    /// So many clients were sent away by an operator who meant them.
+    condemned: u64,
     /// An operator has disabled a database at some time.
     has_disabled: bool,
     reloaded: bool,
@@ -681,6 +688,7 @@ impl World {
             gone: Tally::default(),
             committed: Vec::new(),
             rolled_back: Vec::new(),
+            condemned: 0,
             has_disabled: false,
             excused: limited || shape.hurry != ["0"; 5],
             reloaded: operated,
@@ -739,6 +747,8 @@ impl World {
             queries: self.gone.queries,
             faults: self.faults,
             commands: self.commands,
+            cancelled: self.gone.cancelled,
+            condemned: self.condemned,
         }
     }
 
@@ -934,16 +944,60 @@ impl World {
         let person = &mut self.people[at];
         let cancel = person.client.run(self.now, &mut self.random);
         if let Some((pid, key)) = cancel {
-            self.send_cancel(pid, &key);
+            self.send_cancel(pid, &key, Some(at));
         }
         self.look_at(at);
     }
 
-    fn send_cancel(&mut self, pid: u32, key: &[u8]) {
+    fn send_cancel(&mut self, pid: u32, key: &[u8], person: Option<usize>) {
         let connection = self.connect();
         let mut output = Vec::new();
         frontend::cancel_request(&mut output, pid, key);
-        self.cancellers.push(Canceller { connection, output });
+        self.cancellers.push(Canceller {
+            connection,
+            output,
+            person,
+        });
+    }
+
+    /// What the engine knows a person's client by, once it was accepted.
+    fn key_of(&self, at: usize) -> Option<ClientKey> {
+        let own = &self.people[at].client.connection;
+        let mut connections = self.kernel.connections.iter();
+        let found = connections.find(|(_, connection)| Rc::ptr_eq(connection, own));
+        found.and_then(|(who, _)| match who {
+            Who::Client(key) => Some(*key),
+            Who::Server(_) => None,
+        })
+    }
+
+    /// The number that operators know it by.
+    fn id_of(&self, at: usize) -> Option<u64> {
+        let key = self.key_of(at)?;
+        Some(self.engine.clients().get(key)?.id)
+    }
+
+    /// Whether a cancel is under way for what a person asks. What operators have ordered was carried out in the turn that has just
+    /// ended.
+    fn is_being_cancelled(&self, at: usize) -> bool {
+        let key = self.key_of(at);
+        let ordered = self.id_of(at).map(|id| format!("CANCEL_CLIENT {id}"));
+        let mut servers = self.engine.servers().iter();
+        self.cancellers.iter().any(|one| one.person == Some(at))
+            || ordered.is_some_and(|text| self.operators.iter().any(|of| of.has_given(&text)))
+            || servers.any(|(_, server)| {
+                matches!(server.state(), ServerState::Cancelling(cancel)
+                    if cancel.owner.is_some() && cancel.owner == key)
+            })
+    }
+
+    /// Those whose cancels are over are told.
+    fn end_cancels(&mut self) {
+        for at in 0..self.people.len() {
+            if self.people[at].client.is_being_cancelled() && !self.is_being_cancelled(at) {
+                self.people[at].client.cancels_end();
+            }
+        }
     }
 
     /// Is a session over, and how?
@@ -964,14 +1018,17 @@ impl World {
         self.gone.sent += tally.sent;
         self.gone.received += tally.received;
         self.gone.sessions += tally.sessions;
+        self.gone.cancelled += tally.cancelled;
         self.gone.digest =
             (self.gone.digest.rotate_left(5) ^ tally.digest).wrapping_mul(0x0100_0000_01b3);
         // Told what a server of its own would have said.
         let refused = person.client.refusal_due().as_ref() == Some(&end);
         self.gone.sessions += u64::from(refused);
         let well = end == End::Left || refused;
+        let killed =
+            person.client.condemned && [End::Told(KILLED.to_owned()), End::Lost].contains(&end);
         assert!(
-            well || self.excused,
+            well || killed || self.excused,
             "client {at} has lost its session without a fault: {end:?}; {}",
             self.describe()
         );
@@ -1041,8 +1098,14 @@ impl World {
     }
 
     fn run_operator(&mut self, at: usize) {
+        // Who waits for an answer is meant more often.
+        let everybody = 0..self.people.len();
+        let busy = |at: &usize| !self.people[*at].client.is_settled();
+        let waiting: Vec<usize> = everybody.clone().filter(busy).collect();
+        let people = waiting.iter().chain(&waiting).copied().chain(everybody);
+        let people: Vec<u64> = people.filter_map(|at| self.id_of(at)).collect();
         let operator = &mut self.operators[at];
-        let wishes = operator.run(self.now, &mut self.whim);
+        let wishes = operator.run(self.now, &people, &mut self.whim);
         if operator.is_gone() {
             self.commands += operator.answered;
             self.operators.swap_remove(at);
@@ -1050,14 +1113,30 @@ impl World {
         for wish in wishes {
             let text = match wish {
                 Wish::Cancel(pid, key) => {
-                    self.send_cancel(pid, &key);
+                    self.send_cancel(pid, &key, None);
                     continue;
                 }
                 Wish::Began(text) => text,
             };
             crate::trace(|| format!("{} an operator says {text}", self.now));
             let verb = text.split(' ').next().unwrap_or_default();
-            if ["KILL", "KILL_CLIENT", "DISABLE", "DROP"].contains(&verb) {
+            let person = (0..self.people.len())
+                .filter(|_| verb.ends_with("_CLIENT"))
+                .find(|&at| {
+                    self.id_of(at)
+                        .is_some_and(|id| text.ends_with(&format!(" {id}")))
+                });
+            match (verb, person) {
+                ("CANCEL_CLIENT", Some(at)) => self.people[at].client.cancel_begins(false),
+                ("KILL_CLIENT", Some(at)) => {
+                    self.people[at].client.condemned = true;
+                    self.condemned += 1;
+                }
+                // A stranger, or another operator, or nobody.
+                ("KILL_CLIENT", None) => self.excused |= self.shape.faults,
+                _ => {}
+            }
+            if ["KILL", "DISABLE", "DROP"].contains(&verb) {
                 self.excused = true;
             }
             self.has_disabled |= ["DISABLE", "DROP"].contains(&verb);
@@ -1306,6 +1385,7 @@ impl World {
             .engine
             .turn(Tick(self.now), &mut events, &mut self.kernel);
         self.engine.check();
+        self.end_cancels();
         for pair in self.held_pairs() {
             assert!(before.contains(&pair), "{pair:?}: out of a paused pool");
         }
@@ -1453,14 +1533,14 @@ impl World {
         if self.random.chance(50) {
             // It is passed on to a peer, if there are any.
             let pid = self.random.pick(&[0x0001_0007, 0x0002_0007, 0x0002_0107]);
-            return self.send_cancel(pid, &key);
+            return self.send_cancel(pid, &key, None);
         }
         let pid = self
             .postgres
             .backends
             .first()
             .map_or(1, |backend| backend.pid);
-        self.send_cancel(pid, &key);
+        self.send_cancel(pid, &key, None);
     }
 
     /// A stranger talks nonsense.
@@ -1481,7 +1561,11 @@ impl World {
             connection.borrow_mut().far_shutdown();
             output.clear();
         }
-        self.cancellers.push(Canceller { connection, output });
+        self.cancellers.push(Canceller {
+            connection,
+            output,
+            person: None,
+        });
     }
 
     fn fault(&mut self) {
@@ -1734,7 +1818,7 @@ impl World {
         // What was counted of a database that a reload or an operator has dropped has gone with it.
         assert!(self.reloaded || calls <= all.queries, "{calls} calls");
         let hurried = self.shape.hurry != ["0"; 5];
-        if self.shape.tidy && self.faults == 0 && !hurried {
+        if self.shape.tidy && self.faults == 0 && self.condemned == 0 && !hurried {
             assert_eq!(all.queries, self.gone.queries, "queries");
             assert_eq!(all.transactions, self.gone.transactions, "transactions");
             assert_eq!(all.received, self.gone.sent, "bytes from clients");
