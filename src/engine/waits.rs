@@ -32,7 +32,8 @@ struct Told {
 }
 
 impl Engine {
-    /// Why a client of a pool waits: the server's own error if there is one, else the limit. `None`: it does not.
+    /// Why a client of a pool waits: the server's own error if there is one that stands in its way, else the limit. `None`: it does
+    /// not.
     pub fn why_waiting(&self, pool_key: PoolKey, client: ClientKey, role: &[u8]) -> Option<String> {
         let pool = self.pools.get(pool_key)?;
         if pool.held {
@@ -45,15 +46,14 @@ impl Engine {
                 "a server that can be reached ({attempts} attempts failed): {error}"
             ));
         }
-        if let Some(refused) = &pool.refused {
-            let error = refused.refusal.text();
-            return Some(format!(
-                "a server that lets {} in: {error}",
-                printable(role)
-            ));
-        }
         let waits = self.pools.waits_for(pool_key, client)?;
-        Some(describe(waits, &printable(role)))
+        let text = describe(waits, &printable(role));
+        let refused = pool.refused.as_ref();
+        let error = refused.filter(|_| waits == Waits::ForLogin);
+        Some(match error {
+            Some(last) => format!("{text}: {}", last.refusal.text()),
+            None => text,
+        })
     }
 
     /// Somebody begins to wait.
@@ -164,6 +164,7 @@ fn seconds(us: u64) -> String {
 fn describe(waits: Waits, role: &str) -> String {
     match waits {
         Waits::ForConnection => "a server connection that is being made".to_owned(),
+        Waits::ForLogin => format!("a server that lets {role} in"),
         Waits::ForRoom { limit, in_use, max } => {
             let knob = match limit {
                 Limit::Database => "max_connections".to_owned(),

@@ -67,6 +67,8 @@ enum Verdict {
 pub enum Waits {
     /// For a connection that is under way, or that may not be tried yet.
     ForConnection,
+    /// The same, and the last login of its kind was refused.
+    ForLogin,
     /// For room under a limit.
     ForRoom {
         /// Which one.
@@ -597,7 +599,11 @@ impl Pools {
             matches!(wants, Wants::Welcome(settings) if pool.welcomes.is_asking(kind, settings));
         let stand = state.stand.filter(|_| !is_asked);
         let Some((_, Stand::Limited(limit))) = stand else {
-            return Some(Waits::ForConnection);
+            let refused = pool.refused.as_ref().is_some_and(|last| last.kind == *kind);
+            return Some(match refused {
+                true => Waits::ForLogin,
+                false => Waits::ForConnection,
+            });
         };
         let share = self.share(pool_key, &kind.user, limit)?;
         Some(Waits::ForRoom {

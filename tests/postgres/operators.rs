@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::cluster::PASSWORD;
+use crate::support::cluster::{self, PASSWORD};
 use crate::support::process;
 use crate::support::scene::{show, tcp, yaml};
+use crate::support::wire::first_error;
 use crate::support::{Cluster, Pooler, Scene, Wire, wait_until};
 
 const ONE: &str = "  mode: transaction\n  max_connections: 1\nlog: {long_wait: 200ms}\n";
@@ -67,6 +68,93 @@ fn the_log_says_that_a_server_is_down_with_its_own_error() {
         line.contains("a server that can be reached") && line.contains("refused"),
         "{line}"
     );
+}
+
+/// A login that the server refuses is told to its client at once. Whoever comes after that waits for the next attempt, and why it may take
+/// long is what the server said last: to this role. Another one's error was shown as well, and to whoever waited for room.
+#[test]
+fn a_login_that_fails_is_why_those_wait_who_would_log_in_so() {
+    let cluster = Cluster::start_with(&cluster::Options {
+        hba: vec!["host all barred all reject".to_owned()],
+        ..cluster::Options::default()
+    });
+    cluster.sql("postgres", "CREATE ROLE rotated LOGIN PASSWORD 'old'");
+    cluster.sql("postgres", "CREATE ROLE barred LOGIN");
+    let pooler = Pooler::start(&format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nadmin: {{users: [username]}}\nlog: {{long_wait: 200ms}}\n\
+         pool: {{dsn: \"postgres://127.0.0.1:{}/database?sslmode=disable\", connect_timeout: 60s, max_connections: 2}}\n\
+         databases: {{rotated: {{backend: {{database: database}}}}, barred: {{backend: {{database: database}}}}}}\n\
+         auth: {{type: trust, allow_insecure: true, users: {{username: {PASSWORD}, rotated: new, barred: \"no\", clear_user: {PASSWORD}}}}}\n",
+        cluster.port()
+    ));
+    let mut console = Wire::login(pooler.port(), "username", PASSWORD, "aether");
+    for (role, sqlstate, error) in [
+        (
+            "rotated",
+            "28P01",
+            "password authentication failed for user \"rotated\"",
+        ),
+        (
+            "barred",
+            "28000",
+            "pg_hba.conf rejects connection for host \"127.0.0.1\", user \"barred\", database \"database\", no encryption",
+        ),
+    ] {
+        let parameters = [("user", role), ("database", role)];
+        let refused = Wire::try_login(pooler.port(), &parameters, "").err();
+        let refused = refused.expect("the server refuses");
+        assert_eq!((refused.sqlstate(), refused.message()), (sqlstate, error));
+        cluster.sql("postgres", "ALTER ROLE rotated PASSWORD 'new'");
+        cluster.freeze();
+        let mut waiting = Wire::connect(pooler.port());
+        waiting.startup(&parameters);
+        let why = format!("a server that lets {role} in: {error}");
+        pooler.wait_for_log(&format!(
+            "[WARN] pool {role}: 1 client waits for long, the first ({role}) for "
+        ));
+        let log = pooler.log();
+        let line = log.lines().rfind(|line| line.contains("waits for long"));
+        assert!(
+            line.is_some_and(|line| line.ends_with(&format!("it waits for {why}"))),
+            "{line:?}"
+        );
+        // Somebody else in the same pool, who was not refused.
+        let mut other = Wire::connect(pooler.port());
+        other.startup(&[("user", "clear_user"), ("database", role)]);
+        let of = |console: &mut Wire, user: &str| {
+            let rows = show(
+                console,
+                &format!("POOLS WHERE database = '{role}' AND user = '{user}'"),
+            );
+            rows.first().cloned().unwrap_or_default()
+        };
+        wait_until("both wait", || {
+            of(&mut console, "clear_user")
+                .get("cl_waiting")
+                .is_some_and(|count| count == "1")
+        });
+        let row = of(&mut console, role);
+        let seconds = row["maxwait"].parse::<u64>().expect("a number");
+        let waited = seconds * 1_000_000 + row["maxwait_us"].parse::<u64>().expect("a number");
+        assert!(waited >= 200_000, "it is what the log calls long: {row:?}");
+        assert_eq!((&*row["cl_waiting"], &*row["waits_for"]), ("1", &*why));
+        assert_eq!(row["last_error"], error);
+        let row = of(&mut console, "clear_user");
+        assert_eq!(row["waits_for"], "a server connection that is being made");
+        let of_client = show(&mut console, &format!("CLIENTS WHERE user = '{role}'"));
+        assert_eq!(of_client[0]["waits_for"], why);
+        cluster.thaw();
+        other.read_until(b'Z');
+        if role == "barred" {
+            let refused = first_error(&waiting.read_to_end()).expect("it is told");
+            assert_eq!((refused.sqlstate(), refused.message()), (sqlstate, error));
+        } else {
+            waiting.read_until(b'Z'); // with the password that is right now
+        }
+        pooler.wait_for_log(&format!(
+            "[INFO] pool {role}: clients wait for long no more; they did for "
+        ));
+    }
 }
 
 /// psql's Ctrl-C: what PAUSE had begun is undone, the session goes on.
