@@ -90,6 +90,7 @@ impl Field {
     /// Starts PostgreSQL and fills pgbench's tables.
     pub fn open(settings: Settings) -> Field {
         let cluster = Cluster::start_with(&cluster::Options {
+            port: None,
             max_connections: 500,
             conf: vec!["shared_buffers = 128MB".into(), "autovacuum = off".into()],
             hba: vec![format!("host all {NAME} 127.0.0.1/32 trust")],

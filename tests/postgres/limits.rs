@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::cluster::PASSWORD;
+use crate::support::cluster::{Options, PASSWORD};
+use crate::support::process::Place;
 use crate::support::scene::{Row, show};
 use crate::support::wire::{first_error, terminated};
 use crate::support::{Cluster, Pooler, ServerError, Wire, wait_until, wire};
@@ -433,4 +434,184 @@ fn after_a_change_of_mode_nothing_of_the_other_mode_is_seen() {
     let mut session = stage.login(0, 0);
     assert_eq!(session.value(named).as_deref(), Some("0"));
     session.run("SELECT 1");
+}
+
+/// A pgbouncer.ini before databases of one server, with users who log in to it as themselves.
+struct Evicting {
+    pooler: Pooler,
+    cluster: &'static Cluster,
+    name: &'static str,
+    _place: Place,
+}
+
+impl Evicting {
+    /// Databases `NAME_a` to `NAME_c`, users `NAME_0` to `NAME_2`.
+    fn start(name: &'static str, options: &str) -> Evicting {
+        let cluster = Cluster::shared();
+        let place = Place::new(name);
+        let (mut entries, mut users) = (String::new(), format!("\"username\" \"{PASSWORD}\"\n"));
+        for which in ["a", "b", "c"] {
+            let database = cluster.database(&format!("{name}_{which}"));
+            entries += &format!("{database} = host=127.0.0.1 port={}\n", cluster.port());
+        }
+        for number in 0..3 {
+            let sql = format!("CREATE ROLE {name}_{number} LOGIN PASSWORD '{PASSWORD}'");
+            cluster.sql("postgres", &sql);
+            users += &format!("\"{name}_{number}\" \"{PASSWORD}\"\n");
+        }
+        place.write("userlist.txt", &users);
+        let pooler = Pooler::start(&format!(
+            "[databases]\n{entries}[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {{port}}\nunix_socket_dir =\n\
+             auth_file = {}/userlist.txt\nadmin_users = username\npool_mode = transaction\n{options}\n",
+            place.path().display()
+        ));
+        Evicting {
+            pooler,
+            cluster,
+            name,
+            _place: place,
+        }
+    }
+
+    fn login(&self, user: usize, database: &str) -> Wire {
+        let (user, database) = (
+            format!("{}_{user}", self.name),
+            format!("{}_{database}", self.name),
+        );
+        Wire::login(self.pooler.port(), &user, PASSWORD, &database)
+    }
+
+    /// What PostgreSQL says: the process ids that users of ours have.
+    fn there(&self) -> Vec<String> {
+        let sql = format!(
+            "SELECT pid FROM pg_stat_activity WHERE usename LIKE '{}\\__' ORDER BY backend_start",
+            self.name
+        );
+        let text = self.cluster.sql("postgres", &sql);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Who has left, and that nothing was ever above the limit.
+    fn wait_for_servers(&self, expected: [&String; 2]) {
+        wait_until("the servers are these", || {
+            let there = self.there();
+            there.iter().collect::<Vec<_>>() == expected
+        });
+    }
+
+    fn evicted(&self) -> usize {
+        self.pooler
+            .log()
+            .matches("closing because: evicted")
+            .count()
+    }
+}
+
+/// Compatibility specification, section 13: at `max_db_connections` the least recently used idle server of any user of the
+/// database is closed for who has none; one that is in use never is.
+#[test]
+fn at_max_db_connections_an_idle_server_of_another_user_makes_room() {
+    let stage = Evicting::start(
+        "evict_db",
+        "max_db_connections = 2\nquery_wait_timeout = 60",
+    );
+    let mut clients: Vec<Wire> = (0..3).map(|user| stage.login(user, "a")).collect();
+    let mut of = |user: usize| pid(&mut clients[user]);
+    let (zero, one) = (of(0), of(1));
+    stage.wait_for_servers([&zero, &one]);
+    assert_eq!(
+        of(0),
+        zero,
+        "so that it is the other that was not used for longer"
+    );
+    let evicted = stage.evicted();
+    let two = of(2);
+    stage.wait_for_servers([&zero, &two]);
+    assert_eq!(stage.evicted(), evicted + 1);
+
+    // Both are in use: the third waits, until one is free.
+    clients[0].run("BEGIN");
+    clients[2].run("BEGIN");
+    clients[1].send_message(b'Q', &terminated("SELECT pg_backend_pid()"));
+    let time = Some(Duration::from_millis(700));
+    clients[1].stream.set_read_timeout(time).expect("a socket");
+    assert!(
+        clients[1].try_read_message().is_err(),
+        "nobody is thrown out of a transaction"
+    );
+    assert_eq!(stage.there(), [zero, two.clone()]);
+    clients[1].stream.set_read_timeout(None).expect("a socket");
+    clients[0].run("COMMIT");
+    let answer = clients[1].read_until(b'Z');
+    let rows: Vec<_> = answer.iter().filter_map(|message| message.row()).collect();
+    let one = rows[0][0].clone().expect("a number");
+    stage.wait_for_servers([&two, &one]);
+    clients[2].run("COMMIT");
+    assert_eq!(stage.evicted(), evicted + 2);
+}
+
+/// At `max_user_connections` it is one of the same user's in any database.
+#[test]
+fn at_max_user_connections_an_idle_server_of_another_database_makes_room() {
+    let stage = Evicting::start("evict_user", "max_user_connections = 2");
+    let mut clients: Vec<Wire> = ["a", "b", "c"]
+        .into_iter()
+        .map(|database| stage.login(0, database))
+        .collect();
+    let mut of = |database: usize| pid(&mut clients[database]);
+    let (a, b) = (of(0), of(1));
+    stage.wait_for_servers([&a, &b]);
+    assert_eq!(of(0), a);
+    let evicted = stage.evicted();
+    let c = of(2);
+    stage.wait_for_servers([&a, &c]);
+    assert_eq!(stage.evicted(), evicted + 1);
+    // Another user's are not counted among them, and not closed for them.
+    let other = pid(&mut stage.login(1, "b"));
+    assert_eq!(stage.there(), [a, c, other]);
+    assert_eq!(stage.evicted(), evicted + 1);
+}
+
+/// The limit that no option says: PostgreSQL's own, `max_connections`. What it has no room for gets the place of an idle server.
+#[test]
+fn when_the_server_is_full_an_idle_server_of_another_user_makes_room() {
+    // Three of five are for superusers.
+    let cluster = Cluster::start_with(&Options {
+        max_connections: 5,
+        ..Options::default()
+    });
+    let place = Place::new("evict_full");
+    let mut users = String::new();
+    for number in 0..3 {
+        let sql = format!("CREATE ROLE full_{number} LOGIN PASSWORD '{PASSWORD}'");
+        cluster.sql("postgres", &sql);
+        users += &format!("\"full_{number}\" \"{PASSWORD}\"\n");
+    }
+    place.write("userlist.txt", &users);
+    let pooler = Pooler::start(&format!(
+        "[databases]\ndatabase = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {{port}}\n\
+         unix_socket_dir =\nauth_file = {}/userlist.txt\npool_mode = transaction\n",
+        cluster.port(),
+        place.path().display()
+    ));
+    let login = |user: usize| {
+        let user = format!("full_{user}");
+        Wire::login(pooler.port(), &user, PASSWORD, "database")
+    };
+    let (mut first, mut second) = (login(0), login(1));
+    pid(&mut first);
+    let stays = pid(&mut second);
+    let mut third = login(2);
+    pid(&mut third);
+    assert_eq!(pid(&mut second), stays, "the one that was used last");
+    assert!(pooler.log_contains("closing because: evicted"));
+    // In use, they are left alone, and who finds no room waits for one of them.
+    second.run("BEGIN");
+    third.run("BEGIN");
+    let waits = thread::spawn(move || pid(&mut first));
+    thread::sleep(Duration::from_millis(500));
+    assert!(!waits.is_finished(), "there is no room");
+    third.run("COMMIT");
+    waits.join().expect("it is served");
+    second.run("COMMIT");
 }

@@ -20,6 +20,7 @@ mod ddl;
 mod faults;
 mod hba;
 mod hostile_server;
+mod hosts;
 mod ini;
 mod isolation;
 mod life_cycle;

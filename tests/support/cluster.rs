@@ -30,6 +30,8 @@ pub enum Stop {
 pub struct Options {
     /// `max_connections`.
     pub max_connections: u32,
+    /// Its TCP port, where another listens at another address; else a free one.
+    pub port: Option<u16>,
     /// More lines for `postgresql.conf`.
     pub conf: Vec<String>,
     /// Lines for `pg_hba.conf` that come before the usual ones.
@@ -40,6 +42,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             max_connections: 100,
+            port: None,
             conf: Vec::new(),
             hba: Vec::new(),
         }
@@ -84,7 +87,7 @@ impl Cluster {
         ]);
         succeed("initdb", &mut initdb);
 
-        let port = process::free_port();
+        let port = options.port.unwrap_or_else(process::free_port);
         let conf = format!(
             "\nport = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nmax_connections = {}\n\
              fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nshared_buffers = 32MB\n\
