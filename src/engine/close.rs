@@ -10,8 +10,8 @@ use super::{
 };
 use crate::pool::{Limit, Waits};
 use crate::reasons;
-use crate::relay::Then;
 use crate::relay::prepared::{ClientStatements, With};
+use crate::relay::{Relay, Then};
 use crate::wire::frame::printable;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal, notice};
@@ -439,11 +439,13 @@ impl Engine {
         reason: &str,
         host: &mut dyn Host,
     ) {
-        let may_tell = self
-            .servers
-            .get(server)
-            .is_some_and(|server| server.relay.may_add_error());
-        self.tally.client_closed("server", refusal.sqlstate);
+        let relay = self.servers.get(server).map(|server| &server.relay);
+        let may_tell = relay.is_some_and(Relay::may_add_error);
+        let told = match may_tell {
+            true => refusal.sqlstate,
+            false => relay.and_then(Relay::last_error).unwrap_or(NO_CODE),
+        };
+        self.tally.client_closed("server", told);
         let _ = self.unpair(client);
         self.close_server(server, reason, host);
         self.forget(client);

@@ -1,13 +1,19 @@
 //! A scripted load whose every number is known, held against every counter that there is: what is not listed here has to be zero.
 
 use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use crate::series::scrape;
 use crate::support::cluster::PASSWORD;
 use crate::support::process::{self, Place};
-use crate::support::scene::tcp;
-use crate::support::wire::{bind, execute, message, parse, sync, terminated};
+use crate::support::scene::{Row, show, tcp};
+use crate::support::wire::{bind, execute, first_error, message, parse, sync, terminated};
 use crate::support::{Cluster, Message, PATIENCE, Pooler, Wire, wait_until};
 
 /// A client that knows how many bytes it has sent and received since its login.
@@ -37,9 +43,22 @@ impl Client {
         for _ in 0..ready {
             all.extend(self.wire.read_until(b'Z'));
         }
-        let of = |message: &Message| 5 + message.body.len() as u64;
-        self.received += all.iter().map(of).sum::<u64>();
+        self.received += all.iter().map(size).sum::<u64>();
         all
+    }
+
+    /// Reads up to and with a message of this type.
+    fn read_until(&mut self, kind: u8) {
+        let all = self.wire.read_until(kind);
+        self.received += all.iter().map(size).sum::<u64>();
+    }
+
+    /// Reads to the end, where it is told why: the SQLSTATE.
+    fn read_to_end(&mut self) -> String {
+        let all = self.wire.read_to_end();
+        self.received += all.iter().map(size).sum::<u64>();
+        let error = first_error(&all).expect("it is told why");
+        error.sqlstate().to_owned()
     }
 
     fn ask(&mut self, messages: &[Vec<u8>]) -> Vec<Message> {
@@ -50,6 +69,10 @@ impl Client {
     fn query(&mut self, sql: &str) -> Vec<Message> {
         self.ask(&[query(sql)])
     }
+}
+
+fn size(message: &Message) -> u64 {
+    5 + message.body.len() as u64
 }
 
 fn query(sql: &str) -> Vec<u8> {
@@ -83,12 +106,15 @@ fn differences(found: &BTreeMap<String, f64>, wanted: &BTreeMap<String, f64>) ->
             )
         })
         .collect();
+    all.sort();
     all.dedup();
     all
 }
 
 struct Script {
     pooler: Pooler,
+    /// It is there from the first login on.
+    console: Option<Wire>,
     port: u16,
     wanted: BTreeMap<String, f64>,
     tx: Traffic,
@@ -127,6 +153,9 @@ impl Script {
 
     /// So many more of a series.
     fn want(&mut self, series: &str, more: u64) {
+        if more == 0 {
+            return; // what is zero is not listed
+        }
         *self.wanted.entry(series.to_owned()).or_default() += more as f64;
     }
 
@@ -188,9 +217,30 @@ impl Script {
         self.want_close("cancel_request", "", 1);
     }
 
-    /// Waits until the counters are as they should be, which those of ends are only when both sides know of them.
+    fn want_server_close(&mut self, pool: &str, reason: &str) {
+        let name = "aether_pool_server_closes_total";
+        self.want(
+            &format!("{name}{{database=\"{pool}\",reason=\"{reason}\"}}"),
+            1,
+        );
+    }
+
+    fn want_connect_failures(&mut self, pool: &str, reason: &str, count: u64) {
+        let name = "aether_pool_server_connect_failures_total";
+        self.want(
+            &format!("{name}{{database=\"{pool}\",reason=\"{reason}\"}}"),
+            count,
+        );
+    }
+
+    fn console(&mut self) -> &mut Wire {
+        self.console.as_mut().expect("it has logged in")
+    }
+
+    /// Waits until the counters are as they should be, which those of ends are only when both sides know of them. The console says the
+    /// same.
     #[track_caller]
-    fn check(&self, part: &str) {
+    fn check(&mut self, part: &str) {
         let mut last = Vec::new();
         let found = crate::support::wait_for(PATIENCE, || {
             let mut found = scrape(self.port);
@@ -199,7 +249,142 @@ impl Script {
             last.is_empty()
         });
         assert!(found, "{part}: {last:#?}\n{}", self.pooler.log());
+        if let Some(console) = self.console.as_mut() {
+            wait_until("nobody has a server", || {
+                show(console, "POOLS").iter().all(rests)
+            });
+            let series = scrape(self.port);
+            let (stats, totals) = (show(console, "STATS"), show(console, "TOTALS"));
+            check_stats(part, &series, &stats, &totals);
+            check_servers(part, &series, &show(console, "POOLS"));
+        }
     }
+}
+
+/// What SHOW STATS counts, what SHOW TOTALS calls it, and the series.
+const SAME: [(&str, &str, &str); 15] = [
+    (
+        "server_assignment_count",
+        "server_assignment_count",
+        "assignments_total{D}",
+    ),
+    ("xact_count", "xact_count", "transactions_total{D}"),
+    ("query_count", "query_count", "queries_total{D}"),
+    ("received", "client_bytes", "received_bytes_total{D}"),
+    ("sent", "server_bytes", "sent_bytes_total{D}"),
+    (
+        "xact_time",
+        "xact_time",
+        "transaction_duration_seconds_sum{D}",
+    ),
+    ("query_time", "query_time", "query_duration_seconds_sum{D}"),
+    ("wait_time", "wait_time", "wait_duration_seconds_sum{D}"),
+    (
+        "client_parse_count",
+        "ps_client_parse_count",
+        "statement_parses_total{D,side=\"client\"}",
+    ),
+    (
+        "server_parse_count",
+        "ps_server_parse_count",
+        "statement_parses_total{D,side=\"server\"}",
+    ),
+    ("bind_count", "ps_bind_count", "statement_binds_total{D}"),
+    (
+        "client_login_count",
+        "client_login_count",
+        "logins_total{D}",
+    ),
+    ("server_connects", "", "server_connects_total{D}"),
+    ("resets", "", "resets_total{D}"),
+    ("checks", "", "checks_total{D}"),
+];
+
+fn number(row: &Row, column: &str) -> u64 {
+    let text = row
+        .get(column)
+        .unwrap_or_else(|| panic!("no {column}: {row:?}"));
+    text.parse().expect("a number")
+}
+
+/// SHOW STATS and SHOW TOTALS, held against the series.
+#[track_caller]
+fn check_stats(part: &str, series: &BTreeMap<String, f64>, stats: &[Row], totals: &[Row]) {
+    for (column, total, name) in SAME {
+        let mut sum = 0;
+        for row in stats {
+            let count = number(row, &format!("total_{column}"));
+            let database = format!("database=\"{}\"", row["database"]);
+            let series = series.get(&format!("aether_pool_{}", name.replace('D', &database)));
+            sum += count;
+            if row["database"] == "pgbouncer" {
+                assert_eq!(series, None, "the console is no pool");
+                continue;
+            }
+            let told = *series.unwrap_or_else(|| panic!("{part}: no {name} {database}"));
+            let told = if name.contains("_seconds_sum") {
+                told * 1e6
+            } else {
+                told
+            };
+            assert_eq!(count, told.round() as u64, "{part}: {column} of {database}");
+        }
+        if !total.is_empty() {
+            let name = format!("total_{total}");
+            let row = totals.iter().find(|row| row["name"] == name);
+            assert_eq!(
+                number(row.expect("a total"), "value"),
+                sum,
+                "{part}: {name}"
+            );
+        }
+    }
+}
+
+/// Whether nobody of a pool does anything, by SHOW POOLS.
+fn rests(row: &Row) -> bool {
+    let busy = [
+        "cl_active",
+        "cl_waiting",
+        "cl_active_cancel_req",
+        "sv_active",
+        "sv_active_cancel",
+        "sv_being_canceled",
+    ];
+    row["database"] == "pgbouncer" || busy.iter().all(|column| number(row, column) == 0)
+}
+
+/// SHOW POOLS, held against the series: servers are those that were made and not closed.
+#[track_caller]
+fn check_servers(part: &str, series: &BTreeMap<String, f64>, pools: &[Row]) {
+    for row in pools.iter().filter(|row| row["database"] != "pgbouncer") {
+        let database = &row["database"];
+        let of = |name: &str| {
+            let begin = format!("aether_pool_{name}{{database=\"{database}\"");
+            let all = series
+                .iter()
+                .filter(|(series, _)| series.starts_with(&begin));
+            all.map(|(_, value)| *value as u64).sum::<u64>()
+        };
+        let servers = of("server_connects_total") - of("server_closes_total");
+        assert_eq!(number(row, "sv_idle"), servers, "{part}: {row:?}");
+        assert_eq!(of("servers"), servers, "{part}");
+    }
+}
+
+/// Takes connections, says nothing and closes them; how many there were.
+fn slams_the_door() -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = count.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            drop(stream);
+        }
+    });
+    (port, count)
 }
 
 #[test]
@@ -207,6 +392,8 @@ fn every_counter_is_what_the_script_makes_it() {
     let cluster = Cluster::shared();
     let database = cluster.database("metrics_exact");
     let dsn = tcp(cluster, &database);
+    let wrong = dsn.replace(PASSWORD, "another");
+    let (slams, slammed) = slams_the_door();
     let (port, place) = (process::free_port(), Place::new("exact"));
     let hba = place.write(
         "hba",
@@ -223,11 +410,18 @@ fn every_counter_is_what_the_script_makes_it() {
          auth:\n  hba_file: \"{}\"\n  users:\n{users}\
          databases:\n\
          \x20 tx: {{dsn: \"{dsn}\", mode: transaction, max_connections: 1, max_prepared_statements: 2}}\n\
-         \x20 se: {{dsn: \"{dsn}\", server_assignment: first_query, max_connections: 2, check_delay: 1ms}}\n",
+         \x20 se: {{dsn: \"{dsn}\", server_assignment: first_query, max_connections: 2, check_delay: 1ms}}\n\
+         \x20 wrong: {{dsn: \"{wrong}\"}}\n\
+         \x20 missing: {{dsn: \"{dsn}_missing\"}}\n\
+         \x20 slams: {{dsn: \"postgres://username:p@127.0.0.1:{slams}/d?sslmode=disable\", acquire_timeout: 400ms}}\n\
+         \x20 full: {{dsn: \"{dsn}\", mode: transaction, max_connections: 1, acquire_timeout: 200ms}}\n\
+         \x20 late: {{dsn: \"{dsn}\", mode: transaction, idle_transaction_timeout: 200ms}}\n\
+         \x20 two: {{dsn: \"{dsn}\", mode: transaction, max_client_connections: 1}}\n",
         hba.display()
     );
     let mut script = Script {
         pooler: Pooler::start(&yaml),
+        console: None,
         port,
         wanted: BTreeMap::new(),
         tx: Traffic::default(),
@@ -243,6 +437,20 @@ fn every_counter_is_what_the_script_makes_it() {
     cancels(&mut script);
     script.check("cancels");
     sessions(&mut script);
+    let pids = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}' AND query"
+    );
+    let terminate = |query: &str| drop(cluster.sql("postgres", &format!("{pids} LIKE '{query}%'")));
+    ended_servers(&mut script, terminate);
+    script.check("servers that end");
+    failed_connections(&mut script, &slammed);
+    script.check("connections that fail");
+    reloads(&mut script, &yaml);
+    script.check("reloads");
+    orders(&mut script);
+    script.check("an operator's orders");
+    refusals(&mut script);
+    script.check("refusals");
 }
 
 /// Every method, and every way in which a login ends.
@@ -292,8 +500,9 @@ fn logins(script: &mut Script) {
     script.want_close("left_login", "", 2);
     // The console is no pool.
     script.login("aether").wire.terminate();
-    script.want_login("scram-sha-256", "ok", 1);
+    script.want_login("scram-sha-256", "ok", 2);
     script.want_close("terminate", "", 1);
+    script.console = Some(script.login("aether").wire);
 }
 
 /// One after the other, over one server.
@@ -421,6 +630,206 @@ fn sessions(script: &mut Script) {
     script.want_of("se", "resets_total", 1);
     bytes(script);
     script.check("a session");
+}
+
+/// Servers that an administrator ends: in the middle of a COPY, of a query, of a transaction, and when nobody has them.
+fn ended_servers(script: &mut Script, terminate: impl Fn(&str)) {
+    for (sql, begins) in [
+        ("COPY copied FROM STDIN", "COPY"),
+        ("SELECT pg_sleep(60)", "SELECT pg_sleep"),
+        ("BEGIN", "BEGIN"),
+    ] {
+        let mut client = script.login("tx");
+        client.send(&query(sql));
+        match begins {
+            "COPY" => {
+                client.read_until(b'G');
+                client.send(&message(b'd', b"1\n"));
+            }
+            "BEGIN" => {
+                client.read(1);
+                script.want_queries("tx", 1, 0);
+            }
+            _ => {
+                let asks =
+                    || scrape(script.port)["aether_pool_clients{database=\"tx\",state=\"active\"}"];
+                wait_until("the server works", || asks() == 1.0);
+            }
+        }
+        terminate(begins);
+        assert_eq!(client.read_to_end(), "57P01");
+        script.tx.add(&client);
+        script.want_login("scram-sha-256", "ok", 1);
+        script.want_of("tx", "logins_total", 1);
+        script.want_assignments("tx", 1);
+        script.want_server_close("tx", "lost");
+        script.want_close("server", "57P01", 1);
+        script.want_connects("tx", 1); // for the next one
+        bytes(script);
+        let mut next = script.login("tx");
+        next.query("SELECT 1");
+        script.tx.add(&next);
+        next.wire.terminate();
+        script.want_login("scram-sha-256", "ok", 1);
+        script.want_of("tx", "logins_total", 1);
+        script.want_assignments("tx", 1);
+        script.want_queries("tx", 1, 1);
+        script.want_close("terminate", "", 1);
+        bytes(script);
+        script.check(sql);
+    }
+    // One in each pool, that nobody has: what the server says is why.
+    terminate("");
+    script.want_server_close("tx", "server_error");
+    script.want_server_close("se", "server_error");
+}
+
+/// A server that refuses the login, one without the database, and one that closes every connection.
+fn failed_connections(script: &mut Script, slammed: &AtomicU64) {
+    for (database, sqlstate, reason) in [
+        ("wrong", "28P01", "authentication"),
+        ("missing", "3D000", "no_database"),
+        ("slams", "08006", "unreachable"),
+    ] {
+        let code = script.login_as("username", database, PASSWORD).err();
+        assert_eq!(code.as_deref(), Some(sqlstate));
+        script.want_login("scram-sha-256", "ok", 1); // it has shown who it is
+        script.want_of(database, "logins_total", 1);
+        script.want_close("refused", sqlstate, 1);
+        let count = match database {
+            "slams" => slammed.load(Ordering::SeqCst),
+            _ => 1,
+        };
+        assert!(count > 0, "it was tried");
+        script.want_connect_failures(database, reason, count);
+    }
+}
+
+/// By the signal and by the command; and a file that is wrong.
+fn reloads(script: &mut Script, yaml: &str) {
+    let failed = "aether_config_reload_failures_total";
+    script.pooler.signal(Signal::SIGHUP);
+    script.want("aether_config_reloads_total", 1);
+    script.check("a signal");
+    script.pooler.rewrite_config("pool: {dns: wrong}\n");
+    script.pooler.signal(Signal::SIGHUP);
+    script.want(failed, 1);
+    script.check("a signal, and a wrong file");
+    script.console().error("RELOAD");
+    script.want(failed, 1);
+    script.pooler.rewrite_config(yaml);
+    script.console().run("RELOAD DRY RUN"); // changes nothing, and is none
+    script.console().run("RELOAD");
+    script.want("aether_config_reloads_total", 1);
+}
+
+/// PAUSE and RESUME, CANCEL_CLIENT and KILL_CLIENT, DISABLE and ENABLE.
+fn orders(script: &mut Script) {
+    let mut client = script.login("tx");
+    script.want_login("scram-sha-256", "ok", 1);
+    script.want_of("tx", "logins_total", 1);
+    client.query("SELECT 1");
+    script.want_queries("tx", 1, 1);
+    script.want_connects("tx", 1);
+    script.want_assignments("tx", 1);
+    for command in ["PAUSE tx", "PAUSE tx"] {
+        script.console().run(command);
+    }
+    script.want_server_close("tx", "paused");
+    client.send(&query("SELECT 2"));
+    let clients = |script: &mut Script, state: &str| {
+        let rows = show(
+            script.console(),
+            &format!("CLIENTS WHERE database = 'tx' AND state = '{state}'"),
+        );
+        rows.first().map(|row| row["id"].clone())
+    };
+    wait_until("it waits", || clients(script, "waiting").is_some());
+    script.console().run("RESUME tx");
+    client.read(1);
+    script.want_queries("tx", 1, 1);
+    script.want_connects("tx", 1);
+    script.want_assignments("tx", 1);
+    // A query that an operator cancels is one like any other; no client has asked for that.
+    client.send(&query("SELECT pg_sleep(60)"));
+    wait_until("it works", || clients(script, "active").is_some());
+    let id = clients(script, "active").expect("it works");
+    script.console().run(&format!("CANCEL_CLIENT {id}"));
+    let answer = client.read(1);
+    assert_eq!(
+        first_error(&answer).expect("it was cancelled").sqlstate(),
+        "57014"
+    );
+    script.want_queries("tx", 1, 1);
+    script.want_assignments("tx", 1);
+    script.console().run(&format!("KILL_CLIENT {id}"));
+    let before = client.received;
+    assert_eq!(client.read_to_end(), "57P01");
+    client.received = before; // no server has said it
+    script.want_close("refused", "57P01", 1);
+    script.tx.add(&client);
+    bytes(script);
+    script.console().run("DISABLE tx");
+    let code = script.login_as("username", "tx", PASSWORD).err();
+    assert_eq!(code.as_deref(), Some("55000"));
+    script.want_login("scram-sha-256", "ok", 1);
+    script.want_close("refused", "55000", 1);
+    script.console().run("ENABLE tx");
+}
+
+/// What clients are told when they are sent away, by its SQLSTATE.
+fn refusals(script: &mut Script) {
+    // No startup packet at all.
+    let port = script.pooler.port();
+    let mut nonsense = Wire::connect(port);
+    nonsense.send(b"GET / HTTP/1.0\r\n\r\n");
+    nonsense.read_to_end();
+    script.want("aether_clients_accepted_total", 1);
+    script.want_close("protocol", "", 1);
+    // One too many.
+    let first = script.login("two");
+    let code = script.login_as("username", "two", PASSWORD).err();
+    assert_eq!(code.as_deref(), Some("53300"));
+    script.want_login("scram-sha-256", "ok", 2);
+    script.want_of("two", "logins_total", 1);
+    script.want_connects("two", 1);
+    script.want_times("two", "wait", 1);
+    script.want_close("refused", "53300", 1);
+    first.wire.terminate();
+    script.want_close("terminate", "", 1);
+    // It waits for a server for too long.
+    let (mut holder, mut waiter) = (script.login("full"), script.login("full"));
+    script.want_login("scram-sha-256", "ok", 2);
+    script.want_of("full", "logins_total", 2);
+    script.want_connects("full", 1);
+    script.want_times("full", "wait", 1);
+    holder.query("BEGIN");
+    waiter.send(&query("SELECT 1"));
+    assert_eq!(waiter.read_to_end(), "53300");
+    script.want_close("refused", "53300", 1);
+    holder.query("COMMIT");
+    script.want_queries("full", 2, 1);
+    script.want_assignments("full", 1);
+    let (sent, received) = (holder.sent, holder.received);
+    holder.wire.terminate();
+    script.want_close("terminate", "", 1);
+    script.want_of("full", "received_bytes_total", sent);
+    script.want_of("full", "sent_bytes_total", received);
+    // It keeps a transaction open for too long.
+    let mut late = script.login("late");
+    late.query("BEGIN");
+    let (sent, received) = (late.sent, late.received);
+    assert_eq!(late.read_to_end(), "25P03");
+    script.want_login("scram-sha-256", "ok", 1);
+    script.want_of("late", "logins_total", 1);
+    script.want_connects("late", 1);
+    script.want_times("late", "wait", 1);
+    script.want_assignments("late", 1);
+    script.want_queries("late", 1, 0);
+    script.want_close("server", "25P03", 1);
+    script.want_server_close("late", "client_overdue");
+    script.want_of("late", "received_bytes_total", sent);
+    script.want_of("late", "sent_bytes_total", received);
 }
 
 /// The bytes of all pools, as their clients have counted them.
