@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ring::rand::SecureRandom;
 
+use super::certificate;
 use super::options::Target;
 use crate::auth::{Channel, Credentials, KeyRing, Terms};
 use crate::config::{Demands, HostPort, Secret, Stored};
@@ -238,23 +239,24 @@ fn secured(target: &Target, host: &str, mut plain: TcpStream) -> Result<Box<dyn 
         [b'N'] => return Err("Aether has no TLS there, and PGSSLMODE demands it".to_owned()),
         _ => return Err(nonsense()),
     }
+    let authorities = certificate::authorities(target)?;
+    // libpq's: where there are roots, `require` is `verify-ca`.
+    let mode = match target.tls {
+        Mode::Require if !authorities.roots.is_empty() => Mode::VerifyCa,
+        mode => mode,
+    };
+    let authorities = match mode >= Mode::VerifyCa {
+        true => authorities,
+        false => Authorities::default(),
+    };
     let manner = Manner {
-        mode: target.tls,
+        mode,
         direct: false,
         sni: true,
         needs_certificate: false,
     };
-    let mut authorities = Authorities::default();
-    if let Some(file) = target
-        .roots
-        .as_ref()
-        .filter(|_| target.tls >= Mode::VerifyCa)
-    {
-        let read = std::fs::read(file).map_err(|error| error.to_string());
-        let roots = read.and_then(|text| tls::pem::certificates(&text));
-        authorities.roots = roots.map_err(|text| format!("{}: {text}", file.display()))?;
-    }
-    let connector = Connector::new(manner, None, authorities, &tls::Choice::default())?;
+    let identity = certificate::identity(target)?;
+    let connector = Connector::new(manner, identity, authorities, &tls::Choice::default())?;
     Ok(Box::new(connector.over(host, plain)?))
 }
 

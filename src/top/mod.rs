@@ -1,13 +1,15 @@
 //! `aether top`: the console of a running Aether as a screen that refreshes. A client like any other: what it shows is what SHOW
 //! tells, and it needs nothing of the process that it looks at but a login to the console.
 //!
-//! [`options`] says where that is, [`link`] asks, [`sample`] makes numbers of the answers, [`view`] is what keys have chosen,
+//! [`options`] says where that is, [`passfile`] and [`certificate`] how one gets in, [`link`] asks, [`sample`] makes numbers of the answers, [`view`] is what keys have chosen,
 //! [`frame`] and [`table`] make lines of both, and [`terminal`] has the screen. A thread asks, so that keys are answered while the
 //! console is not.
 
+mod certificate;
 mod frame;
 mod link;
 mod options;
+mod passfile;
 mod sample;
 mod table;
 mod terminal;
@@ -50,19 +52,26 @@ pub fn run(options: &Options) -> Result<(), String> {
         },
     };
     let target = options.target(&outside)?;
-    let password = std::env::var("PGPASSWORD").ok();
-    let mut password = password.map(|text| Secret::new(text.into_bytes()));
+    let (mut password, file) = given_password(&target);
     let mut link = Link::open(&target, password.as_ref());
     if let Err(Failure::PasswordWanted) = link {
         let prompt = format!("Password for user {}: ", target.user);
         let typed = terminal::ask_password(&prompt).map_err(|_| {
-            "the console asks for a password: set PGPASSWORD, there is no terminal to ask at"
+            "the console asks for a password: set PGPASSWORD or write a line into ~/.pgpass, there is no terminal to ask at"
                 .to_owned()
         })?;
         password = Some(Secret::new(typed.as_bytes()));
         link = Link::open(&target, password.as_ref());
     }
-    let link = link.map_err(in_words)?;
+    let link = link.map_err(|failure| match (in_words(failure), file) {
+        (text, Some(file)) if text.contains("password authentication failed") => {
+            format!(
+                "{text}\npassword retrieved from file \"{}\"",
+                file.display()
+            )
+        }
+        (text, _) => text,
+    })?;
     if options.once || !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return once(options, &target, link);
     }
@@ -70,6 +79,25 @@ pub fn run(options: &Options) -> Result<(), String> {
     // Before there is a second thread.
     let screen = Screen::enter(std::env::var_os("NO_COLOR").is_none()).map_err(broken)?;
     watch(options, target, password, link, &screen).map_err(broken)
+}
+
+/// The password that is there before anybody is asked for it, and the file that it is from, if it is from one.
+fn given_password(target: &Target) -> (Option<Secret>, Option<&Path>) {
+    let variable = std::env::var("PGPASSWORD").ok();
+    if let Some(text) = variable.filter(|text| !text.is_empty()) {
+        return (Some(Secret::new(text.into_bytes())), None);
+    }
+    let Some(file) = target.passfile.as_deref() else {
+        return (None, None);
+    };
+    match passfile::password(file, target) {
+        Ok(Some(password)) => (Some(password), Some(file)),
+        Ok(None) => (None, None),
+        Err(text) => {
+            eprintln!("aether top: WARNING: {text}");
+            (None, None)
+        }
+    }
 }
 
 fn in_words(failure: Failure) -> String {

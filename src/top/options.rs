@@ -27,8 +27,9 @@ Options:
                         when the output is no terminal
   -?, --help            print this and exit
 
-PGPASSWORD is the password; without it, it is asked for where it is needed. PGSSLMODE and PGSSLROOTCERT are psql's: TLS is used
-where Aether has it, and the certificate is checked with verify-ca and verify-full. NO_COLOR leaves colours out.
+The password is PGPASSWORD, or in the file PGPASSFILE or ~/.pgpass, or else it is asked for where it is needed. PGSSLMODE, PGSSLROOTCERT,
+PGSSLCERT and PGSSLKEY are psql's, with ~/.postgresql as the place of the files: TLS is used where Aether has it, its certificate is
+checked with verify-ca and verify-full, and with require where there are roots. NO_COLOR leaves colours out.
 ";
 
 /// The shortest time from one picture to the next.
@@ -146,6 +147,14 @@ pub(super) struct Target {
     pub(super) tls: Mode,
     /// `PGSSLROOTCERT`
     pub(super) roots: Option<PathBuf>,
+    /// `PGSSLCERT`
+    pub(super) certificate: Option<PathBuf>,
+    /// `PGSSLKEY`
+    pub(super) key: Option<PathBuf>,
+    /// Where files are that are not named.
+    pub(super) home: Option<PathBuf>,
+    /// `PGPASSFILE`, or the one in the home directory.
+    pub(super) passfile: Option<PathBuf>,
 }
 
 /// What is outside of the command line.
@@ -190,12 +199,19 @@ impl Options {
             Some("verify-full") => Mode::VerifyFull,
             Some(other) => return Err(format!("PGSSLMODE: \"{other}\" is none of psql's")),
         };
+        let path = |name| set(name).map(PathBuf::from);
+        let home = path("HOME");
+        let usual_passfile = || Some(home.as_ref()?.join(".pgpass"));
         Ok(Target {
             address,
             user: user.unwrap_or_else(|| usual.to_owned()),
             database: self.database.clone(),
             tls,
-            roots: set("PGSSLROOTCERT").map(PathBuf::from),
+            roots: path("PGSSLROOTCERT"),
+            certificate: path("PGSSLCERT"),
+            key: path("PGSSLKEY"),
+            passfile: path("PGPASSFILE").or_else(usual_passfile),
+            home,
         })
     }
 }
@@ -294,12 +310,20 @@ mod tests {
             ("PGUSER", "stats"),
             ("PGSSLMODE", "verify-full"),
             ("PGSSLROOTCERT", "root.crt"),
+            ("PGSSLCERT", "own.crt"),
+            ("PGSSLKEY", "own.key"),
+            ("HOME", "/home/me"),
         ];
         let found = target("", &variables, false);
         assert_eq!(found.address.to_string(), "db.example.com:7000");
         assert_eq!(found.user, "stats");
         assert_eq!(found.tls, Mode::VerifyFull);
         assert_eq!(found.roots, Some("root.crt".into()));
+        let own = (found.certificate, found.key);
+        assert_eq!(own, (Some("own.crt".into()), Some("own.key".into())));
+        assert_eq!(found.passfile, Some("/home/me/.pgpass".into()));
+        let found = target("", &[("HOME", "/home/me"), ("PGPASSFILE", "/p")], false);
+        assert_eq!(found.passfile, Some("/p".into()));
         let found = target("-h 127.0.0.1", &[("PGUSER", "")], false);
         assert_eq!(found.address.to_string(), "127.0.0.1:6432");
         assert_eq!((&*found.user, found.tls), ("me", Mode::Prefer));

@@ -1,15 +1,19 @@
 //! `aether top`, driven by keys in a terminal as a person sees it: tmux is that terminal.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::support::certificates::certificates;
 use crate::support::cluster::PASSWORD;
 use crate::support::pooler::binary;
 use crate::support::process::{self, Place, children};
-use crate::support::{Cluster, Pooler, Scene, wait_until};
+use crate::support::{Cluster, Pooler, Scene, Wire, wait_until};
+use crate::tls::own_certificate;
 
 /// A tmux of the test's own, with one terminal in it, in which a shell runs.
 struct Terminal {
@@ -357,4 +361,201 @@ fn aether_top_prints_one_picture_where_there_is_no_terminal() {
     }
     let free = process::free_port();
     assert!(wrong(&top(free, "127.0.0.1", &[], &[])).contains("Connection refused"));
+}
+
+/// The picture in docs/console.md is that of a run of this: a load, and clients that wait. `AETHER_TOP_CAPTURE=FILE` keeps it.
+#[test]
+fn aether_top_shows_a_load_as_in_the_documentation() {
+    let cluster = Cluster::shared();
+    let dsn = |name: &str| crate::support::scene::tcp(cluster, &cluster.database(name));
+    let pooler = Pooler::start(&format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\nadmin: {{users: [username]}}\n\
+         auth: {{users: {{username: {PASSWORD}}}}}\npool: {{mode: transaction}}\n\
+         databases:\n  shop: {{dsn: \"{}\", max_connections: 4}}\n  wiki: {{dsn: \"{}\", max_connections: 2}}\n",
+        dsn("top_shop"),
+        dsn("top_wiki")
+    ));
+    let login = |database| Wire::login(pooler.port(), "username", PASSWORD, database);
+    let mut holders = [login("wiki"), login("wiki")];
+    holders.iter_mut().for_each(|one| drop(one.run("BEGIN")));
+    let mut waiters = [login("wiki"), login("wiki"), login("wiki")];
+    for waiter in &mut waiters {
+        waiter.send_message(b'Q', b"SELECT 1\0");
+    }
+    let place = Place::new("top_load");
+    let script = place.write(
+        "load.sql",
+        "SELECT count(*) FROM generate_series(1, 1000)\n",
+    );
+    let mut load = Command::new(cluster.program("pgbench"));
+    load.args([
+        "-n",
+        "-c",
+        "8",
+        "-T",
+        "60",
+        "-h",
+        "127.0.0.1",
+        "-U",
+        "username",
+        "-f",
+    ])
+    .arg(&script)
+    .args(["-p", &pooler.port().to_string(), "shop"])
+    .env("PGPASSWORD", PASSWORD)
+    .stdout(Stdio::null())
+    .stderr(Stdio::null());
+    let mut load = load.spawn().expect("pgbench");
+    let terminal = Terminal::new();
+    terminal.resize("190", "9");
+    terminal.enter(&command_line(pooler.port()).replace("200ms", "1s"));
+    let mut screen = String::new();
+    let of = |screen: &str, database: &str| -> Vec<String> {
+        let mut lines = screen.lines();
+        let found = lines
+            .find(|line| line.starts_with(database))
+            .unwrap_or_default();
+        found.split_whitespace().map(str::to_owned).collect()
+    };
+    // From the second picture on there are rates.
+    wait_until("the load is shown", || {
+        screen = terminal.screen();
+        let rate = of(&screen, "shop")
+            .get(8)
+            .and_then(|text| text.parse::<f64>().ok());
+        rate.is_some_and(|rate| rate > 0.0)
+    });
+    assert_eq!(
+        of(&screen, "shop")[..3],
+        ["shop", "username", "8"],
+        "{screen}"
+    );
+    assert_eq!(
+        of(&screen, "wiki")[..4],
+        ["wiki", "username", "5", "3"],
+        "{screen}"
+    );
+    let why = "room: 2 of 2 servers are in use (max_connections)";
+    assert!(screen.contains(why), "{screen}");
+    assert!(screen.contains("username has waited "), "{screen}");
+    if let Some(file) = std::env::var_os("AETHER_TOP_CAPTURE") {
+        std::fs::write(file, screen.trim_end()).expect("a picture");
+    }
+    holders.iter_mut().for_each(|one| drop(one.run("COMMIT")));
+    for waiter in &mut waiters {
+        waiter.read_until(b'Z');
+    }
+    terminal.wait_for("nobody waits");
+    terminal.press(&["q"]);
+    terminal.wait_for("status=0");
+    load.kill().expect("it is ours");
+    load.wait().expect("it ends");
+}
+
+/// What a user of psql has lying about: a password file, which is to be his alone, and a certificate.
+#[test]
+fn aether_top_takes_password_and_certificate_from_libpqs_files() {
+    let files = certificates();
+    let home = files.path();
+    let at = home.display();
+    files.write(
+        "hba",
+        "hostssl all all all cert\nhostnossl all all all scram-sha-256\n",
+    );
+    let pooler = Pooler::start(&crate::support::scene::yaml(
+        &crate::support::scene::tcp(Cluster::shared(), "database"),
+        &format!(
+            ", tls: {{mode: allow, ca_file: {at}/root.crt, {}}}",
+            own_certificate(&files)
+        ),
+        &format!("auth: {{hba_file: {at}/hba, users: {{username: {PASSWORD}}}}}\n"),
+    ));
+    let path = |name: &str| home.join(name).display().to_string();
+    let write = |name: &str, text: &str, mode| {
+        let file = files.write(name, text);
+        std::fs::set_permissions(file, Permissions::from_mode(mode)).expect("chmod");
+    };
+    let nobodys = path("nowhere");
+    let run = |variables: &[(&str, &str)]| {
+        let usual = [("HOME", &*nobodys), ("PGSSLMODE", "disable")];
+        let output = top(
+            pooler.port(),
+            "127.0.0.1",
+            &["-U", "username"],
+            &[&usual, variables].concat(),
+        );
+        match output.status.success() {
+            true => String::new(),
+            false => String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    };
+    let line = format!(
+        "# mine\nlocalhost:*:*:*:no\n127.0.0.1:{}:aether:username:{PASSWORD}\n",
+        pooler.port()
+    );
+    write("mine", &line, 0o600);
+    write(".pgpass", &line, 0o600);
+    write("open", &line, 0o640);
+    write("wrong", "*:*:*:*:wrong\n", 0o600);
+    let failed = "password authentication failed";
+    let from = |name: &str| format!("password retrieved from file \"{}\"", path(name));
+    assert_eq!(run(&[("PGPASSFILE", &path("mine"))]), "");
+    assert_eq!(run(&[("HOME", &at.to_string())]), "");
+    let said = run(&[("PGPASSFILE", &path("open"))]);
+    assert!(
+        said.contains("open\" has group or world access") && said.contains("set PGPASSWORD"),
+        "{said}"
+    );
+    let said = run(&[("PGPASSFILE", &at.to_string())]);
+    assert!(said.contains("is not a plain file"), "{said}");
+    let said = run(&[("PGPASSFILE", &path("wrong"))]);
+    assert!(
+        said.contains(failed) && said.contains(&from("wrong")),
+        "{said}"
+    );
+    let said = run(&[("PGPASSFILE", &path("mine")), ("PGPASSWORD", "wrong")]);
+    assert!(
+        said.contains(failed) && !said.contains("retrieved"),
+        "{said}"
+    );
+
+    let with_tls =
+        |variables: &[(&str, &str)]| run(&[&[("PGSSLMODE", "require")], variables].concat());
+    let said = with_tls(&[]);
+    assert!(
+        said.contains("requires a valid client certificate"),
+        "{said}"
+    );
+    let (certificate, key) = (path("client.crt"), path("client.key"));
+    let own = [("PGSSLCERT", &*certificate), ("PGSSLKEY", &*key)];
+    assert_eq!(with_tls(&own), "");
+    let said = with_tls(&own[..1]);
+    assert!(said.contains("PGSSLKEY"), "{said}");
+    // Roots are looked at with require, too.
+    let (root, rogue) = (path("root.crt"), path("rogue.crt"));
+    assert_eq!(
+        with_tls(&[&own[..], &[("PGSSLROOTCERT", &root)]].concat()),
+        ""
+    );
+    let said = with_tls(&[&own[..], &[("PGSSLROOTCERT", &rogue)]].concat());
+    assert!(said.contains("invalid peer certificate"), "{said}");
+    // The usual places.
+    let usual = home.join(".postgresql");
+    std::fs::create_dir(&usual).expect("a directory");
+    process::own(&usual);
+    for (from, to) in [
+        ("client.crt", "postgresql.crt"),
+        ("client.key", "postgresql.key"),
+        ("root.crt", "root.crt"),
+    ] {
+        let text = std::fs::read_to_string(home.join(from)).expect("it is there");
+        write(&format!(".postgresql/{to}"), &text, 0o600);
+    }
+    assert_eq!(with_tls(&[("HOME", &at.to_string())]), "");
+    write(".postgresql/postgresql.key", "", 0o640);
+    let said = with_tls(&[("HOME", &at.to_string())]);
+    assert!(
+        said.contains("postgresql.key\" has group or world access"),
+        "{said}"
+    );
 }
