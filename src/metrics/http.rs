@@ -241,13 +241,24 @@ pub fn plain(out: &mut Vec<u8>, status: &str, text: &str, keep: bool, head_only:
     }
 }
 
-/// Writes a chunk; an empty one would be the end.
-pub fn chunk(out: &mut Vec<u8>, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
-        out.extend_from_slice(bytes);
-        out.extend_from_slice(b"\r\n");
+/// Begins a chunk whose length is not known yet: its content goes behind it, then [`end_chunk`] what this returns.
+pub fn begin_chunk(out: &mut Vec<u8>) -> usize {
+    let begin = out.len();
+    out.extend_from_slice(b"00000000\r\n");
+    begin
+}
+
+/// Writes the length where the chunk began. An empty one would be the end of all, so none is left of it.
+pub fn end_chunk(out: &mut Vec<u8>, begin: usize) {
+    let content = out.len().saturating_sub(begin + "00000000\r\n".len());
+    if content == 0 {
+        return out.truncate(begin);
     }
+    let length = format!("{content:08x}");
+    for (place, digit) in out.iter_mut().skip(begin).zip(length.bytes()) {
+        *place = digit;
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The page for a person: it reads `/metrics` itself, and nothing from anywhere else.
@@ -347,5 +358,22 @@ mod tests {
             format("application/openmetrics-text;q=0"),
             Format::Prometheus
         );
+    }
+
+    #[test]
+    fn chunks_are_as_long_as_they_say() {
+        let mut out = b"head".to_vec();
+        for content in [&b"first"[..], b"", &[b'x'; 300]] {
+            let begin = begin_chunk(&mut out);
+            out.extend_from_slice(content);
+            end_chunk(&mut out, begin);
+        }
+        let wanted = [
+            b"head00000005\r\nfirst\r\n0000012c\r\n".as_slice(),
+            &[b'x'; 300],
+            b"\r\n",
+        ]
+        .concat();
+        assert_eq!(out, wanted);
     }
 }

@@ -237,25 +237,27 @@ pub struct Scrape {
     family: usize,
     /// The next pool of that family; `None`: it has not begun.
     slot: Option<u32>,
+    facts: Facts,
     roles: Roles,
 }
 
 impl Scrape {
-    /// At its beginning.
-    pub fn begin(engine: &Engine) -> Scrape {
+    /// At its beginning. `facts`: what the kernel says then; it takes long to ask.
+    pub fn begin(engine: &Engine, facts: Facts) -> Scrape {
         Scrape {
             family: 0,
             slot: None,
+            facts,
             roles: Roles::of(engine),
         }
     }
 
     /// Goes on until the sink is full. Whether everything was told.
-    pub fn go_on(&mut self, engine: &Engine, facts: &Facts, sink: &mut dyn Sink) -> bool {
+    pub fn go_on(&mut self, engine: &Engine, sink: &mut dyn Sink) -> bool {
         while let Some(family) = FAMILIES.get(self.family) {
             let sight = Sight {
                 engine,
-                facts,
+                facts: &self.facts,
                 roles: &self.roles,
             };
             if self.slot.is_none() {
@@ -321,7 +323,7 @@ pub fn unreachable(engine: &Engine) -> Option<Vec<String>> {
     };
     let pools = engine.pools().iter().map(|(_, pool)| pool);
     let down = pools.filter(|pool| is_required(pool) && is_down(pool));
-    Some(down.map(Pool::label).collect())
+    Some(down.map(|pool| pool.label().into_owned()).collect())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Sums and histograms are cumulative from the start of the process, so a push that is lost loses nothing. Pure: text in and out.
 
-use super::{Facts, Family, Kind, Sink, Unit};
+use super::{Family, Kind, Sink, Unit};
 use crate::limits;
 use crate::stats::Histogram;
 
@@ -31,9 +31,9 @@ pub enum At {
 }
 
 impl Json {
-    /// Begins the request. `resource`: who tells; `now_us`: microseconds since 1970.
-    pub fn begin(resource: &[(String, String)], facts: &Facts, now_us: u64) -> Json {
-        let mut json = Json::go_on(At::Begin, facts, now_us);
+    /// Begins the request. `resource`: who tells; `started_us`, `now_us`: microseconds since 1970.
+    pub fn begin(resource: &[(String, String)], started_us: Option<u64>, now_us: u64) -> Json {
+        let mut json = Json::go_on(At::Begin, started_us, now_us);
         json.put("{\"resourceMetrics\":[{\"resource\":{\"attributes\":[");
         json.attributes(
             resource
@@ -47,8 +47,8 @@ impl Json {
     }
 
     /// Another piece, from where the last one stopped.
-    pub fn go_on(at: At, facts: &Facts, now_us: u64) -> Json {
-        let started = facts.started_us.unwrap_or(now_us);
+    pub fn go_on(at: At, started_us: Option<u64>, now_us: u64) -> Json {
+        let started = started_us.unwrap_or(now_us);
         Json {
             bytes: Vec::with_capacity(limits::PAGE_PART + 16 * 1024),
             times: format!(
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn texts_are_escaped() {
-        let mut json = Json::go_on(At::Begin, &Facts::default(), 1);
+        let mut json = Json::go_on(At::Begin, None, 1);
         json.text("a\"b\\c\nd\u{e9}");
         assert_eq!(
             String::from_utf8_lossy(&json.bytes),

@@ -1,5 +1,7 @@
 //! Prometheus' text format (0.0.4), and OpenMetrics (1.0.0), which differ in a few words.
 
+use std::ops::Range;
+
 use super::{Family, Kind, Sink, Unit};
 use crate::limits;
 use crate::stats::Histogram;
@@ -42,17 +44,24 @@ pub struct Text {
     head: Vec<u8>,
     /// What stands between the values of its labels.
     between: Vec<Vec<u8>>,
+    /// The value of the first label of its last line, and where that line stands up to the end of it.
+    first: String,
+    until_first: Range<usize>,
 }
 
 impl Text {
-    /// An empty piece.
-    pub fn new(format: Format) -> Text {
+    /// A piece that goes behind what there is.
+    pub fn behind(mut bytes: Vec<u8>, format: Format) -> Text {
+        // The last family before it is full writes on.
+        bytes.reserve(limits::PAGE_PART + 16 * 1024);
         Text {
             format,
-            bytes: Vec::with_capacity(limits::PAGE_PART + 16 * 1024),
+            bytes,
             of: "",
             head: Vec::new(),
             between: Vec::new(),
+            first: String::new(),
+            until_first: 0..0,
         }
     }
 
@@ -67,22 +76,33 @@ impl Text {
     }
 
     /// The name, what its kind adds, and the labels up to the end of the last one's value. Most of it is the same for every line
-    /// of a family, and made once.
+    /// of a family, and made once; the lines of one pool follow each other.
     fn series(&mut self, family: &Family, suffix: &str, labels: &[&str]) {
         if !std::ptr::eq(self.of, family.name) {
             self.prepare(family, suffix);
         }
-        self.bytes.extend_from_slice(&self.head);
-        for (nth, value) in labels.iter().enumerate() {
-            if let Some(between) = nth.checked_sub(1).and_then(|nth| self.between.get(nth)) {
-                self.bytes.extend_from_slice(between);
-            }
-            self.escaped(value);
+        let Some((first, others)) = labels.split_first() else {
+            return self.bytes.extend_from_slice(&self.head);
+        };
+        if !self.until_first.is_empty() && *first == self.first {
+            self.bytes.extend_from_within(self.until_first.clone());
+        } else {
+            let begin = self.bytes.len();
+            self.bytes.extend_from_slice(&self.head);
+            escaped(&mut self.bytes, first);
+            self.until_first = begin..self.bytes.len();
+            self.first.clear();
+            self.first.push_str(first);
+        }
+        for (between, value) in self.between.iter().zip(others) {
+            self.bytes.extend_from_slice(between);
+            escaped(&mut self.bytes, value);
         }
     }
 
     fn prepare(&mut self, family: &Family, suffix: &str) {
         self.of = family.name;
+        self.until_first = 0..0;
         self.head = [family.name, suffix].concat().into_bytes();
         self.between.clear();
         for (nth, name) in family.labels.iter().enumerate() {
@@ -98,23 +118,6 @@ impl Text {
     /// The same bytes as there are from `from` to `to`, once more.
     fn again(&mut self, from: usize, to: usize) {
         self.bytes.extend_from_within(from..to);
-    }
-
-    fn escaped(&mut self, value: &str) {
-        if !value
-            .bytes()
-            .any(|byte| matches!(byte, b'\\' | b'"' | b'\n'))
-        {
-            return self.put(value);
-        }
-        for byte in value.bytes() {
-            match byte {
-                b'\\' => self.put("\\\\"),
-                b'"' => self.put("\\\""),
-                b'\n' => self.put("\\n"),
-                byte => self.bytes.push(byte),
-            }
-        }
     }
 
     fn number(&mut self, value: u64) {
@@ -150,6 +153,22 @@ impl Text {
     fn line(&mut self, value: u64) {
         self.number(value);
         self.bytes.push(b'\n');
+    }
+}
+
+/// The value of a label.
+fn escaped(bytes: &mut Vec<u8>, value: &str) {
+    let is_special = |byte: u8| byte == b'\\' || byte == b'"' || byte == b'\n';
+    // All of it is looked at, without a branch for each byte: as a rule there is none.
+    let any = |any: bool, byte: u8| any | is_special(byte);
+    if !value.bytes().fold(false, any) {
+        return bytes.extend_from_slice(value.as_bytes());
+    }
+    for byte in value.bytes() {
+        if is_special(byte) {
+            bytes.push(b'\\');
+        }
+        bytes.push(if byte == b'\n' { b'n' } else { byte });
     }
 }
 
@@ -259,7 +278,7 @@ mod tests {
     #[test]
     fn bounds_are_those_of_the_histogram() {
         for ((us, _), text) in Histogram::default().at_most().zip(BOUNDS) {
-            let mut out = Text::new(Format::Prometheus);
+            let mut out = Text::behind(Vec::new(), Format::Prometheus);
             out.micros(us);
             assert_eq!(String::from_utf8_lossy(&out.bytes), text);
         }
@@ -267,7 +286,7 @@ mod tests {
 
     #[test]
     fn numbers_and_labels_are_written_as_they_are_read() {
-        let mut out = Text::new(Format::Prometheus);
+        let mut out = Text::behind(Vec::new(), Format::Prometheus);
         for value in [0, 7, 10, u64::MAX] {
             out.line(value);
         }
@@ -275,7 +294,7 @@ mod tests {
             out.micros(us);
             out.put(" ");
         }
-        out.escaped("a\"b\\c\nd");
+        escaped(&mut out.bytes, "a\"b\\c\nd");
         assert_eq!(
             String::from_utf8_lossy(&out.bytes),
             "0\n7\n10\n18446744073709551615\n0 0.000001 0.00001 1.5 60 a\\\"b\\\\c\\nd"
@@ -293,7 +312,7 @@ mod tests {
         [10, 100, 100, 70_000_000]
             .into_iter()
             .for_each(|us| histogram.note(us));
-        let mut text = Text::new(Format::Prometheus);
+        let mut text = Text::behind(Vec::new(), Format::Prometheus);
         text.histogram(
             find("aether_login_duration_seconds"),
             &[],

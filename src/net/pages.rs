@@ -298,9 +298,14 @@ impl Connection {
             if self.sent < self.output.len() || (self.stream.holds() && !shakes) {
                 return After::Waits;
             }
-            (self.output, self.sent) = (Vec::new(), 0);
+            self.sent = 0;
+            match self.state {
+                // The next part has use for it; each one that was freed would be wiped.
+                State::Answering { rest: Some(_), .. } => self.output.clear(),
+                _ => self.output = Vec::new(),
+            }
             match &mut self.state {
-                State::Reading => match self.read(now, engine) {
+                State::Reading => match self.read(now, engine, facts) {
                     Some(after) => return after,
                     None => continue,
                 },
@@ -308,7 +313,7 @@ impl Connection {
                 State::Answering { rest, .. } if rest.is_some() => {
                     *parts -= 1;
                     if let Some(part) = rest.as_mut()
-                        && part.write(engine, &facts(), &mut self.output)
+                        && part.write(engine, &mut self.output)
                     {
                         *rest = None;
                     }
@@ -346,12 +351,12 @@ impl Connection {
     }
 
     /// Reads on, and answers a request that is whole. `None`: there is something to send.
-    fn read(&mut self, now: Tick, engine: &Engine) -> Option<After> {
+    fn read(&mut self, now: Tick, engine: &Engine, facts: &dyn Fn() -> Facts) -> Option<After> {
         loop {
             match http::read(&self.input) {
                 Ok(Some((request, used))) => {
                     self.input.drain(..used);
-                    self.answer(&request, now, engine);
+                    self.answer(&request, now, engine, facts);
                     return None;
                 }
                 Ok(None) => {}
@@ -403,7 +408,7 @@ impl Connection {
         self.enter(State::Answering { rest, keep }, now);
     }
 
-    fn answer(&mut self, request: &Request, now: Tick, engine: &Engine) {
+    fn answer(&mut self, request: &Request, now: Tick, engine: &Engine, facts: &dyn Fn() -> Facts) {
         let (keep, head_only) = (request.keep_alive, request.head_only);
         let mut rest = None;
         let config = &engine.config().metrics;
@@ -419,7 +424,7 @@ impl Connection {
                 let kind = request.format.content_type();
                 http::head(&mut self.output, "200 OK", kind, length, keep, "");
                 rest = (!head_only).then(|| Rest {
-                    scrape: Box::new(Scrape::begin(engine)),
+                    scrape: Box::new(Scrape::begin(engine, facts())),
                     format: request.format,
                     chunked: request.chunked,
                 });
@@ -448,20 +453,19 @@ impl Connection {
 }
 
 impl Rest {
-    /// Writes the next part. Whether it was the last.
-    fn write(&mut self, engine: &Engine, facts: &Facts, out: &mut Vec<u8>) -> bool {
-        let mut text = Text::new(self.format);
-        let done = self.scrape.go_on(engine, facts, &mut text);
+    /// Writes the next part, behind what there is. Whether it was the last.
+    fn write(&mut self, engine: &Engine, out: &mut Vec<u8>) -> bool {
+        let begin = self.chunked.then(|| http::begin_chunk(out));
+        let mut text = Text::behind(std::mem::take(out), self.format);
+        let done = self.scrape.go_on(engine, &mut text);
         if done {
             text.bytes.extend_from_slice(self.format.end().as_bytes());
         }
-        match self.chunked {
-            false => *out = text.bytes,
-            true => {
-                http::chunk(out, &text.bytes);
-                if done {
-                    out.extend_from_slice(http::LAST_CHUNK);
-                }
+        *out = text.bytes;
+        if let Some(begin) = begin {
+            http::end_chunk(out, begin);
+            if done {
+                out.extend_from_slice(http::LAST_CHUNK);
             }
         }
         done

@@ -141,7 +141,7 @@ impl Push {
                 }
             },
             State::Busy(delivery) => {
-                match delivery.go_on(hands.engine, self.started_us, self.counts, now) {
+                match delivery.go_on(hands.engine, self.started_us, now) {
                     Ok(None) => {}
                     Ok(Some(answer)) => self.answered(&answer, &config, now),
                     // Nothing of it has gone: perhaps another address of the same name takes it.
@@ -213,10 +213,10 @@ impl Push {
         };
         let now_us = facts::now_us().unwrap_or(0);
         let told = facts::facts(self.started_us, Some(self.counts));
-        let mut json = Json::begin(&config.resource, &told, now_us);
+        let mut json = Json::begin(&config.resource, self.started_us, now_us);
         let mut output = head(config);
-        let mut scrape = Scrape::begin(hands.engine);
-        let done = scrape.go_on(hands.engine, &told, &mut json);
+        let mut scrape = Scrape::begin(hands.engine, told);
+        let done = scrape.go_on(hands.engine, &mut json);
         let rest = end_part(&mut output, json, scrape, done);
         self.state = State::Busy(Box::new(Delivery {
             stream,
@@ -311,7 +311,9 @@ fn end_part(
     if done {
         json.finish();
     }
-    http::chunk(output, &json.bytes);
+    let begin = http::begin_chunk(output);
+    output.extend_from_slice(&json.bytes);
+    http::end_chunk(output, begin);
     if done {
         output.extend_from_slice(http::LAST_CHUNK);
     }
@@ -328,7 +330,6 @@ impl Delivery {
         &mut self,
         engine: &Engine,
         started_us: Option<u64>,
-        counts: (u64, u64),
         now: Tick,
     ) -> Result<Option<otlp::Answer>, String> {
         if now >= self.until {
@@ -337,9 +338,8 @@ impl Delivery {
         if self.sent == self.output.len()
             && let Some((mut scrape, at)) = self.rest.take()
         {
-            let told = facts::facts(started_us, Some(counts));
-            let mut json = Json::go_on(at, &told, self.now_us);
-            let done = scrape.go_on(engine, &told, &mut json);
+            let mut json = Json::go_on(at, started_us, self.now_us);
+            let done = scrape.go_on(engine, &mut json);
             // What was sent counts on: another address is only tried while nothing was.
             self.output.clear();
             self.sent = 0;

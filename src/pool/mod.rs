@@ -13,6 +13,7 @@ mod share;
 pub mod startup_set;
 mod welcomes;
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -27,7 +28,7 @@ use crate::config::{PoolConfig, UserConfig};
 use crate::limits;
 use crate::relay::{Settings, Vars};
 use crate::stats::Stats;
-use crate::wire::frame::printable;
+use crate::wire::frame::{printable, printable_str};
 use crate::wire::refusal::Refusal;
 use pools::Question;
 use startup_set::REPORTED;
@@ -346,8 +347,8 @@ impl Pool {
     }
 
     /// Its name, fit for a log line: under `"*"` it is whatever a client has asked for.
-    pub fn label(&self) -> String {
-        printable(self.name.as_bytes())
+    pub fn label(&self) -> Cow<'_, str> {
+        printable_str(&self.name)
     }
 
     /// Makes the pool keep idle servers ready before anybody has asked, if it is known as whom.

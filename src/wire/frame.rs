@@ -2,6 +2,8 @@
 //!
 //! Knows how to find a message's end and how to write one; not what a message means.
 
+use std::borrow::Cow;
+
 use crate::limits;
 
 /// Bytes of a message's header: type letter and length word.
@@ -136,15 +138,27 @@ pub fn printable_all(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// Whether [`printable`] leaves it as it is, as nearly all of what is asked of it.
+fn is_printable(bytes: &[u8]) -> bool {
+    bytes.len() <= limits::QUOTED_TEXT_MAX && bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
+}
+
+/// [`printable`] without a copy, as a rule.
+pub fn printable_str(text: &str) -> Cow<'_, str> {
+    match is_printable(text.as_bytes()) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(printable(text.as_bytes())),
+    }
+}
+
 /// Text from a peer, fit for a log line or an error: control bytes escaped, cut to a bounded length.
 pub fn printable(bytes: &[u8]) -> String {
-    let cut = bytes.get(..limits::QUOTED_TEXT_MAX).unwrap_or(bytes);
-    if cut.len() == bytes.len()
-        && bytes.iter().all(|byte| (b' '..=b'~').contains(byte))
+    if is_printable(bytes)
         && let Ok(text) = std::str::from_utf8(bytes)
     {
-        return text.to_owned(); // as a rule
+        return text.to_owned();
     }
+    let cut = bytes.get(..limits::QUOTED_TEXT_MAX).unwrap_or(bytes);
     let mut text = printable_all(cut);
     if cut.len() < bytes.len() {
         text.push('…');

@@ -429,7 +429,7 @@ impl Row for ServerRow<'_> {
             1 => Value::text(printable(&server.kind.user)),
             2 => Value::text(match engine.pools().get(server.pool) {
                 Some(pool) => pool.label(),
-                None => "(nodb)".to_owned(),
+                None => "(nodb)".into(),
             }),
             3 => Value::text(
                 server

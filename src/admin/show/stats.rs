@@ -173,7 +173,7 @@ impl Table for Stats {
             (CONSOLE.to_owned(), engine.console_stats())
         } else {
             let pool = pool_at(engine, place)?;
-            (pool.label(), &pool.stats)
+            (pool.label().into_owned(), &pool.stats)
         };
         let values = (self.values)(&stats.total, stats.last_period());
         Some(Box::new(StatsRow { name, values }))
