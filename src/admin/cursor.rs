@@ -8,9 +8,9 @@ use super::table::{Column, Row, Table, Value};
 use crate::engine::Engine;
 
 /// Places that are looked at in one part.
-const PLACES_PER_PART: usize = 1024;
+const PLACES_PER_PART: usize = 128;
 /// Rows of one part.
-const ROWS_PER_PART: usize = 64;
+const ROWS_PER_PART: usize = 32;
 
 /// What is left of an answer.
 pub(super) struct Cursor {

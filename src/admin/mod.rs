@@ -15,7 +15,8 @@ mod show;
 mod table;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 pub use configure::{Changed, Steward};
 
@@ -31,9 +32,29 @@ pub struct Admin {
     sessions: BTreeMap<ClientKey, Session>,
     /// Commands that wait, the first to come first.
     waiters: Vec<Waiter>,
+    /// What is asked while the console rests, in the order in which it came.
+    asked: VecDeque<Request>,
+    /// The console has had its share of the loop until then.
+    rests_until: Tick,
 }
 
+/// For so long the loop is left to the ordinary clients, in times of what the last answers took: a console that is asked without a
+/// pause gets a tenth of it.
+const REST: u32 = 9;
+/// But no longer than that, after a RELOAD for instance.
+const REST_MAX: Duration = Duration::from_millis(20);
+
 impl Admin {
+    /// Whether there is anything to do after a turn that has brought these.
+    pub fn has_work(&self, requests: &[Request]) -> bool {
+        !requests.is_empty() || !self.asked.is_empty() || !self.waiters.is_empty()
+    }
+
+    /// The last call of [`Admin::serve`] has taken so long, and ended now.
+    pub fn served(&mut self, took: Duration, now: Tick) {
+        self.rests_until = now.plus(took.saturating_mul(REST).min(REST_MAX));
+    }
+
     /// Answers what is asked, and what has waited and need not wait any more; to be called after every turn. What comes back is
     /// to be told to the engine before anything else. A panic is kept to the session that it happened to.
     pub fn serve(
@@ -44,23 +65,33 @@ impl Admin {
         host: &mut dyn Host,
     ) -> Vec<Event> {
         let mut events = Vec::new();
-        for request in requests {
+        self.asked.extend(requests.iter().cloned());
+        let rests = engine.now() < self.rests_until;
+        let mut later = VecDeque::new();
+        for request in std::mem::take(&mut self.asked) {
+            // Nobody who wants something to stop has to wait for that.
+            if rests && !matches!(request.ask, Ask::Cancel) {
+                later.push_back(request);
+                continue;
+            }
             let asker = Who::Client(request.client);
             engine.guard(asker, host, |engine, _| {
-                self.answer(engine, request, steward, &mut events)
+                self.answer(engine, &request, steward, &mut events)
             });
             events.push(Event::Ready(asker, Ready::default()));
         }
+        self.asked = later;
         if !self.waiters.is_empty() {
             self.look_at_waiters(engine, &mut events);
         }
         events
     }
 
-    /// When commands that wait have to be looked at, whatever happens.
+    /// When there is something to do, whatever happens: the end of a rest for which somebody waits, or of a command's own time.
     pub fn wake(&self) -> Option<Tick> {
         let until = self.waiters.iter().map(|waiter| waiter.waiting.until());
-        until.flatten().min()
+        let rest = self.asked.front().map(|_| self.rests_until);
+        until.flatten().chain(rest).min()
     }
 
     /// Answers a message, or goes on with an answer.

@@ -152,13 +152,16 @@ impl Queries {
     fn hash(&self, pool: u64) -> u64 {
         const ODD: u64 = 0x9E37_79B9_7F4A_7C15;
         let mut hash = pool.wrapping_mul(ODD);
-        for chunk in self.text.chunks(8) {
-            let mut word = [0; 8];
-            for (to, from) in word.iter_mut().zip(chunk) {
-                *to = *from;
-            }
+        let mut mix = |word: [u8; 8]| {
             hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(ODD);
             hash ^= hash >> 32;
+        };
+        let (words, rest) = self.text.as_chunks::<8>();
+        words.iter().copied().for_each(&mut mix);
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+            mix(last);
         }
         (hash ^ self.text.len() as u64).max(1)
     }

@@ -395,7 +395,12 @@ pub fn run(
     loop {
         let begun = now();
         let turn = engine.turn(begun, &mut events, &mut shell);
-        events.extend(admin.serve(&mut engine, &turn.requests, &mut keeper, &mut shell));
+        if admin.has_work(&turn.requests) {
+            let begun = now();
+            events.extend(admin.serve(&mut engine, &turn.requests, &mut keeper, &mut shell));
+            let ended = now();
+            admin.served(Duration::from_micros(ended.since(begun)), ended);
+        }
         if turn.stopped {
             return Ok(());
         }

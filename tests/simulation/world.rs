@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use aether::admin::{Admin, Changed, Steward};
 use aether::arena::{ClientKey, ServerKey, Tick};
@@ -1397,6 +1398,10 @@ impl World {
             &mut steward,
             &mut self.kernel,
         );
+        if !turn.requests.is_empty() {
+            let took = Duration::from_micros(self.random.below(2_000) as u64);
+            self.admin.served(took, Tick(self.now));
+        }
         self.events.extend(answered);
         let wakes = self.wake.into_iter();
         self.wake = wakes.chain(self.admin.wake().map(|wake| wake.0)).min();
