@@ -2,8 +2,9 @@
 //!
 //! Stands above the engine: reads it through its public methods and sends what it has to say through [`Engine::answer_part`].
 //! What is said is taken apart by [`words`], [`command`] is the table of what there is, [`session`] keeps a session's statements
-//! and the answer in progress, [`cursor`] makes long answers a part at a time, [`filter`] is what may follow a SHOW, [`show`]
-//! has the tables, [`control`] what changes the engine, and [`configure`] what changes the configuration.
+//! and the answer in progress, [`cursor`] makes long answers a part at a time, [`share`] leaves the loop's time to others,
+//! [`filter`] is what may follow a SHOW, [`show`] has the tables, [`control`] what changes the engine, and [`configure`] what
+//! changes the configuration.
 
 mod command;
 mod configure;
@@ -11,11 +12,12 @@ mod control;
 mod cursor;
 mod filter;
 mod session;
+mod share;
 mod show;
 mod table;
 mod words;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use configure::{Changed, Steward};
@@ -25,6 +27,7 @@ use crate::engine::{Ask, ClientKey, ClientState, Engine, Event, Host, Ready, Req
 use crate::wire::refusal::Refusal;
 use control::{Standing, Waiter};
 use session::{Session, Step, World};
+use share::Share;
 
 /// What is kept of console sessions between their messages.
 #[derive(Default)]
@@ -32,27 +35,18 @@ pub struct Admin {
     sessions: BTreeMap<ClientKey, Session>,
     /// Commands that wait, the first to come first.
     waiters: Vec<Waiter>,
-    /// What is asked while the console rests, in the order in which it came.
-    asked: VecDeque<Request>,
-    /// The console has had its share of the loop until then.
-    rests_until: Tick,
+    share: Share,
 }
-
-/// For so long the loop is left to the ordinary clients, in times of what the last answers took: a console that is asked without a
-/// pause gets a tenth of it.
-const REST: u32 = 9;
-/// But no longer than that, after a RELOAD for instance.
-const REST_MAX: Duration = Duration::from_millis(20);
 
 impl Admin {
     /// Whether there is anything to do after a turn that has brought these.
     pub fn has_work(&self, requests: &[Request]) -> bool {
-        !requests.is_empty() || !self.asked.is_empty() || !self.waiters.is_empty()
+        !requests.is_empty() || self.share.is_asked() || !self.waiters.is_empty()
     }
 
     /// The last call of [`Admin::serve`] has taken so long, and ended now.
     pub fn served(&mut self, took: Duration, now: Tick) {
-        self.rests_until = now.plus(took.saturating_mul(REST).min(REST_MAX));
+        self.share.used(took, now);
     }
 
     /// Answers what is asked, and what has waited and need not wait any more; to be called after every turn. What comes back is
@@ -65,22 +59,13 @@ impl Admin {
         host: &mut dyn Host,
     ) -> Vec<Event> {
         let mut events = Vec::new();
-        self.asked.extend(requests.iter().cloned());
-        let rests = engine.now() < self.rests_until;
-        let mut later = VecDeque::new();
-        for request in std::mem::take(&mut self.asked) {
-            // Nobody who wants something to stop has to wait for that.
-            if rests && !matches!(request.ask, Ask::Cancel) {
-                later.push_back(request);
-                continue;
-            }
+        for request in self.share.take(requests, engine.now()) {
             let asker = Who::Client(request.client);
             engine.guard(asker, host, |engine, _| {
                 self.answer(engine, &request, steward, &mut events)
             });
             events.push(Event::Ready(asker, Ready::default()));
         }
-        self.asked = later;
         if !self.waiters.is_empty() {
             self.look_at_waiters(engine, &mut events);
         }
@@ -90,8 +75,7 @@ impl Admin {
     /// When there is something to do, whatever happens: the end of a rest for which somebody waits, or of a command's own time.
     pub fn wake(&self) -> Option<Tick> {
         let until = self.waiters.iter().map(|waiter| waiter.waiting.until());
-        let rest = self.asked.front().map(|_| self.rests_until);
-        until.flatten().chain(rest).min()
+        until.flatten().chain(self.share.wake()).min()
     }
 
     /// Answers a message, or goes on with an answer.

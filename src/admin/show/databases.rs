@@ -32,12 +32,16 @@ pub(super) struct Databases;
 
 /// The slot of the first pool of clients at or behind a place, else that of the console.
 pub(super) fn pool_place(engine: &Engine, from: u64) -> Option<u64> {
-    let pools = engine.pools().iter();
-    let next = pools
-        .filter(|(_, pool)| !pool.for_lookups)
-        .map(|(key, _)| u64::from(key.index()))
-        .find(|place| *place >= from);
-    next.or_else(|| (from <= CONSOLE_PLACE).then_some(CONSOLE_PLACE))
+    let at_or_after = |slot: u64| engine.pools().at_or_after(u32::try_from(slot).ok()?);
+    let mut next = at_or_after(from);
+    while let Some((key, pool)) = next {
+        let place = u64::from(key.index());
+        if !pool.for_lookups {
+            return Some(place);
+        }
+        next = at_or_after(place + 1);
+    }
+    (from <= CONSOLE_PLACE).then_some(CONSOLE_PLACE)
 }
 
 /// The pool at a place.

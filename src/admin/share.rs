@@ -1,0 +1,82 @@
+//! The console's share of the loop: whoever asks without a pause does not take the time of ordinary clients.
+
+use std::time::Duration;
+
+use crate::arena::Tick;
+use crate::engine::{Ask, Request};
+
+/// For so long the loop is left to others, in times of what the last answers took: all of the console gets a tenth of it.
+const REST: u32 = 9;
+/// But no longer than that, after a RELOAD for instance.
+const REST_MAX: Duration = Duration::from_millis(20);
+
+/// What is asked, until it is time for an answer.
+#[derive(Default)]
+pub(super) struct Share {
+    /// In the order in which it came.
+    asked: Vec<Request>,
+    /// The share is used up until then.
+    rests_until: Tick,
+}
+
+impl Share {
+    /// Whether anybody waits for the end of a rest.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// What is to be answered now, of what has waited and of what has come.
+    pub(super) fn take(&mut self, come: &[Request], now: Tick) -> Vec<Request> {
+        self.asked.extend(come.iter().cloned());
+        if now >= self.rests_until {
+            return std::mem::take(&mut self.asked);
+        }
+        // Nobody who wants something to stop has to wait for that.
+        let is_urgent = |request: &Request| matches!(request.ask, Ask::Cancel);
+        let (urgent, others) = self.asked.drain(..).partition(is_urgent);
+        self.asked = others;
+        urgent
+    }
+
+    /// The answers have taken so long, and are done now.
+    pub(super) fn used(&mut self, took: Duration, now: Tick) {
+        self.rests_until = now.plus(took.saturating_mul(REST).min(REST_MAX));
+    }
+
+    /// When somebody is to be answered who waits.
+    pub(super) fn wake(&self) -> Option<Tick> {
+        self.is_asked().then_some(self.rests_until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ClientKey;
+
+    fn request(client: u32, ask: Ask) -> Request {
+        let client = ClientKey::from_parts(client, 0);
+        Request { client, ask }
+    }
+
+    #[test]
+    fn a_tenth_of_the_time_is_the_consoles_and_cancels_do_not_wait() {
+        let mut share = Share::default();
+        let at = |us| Tick(0).plus(Duration::from_micros(us));
+        let (more, other) = (request(1, Ask::More), request(2, Ask::More));
+        let first = share.take(std::slice::from_ref(&more), at(0));
+        assert_eq!((first, share.wake()), (vec![more.clone()], None));
+        share.used(Duration::from_micros(100), at(100));
+        assert_eq!(share.take(std::slice::from_ref(&more), at(100)), []);
+        let cancel = request(3, Ask::Cancel);
+        let come = [other.clone(), cancel.clone()];
+        assert_eq!(share.take(&come, at(999)), [cancel]);
+        assert_eq!(share.wake(), Some(at(1_000)));
+        assert_eq!(share.take(&[], at(1_000)), [more, other]);
+        assert!(!share.is_asked());
+        // However long it took.
+        share.used(Duration::from_secs(5), at(0));
+        share.take(&[request(1, Ask::More)], at(1));
+        assert_eq!(share.wake(), Some(Tick(0).plus(REST_MAX)));
+    }
+}
