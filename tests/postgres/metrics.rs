@@ -337,6 +337,22 @@ fn slow_askers_are_bounded() {
     drop(slow);
 }
 
+/// A request must be whole after half a minute: who says nothing, or half of one, does not stay for ever.
+#[test]
+fn who_does_not_ask_is_let_go() {
+    let told = start(Cluster::shared(), "metrics_silent", "", "");
+    let silent = connect(told.port);
+    let mut halfway = connect(told.port);
+    halfway.write_all(b"GET /metrics HT").expect("it is sent");
+    for mut stream in [silent, halfway] {
+        let patience = Duration::from_secs(90);
+        stream.set_read_timeout(Some(patience)).expect("a timeout");
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).expect("it is closed");
+        assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
+    }
+}
+
 /// Those who come while the loop is busy are told of once, however many they are. Found by this file's tests on a crowded machine: of more
 /// than 32 the others were left standing until somebody else came.
 #[test]

@@ -388,6 +388,35 @@ fn a_database_that_is_gone_from_the_file_serves_its_sessions_and_no_new_ones() {
     });
 }
 
+/// Its pool is there for as long as somebody has a session, and takes nobody who has not shown yet who he is.
+#[test]
+fn who_logs_in_while_its_database_is_removed_is_told_so() {
+    let dsn = tcp(Cluster::shared(), "database");
+    let text = |databases: &str| {
+        format!(
+            "server: {{listen_addr: \"127.0.0.1:{{port}}\"}}\npool: {{dsn: \"{dsn}\"}}\n\
+             databases: {{{databases}}}\nauth: {{users: {{username: {PASSWORD}}}}}\n"
+        )
+    };
+    let pooler = Pooler::start(&text("gone: {}, stays: {}"));
+    let mut session = Wire::login(pooler.port(), "username", PASSWORD, "gone");
+    let mut late = Wire::connect(pooler.port());
+    late.startup(&[("user", "username"), ("database", "gone")]);
+    let count = late.stream.peek(&mut [0]).expect("it is asked who it is");
+    assert_eq!(count, 1);
+    pooler.rewrite_config(&text("stays: {}"));
+    pooler.signal(Signal::SIGHUP);
+    pooler.wait_for_log("the configuration was reloaded");
+    let error = match late.authenticate("username", PASSWORD) {
+        Err(error) => error,
+        Ok(()) => first_error(&late.read_to_end()).expect("it is told"),
+    };
+    assert_eq!(error.sqlstate(), "3D000", "{error:?}");
+    assert_eq!(error.message(), "database \"gone\" does not exist");
+    assert_eq!(error.hint(), "It was removed from Aether's configuration.");
+    assert_eq!(session.value("SELECT 1").as_deref(), Some("1"));
+}
+
 /// G2.
 #[test]
 fn a_storm_of_reloads_disturbs_nobody_and_leaks_nothing() {

@@ -101,7 +101,8 @@ impl Terminal {
             "#{alternate_on} #{cursor_flag} #{wrap_flag}",
         ]);
         assert_eq!(flags.trim(), "0 1 1");
-        self.enter("clear; stty -a; echo the end");
+        // What is typed is not what it says: the line was taken for the answer.
+        self.enter("clear; stty -a; echo the e''nd");
         let screen = self.wait_for("the end\n");
         for word in [" icanon ", " echo ", " isig ", " opost "] {
             let words = screen.replace('\n', " ");
