@@ -257,7 +257,11 @@ impl Writer<'_> {
             _ => {}
         }
         self.before(b'a');
-        self.out.extend(word.iter().map(u8::to_ascii_lowercase));
+        let begin = self.out.len();
+        self.out.extend_from_slice(word);
+        if let Some(word) = self.out.get_mut(begin..) {
+            word.make_ascii_lowercase();
+        }
         self.rest = rest;
     }
 
