@@ -171,6 +171,38 @@ fn min_pool_size_is_kept_for_the_pools_own_role_or_as_long_as_there_are_clients(
     assert_eq!(open(&mut scene), 0, "nobody is there");
 }
 
+/// Found by the simulation (seed 3706): nothing was done in the pool that lacked servers, so nobody looked at it again.
+#[test]
+fn min_pool_size_is_made_up_for_when_another_pool_gives_back_what_the_role_may_have() {
+    let more = "users: {me: {max_connections: 3}}\ndatabases: {other: {}}\n";
+    let keys = ", min_pool_size: 2, max_idle_time: 5s, max_lifetime: 0";
+    let mut scene = scene_of(keys, more);
+    let totals = |scene: &Scene| -> Vec<usize> {
+        let pools = scene.engine.pools.iter().map(|(_, pool)| pool);
+        let pools = pools.filter(|pool| !pool.for_lookups);
+        pools.map(|pool| pool.total()).collect()
+    };
+    scene.turn(Vec::new());
+    open(&mut scene);
+    assert_eq!(totals(&scene), [2, 1], "there is no room for more");
+    let clients: Vec<Shared> = (0..3).map(|_| scene.client()).collect();
+    for client in &clients {
+        asks(&mut scene, client);
+    }
+    open(&mut scene);
+    assert_eq!(totals(&scene), [3, 0], "the idle one has made room");
+    for server in scene.world.servers.clone() {
+        if is_asked(&server) {
+            answers(&mut scene, &server);
+        }
+    }
+    for _ in 0..3 {
+        scene.wait(10 * SECOND);
+        open(&mut scene);
+    }
+    assert_eq!(totals(&scene), [2, 1]);
+}
+
 /// Catalogue 38 (PgBouncer 647): connections were opened and evicted for ever.
 #[test]
 fn contradictory_limits_are_no_storm() {

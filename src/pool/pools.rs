@@ -87,6 +87,8 @@ struct User {
     servers: Share,
     /// Clients that logged in as this user and have entered a pool.
     clients: usize,
+    /// Pools in which servers are to be kept as this role, and there was no room for them.
+    lacking: BTreeSet<PoolKey>,
 }
 
 /// All pools.
@@ -103,7 +105,8 @@ pub struct Pools {
     ready: BTreeMap<u64, Lane>,
     /// Lanes that wait for room under a limit.
     parked: usize,
-    /// Where lanes have come to wait for the time in which they may have what is in reserve.
+    /// Where lanes have come to wait for the time in which they may have what is in reserve, and where servers that are to be kept
+    /// may be made now.
     stood: BTreeSet<PoolKey>,
     /// Idle servers that may be above a limit.
     surplus: Vec<ServerKey>,
@@ -308,7 +311,7 @@ impl Pools {
             let servers = Share::new(self.user_config(name).max_connections);
             let user = User {
                 servers,
-                clients: 0,
+                ..User::default()
             };
             self.users.insert(name.to_vec(), user);
         }
@@ -485,6 +488,11 @@ impl Pools {
     /// A server is gone.
     pub fn gone(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) {
         self.in_shares(pool_key, kind, Share::remove);
+        if let Some(user) = self.users.get_mut(&kind.user)
+            && user.servers.has_room()
+        {
+            self.stood.append(&mut user.lacking);
+        }
         self.wake(pool_key, &kind.user);
         if let Some(pool) = self.arena.get_mut(pool_key) {
             pool.drop_kind_if_unused(kind);
@@ -635,8 +643,8 @@ impl Pools {
         }
     }
 
-    /// Pools that have to be looked at when somebody has waited for long there, though nothing else was done in them: what a lane
-    /// waited for under the limit of a user may have come free in another pool.
+    /// Pools that have to be looked at, now or when somebody has waited for long there, though nothing else was done in them: what
+    /// is short under the limit of a user may have come free in another pool.
     pub fn take_stood(&mut self) -> BTreeSet<PoolKey> {
         std::mem::take(&mut self.stood)
     }
@@ -835,10 +843,15 @@ impl Pools {
     }
 
     /// Whether an idle server should be made in a pool to keep the configured number ready; of which kind.
-    pub fn refill(&self, pool: PoolKey, now: Tick) -> Option<Rc<Kind>> {
+    pub fn refill(&mut self, pool: PoolKey, now: Tick) -> Option<Rc<Kind>> {
         let kind = self.arena.get(pool)?.refill(now)?;
-        let user = self.share(pool, &kind.user, Limit::User);
-        user.is_none_or(Share::has_room).then_some(kind)
+        match self.users.get_mut(&kind.user) {
+            Some(user) if !user.servers.has_room() => {
+                user.lacking.insert(pool);
+                None
+            }
+            _ => Some(kind),
+        }
     }
 
     /// Asserts what holds once everybody has been looked at.

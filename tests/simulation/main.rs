@@ -13,6 +13,7 @@ mod postgres;
 mod random;
 mod sealed;
 mod session;
+mod sizes;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -27,6 +27,7 @@ use crate::plan::{Leave, Planner, Scope, Step};
 use crate::postgres::{Backend, Lie, PASSWORD, Postgres, ServerTls};
 use crate::random::Random;
 use crate::sealed::{self, Sides};
+use crate::sizes::{self, Sizes, UNSTEADY, Watch};
 
 /// More steps than any world needs.
 const STEPS_MAX: u64 = 3_000_000;
@@ -119,6 +120,8 @@ struct Shape {
     peer_id: u16,
     /// Sessions may leave behind what costs a connection.
     leftovers: bool,
+    /// How pools make servers, where that is not as it is by default.
+    sizes: Option<Sizes>,
     /// `server.tls.mode`; `None`: no TLS for clients.
     client_tls: Option<&'static str>,
     /// What the DSN says of TLS, and what the server makes of that.
@@ -172,6 +175,7 @@ impl Shape {
             },
             peer_id: random.pick(&[0, 0, 0, 1, 258]),
             leftovers: random.chance(30),
+            sizes: None,
             client_tls: None,
             server_tls: ("sslmode=disable", ServerTls::Never),
         }
@@ -271,6 +275,7 @@ impl Shape {
             && self.forced_user
             && (self.role_max == 0 || !self.two_databases)
             && !self.mode_changes
+            && self.sizes.is_none()
     }
 
     fn yaml(&self) -> String {
@@ -289,12 +294,15 @@ impl Shape {
             .zip(self.role_modes)
             .map(|(role, mode)| {
                 let mode = mode.unwrap_or("null");
+                let own = self.sizes.filter(|_| *role == ROLES[2]);
+                let own = own.map_or(String::new(), |sizes| sizes.role_lines());
                 format!(
-                    "  {role}:\n    mode: {mode}\n    max_connections: {}\n",
+                    "  {role}:\n    mode: {mode}\n    max_connections: {}\n{own}",
                     self.role_max
                 )
             })
             .collect();
+        let sizes = self.sizes.map_or(String::new(), |sizes| sizes.pool_lines());
         let assignment = if self.frugal { "first_query" } else { "login" };
         let idle = self.idle_time;
         let [query, transaction, within, outside, notify] = self.hurry;
@@ -320,7 +328,7 @@ impl Shape {
             "pool:\n  dsn: 'postgres://{user}{}/base?{}'\n  max_connections: {}\n  max_connections_per_user: {}\n  min_idle_connections: {}\n  \
              server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
              acquire_timeout: {}\n  abandoned_query_timeout: {}\n  query_timeout: {query}\n  transaction_timeout: {transaction}\n  \
-             idle_transaction_timeout: {within}\n  client_idle_timeout: {outside}\n  query_wait_notify: {notify}\n\
+             idle_transaction_timeout: {within}\n  client_idle_timeout: {outside}\n  query_wait_notify: {notify}\n{sizes}\
              {}admin: {{users: [alice]}}\nserver: {{peer_id: {own}{tls}}}\npeers:\n{peers}{databases}{follows}users:\n{users}",
             self.hosts,
             self.server_tls.0,
@@ -563,6 +571,11 @@ pub struct World {
     has_disabled: bool,
     reloaded: bool,
     stopped: bool,
+    watch: Watch,
+    /// The chance of what [`Sizes`] bring, as [`World::whim`] is that of operators.
+    sizing: Random,
+    /// [`UNSTEADY`] refuses connections.
+    is_down: bool,
     /// What `database.example` stands for.
     addresses: &'static [&'static str],
     /// That has changed.
@@ -617,6 +630,11 @@ impl World {
             shape.draw_tls(&mut random);
         }
         shape.draw_logins(&mut random, sealed);
+        let (sizes, sizing) = Sizes::draw(seed);
+        shape.sizes = sizes;
+        if let Some(hosts) = sizes.and_then(|sizes| sizes.hosts) {
+            shape.hosts = hosts;
+        }
         let certified = shape.shown == Shown::Certificate;
         let sides = sealed.then(|| Rc::new(Sides::new(certified)));
         let mut whim = Random::new(seed ^ OPERATED << 32);
@@ -694,6 +712,9 @@ impl World {
             excused: limited || shape.hurry != ["0"; 5],
             reloaded: operated,
             stopped: false,
+            watch: Watch::of(shape.sizes),
+            sizing,
+            is_down: false,
             addresses: &["10.0.0.9", "10.0.0.1"],
             moved: false,
             shape,
@@ -730,6 +751,7 @@ impl World {
         self.heal();
         self.let_go();
         self.come_to_rest();
+        self.keep_servers();
         self.check_end();
         self.stop();
         let digest = [
@@ -1026,6 +1048,11 @@ impl World {
         let refused = person.client.refusal_due().as_ref() == Some(&end);
         self.gone.sessions += u64::from(refused);
         let well = end == End::Left || refused;
+        let fails_fast = self.shape.sizes.is_some_and(|sizes| sizes.server_fast_fail);
+        assert!(
+            fails_fast || !matches!(&end, End::Told(text) if text.contains("server_login_retry")),
+            "client {at} was told of a failure though it may wait: {end:?}"
+        );
         let killed =
             person.client.condemned && [End::Told(KILLED.to_owned()), End::Lost].contains(&end);
         assert!(
@@ -1219,6 +1246,11 @@ impl World {
         if self.operators_left > 0 && self.operators.len() < OPERATORS_MAX && self.whim.chance(1) {
             self.send_operator();
         }
+        // There is another host in the list, so nobody is to notice.
+        let is_listed = self.shape.sizes.is_some_and(|sizes| sizes.hosts.is_some());
+        if is_listed && self.sizing.chance(1) {
+            self.is_down = !self.is_down;
+        }
         let mut actions = self.actions();
         if actions.is_empty() {
             return self.wait();
@@ -1386,6 +1418,7 @@ impl World {
             .engine
             .turn(Tick(self.now), &mut events, &mut self.kernel);
         self.engine.check();
+        self.watch.look(&self.engine, Tick(self.now));
         self.end_cancels();
         for pair in self.held_pairs() {
             assert!(before.contains(&pair), "{pair:?}: out of a paused pool");
@@ -1422,7 +1455,9 @@ impl World {
         if connection.borrow().is_gone() {
             return; // it was given up
         }
-        let well = self.trouble != Trouble::Refused && !address.to_string().starts_with("10.0.0.9");
+        let at = address.to_string();
+        let is_down = at.starts_with("10.0.0.9") || self.is_down && at.starts_with(UNSTEADY);
+        let well = self.trouble != Trouble::Refused && !is_down;
         connection.borrow_mut().connected(well);
         if well && address.to_string().starts_with("10.0.1.") {
             // A peer: it reads the request, and closes.
@@ -1760,6 +1795,20 @@ impl World {
                 "the pooler does not come to rest: {}",
                 self.describe()
             );
+            self.step();
+        }
+    }
+
+    /// Nobody is there any more, and `min_pool_size` holds all the same where the pool has a role of its own.
+    fn keep_servers(&mut self) {
+        // Who looks users up counts among the servers, and so does a server that is full of others.
+        if self.shape.looked_up.is_some() || self.postgres.most != usize::MAX {
+            return;
+        }
+        let limit = self.now + REST_US;
+        while !sizes::are_kept(&self.engine) || !self.is_at_rest() {
+            let text = "servers that are to be kept are not made";
+            assert!(self.now < limit, "{text}: {}", self.describe());
             self.step();
         }
     }
