@@ -106,6 +106,13 @@ pub(super) fn says_errors(lab: &Lab) -> String {
     yes(logged(lab, "pooler error", act) > 0)
 }
 
+/// Whether the line of a period comes within a second and a half.
+pub(super) fn says_stats(lab: &Lab) -> String {
+    let count = || lab.pooler().log().matches("LOG stats: ").count();
+    let before = count();
+    yes(wait_for(ms(1_500), || count() > before))
+}
+
 /// Of a new connection to the server, for instance.
 pub(super) fn says_details(lab: &Lab) -> String {
     lab.console("RECONNECT a").expect("it is done");
@@ -547,6 +554,16 @@ pub(super) fn silence_ends(lab: &Lab) -> String {
     yes(closes(&mut Wire::connect(lab.pooler().port()), 1_000))
 }
 
+/// Whether a cancel that a peer who says nothing is to be told of is given up within a second.
+pub(super) fn cancel_ends(lab: &Lab) -> String {
+    let mut wire = Wire::connect(lab.pooler().port());
+    let mut request = 80_877_102_i32.to_be_bytes().to_vec();
+    // The key of a session of peer 2, which has not been passed on yet.
+    request.extend([1, 2, 0, 4, 5, 6, 7, 3]);
+    wire.send_untyped(&request);
+    yes(closes(&mut wire, 1_000))
+}
+
 /// Whether a database that was made for a name is still there a while after its last client.
 pub(super) fn automatic_database(lab: &Lab) -> String {
     let mut wire = lab.try_login("username", "made_up").expect("a login");
@@ -604,9 +621,25 @@ pub(super) fn busy_transaction_ends(lab: &Lab) -> String {
 /// For how many seconds the answer for the name of the host will be kept.
 fn ttl(lab: &Lab) -> u64 {
     visit(lab);
+    ttl_of(lab, "localhost")
+}
+
+/// Whether it is kept for more than two seconds that there is no such name, at the moment in which that is new. There can be none
+/// with two dots in a row: no name server is asked.
+pub(super) fn absence_is_kept_for_two_seconds(lab: &Lab) -> String {
+    let end = Instant::now() + ms(3_300);
+    let mut most = 0;
+    while Instant::now() < end {
+        drop(lab.try_login("username", "nowhere"));
+        most = most.max(ttl_of(lab, "no..host"));
+    }
+    yes(most >= 2)
+}
+
+fn ttl_of(lab: &Lab, name: &str) -> u64 {
     let (_, console) = lab.running.as_ref().expect("it was started");
     let rows = scene::show(&mut console.borrow_mut(), "DNS_HOSTS");
-    let row = rows.iter().find(|row| row["hostname"] == "localhost");
+    let row = rows.iter().find(|row| row["hostname"] == name);
     row.map_or(0, |row| row["ttl"].parse().expect("seconds"))
 }
 

@@ -69,6 +69,8 @@ pub(super) const ROWS: &[Row] = &[
     row("log_disconnections", "0", ["yes", "no"], says_goodbye),
     row("log_pooler_errors", "0", ["yes", "no"], says_errors),
     row("verbose", "1", ["no", "yes"], says_details),
+    row("log_stats", "0", ["yes", "no"], says_stats).with("stats_period = 1"),
+    row("stats_period", "1", ["no", "yes"], says_stats),
     row("admin_users", "admin, other", ["none", "all"], rights).plain("admin"),
     row("stats_users", "other", ["none", "to look"], rights),
     row("query_wait_notify", "1", ["no", "yes"], notice_of_wait).with("pool_mode = transaction\nquery_wait_timeout = 20").entry(ONE),
@@ -91,11 +93,14 @@ pub(super) const ROWS: &[Row] = &[
     row("query_timeout", "0.4", ["fine", "57014"], long_query).user("query_timeout=1"),
     row("query_wait_timeout", "0.4", ["waits", "53300"], long_wait).with(SHARED).entry(ONE)
         .database("query_wait_timeout=1").user("query_wait_timeout=1"),
+    row("cancel_wait_timeout", "0.4", ["no", "yes"], cancel_ends).with("peer_id = 1").more("[peers]\n2 = host=127.0.0.1 port={silent}"),
     row("client_idle_timeout", "0.4", ["no", "yes"], idle_client_ends).user("client_idle_timeout=1"),
     row("idle_transaction_timeout", "0.4", ["no", "yes"], idle_transaction_ends).user("idle_transaction_timeout=1"),
     row("transaction_timeout", "0.4", ["no", "yes"], busy_transaction_ends).user("transaction_timeout=1"),
     row("dns_max_ttl", "100", ["no", "yes"], name_is_kept).entry("host=localhost").at_start(),
     row("dns_max_ttl", "1", ["yes", "no"], name_is_kept_for_two_seconds).entry("host=localhost").plain("3"),
+    row("dns_nxdomain_ttl", "1", ["yes", "no"], absence_is_kept_for_two_seconds).plain("3").with("server_login_retry = 0.1")
+        .more("nowhere = host=no..host port={pg}"),
 
     // TLS.
     row("client_tls_sslmode", "require", ["N in", "S out"], asks_for_tls)
@@ -149,8 +154,6 @@ pub(super) const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
     ("pgbouncer", "unix_socket_group", "tests/options/main.rs", "a_unix_socket_has_the_group_that_is_asked_for_or_the_start_fails"),
     ("pgbouncer", "suspend_timeout", "tests/options/main.rs", "a_client_that_takes_nothing_holds_up_suspend_for_suspend_timeout"),
     ("pgbouncer", "client_tls_ca_file", "tests/postgres/tls.rs", "verify_full_lets_in_whoever_shows_a_certificate_of_ours"),
-    ("pgbouncer", "log_stats", "src/engine/chronicle.rs", "a_period_is_told_in_a_line_with_means_and_rates"),
-    ("pgbouncer", "stats_period", "src/engine/chronicle.rs", "a_period_is_told_in_a_line_with_means_and_rates"),
     ("pgbouncer", "so_reuseport", "tests/postgres/peers.rs", "cancels_arrive_whichever_process_of_a_group_they_come_to"),
     // Not seen from outside of the process; the others, which go the same way there, are.
     ("pgbouncer", "tcp_keepcnt", "src/net/socket.rs", "what_is_accepted_has_the_options_that_are_configured_now"),
@@ -160,8 +163,6 @@ pub(super) const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
     ("pgbouncer", "syslog", "src/log/sink.rs", "syslog_is_told_who_speaks_and_how_grave_it_is"),
     ("pgbouncer", "syslog_ident", "src/log/sink.rs", "syslog_is_told_who_speaks_and_how_grave_it_is"),
     ("pgbouncer", "syslog_facility", "src/log/sink.rs", "facilities_have_the_names_that_pgbouncer_knows"),
-    ("pgbouncer", "cancel_wait_timeout", "src/engine/overdue/tests.rs", "cancel_wait_timeout_gives_up_a_cancel_that_does_not_get_through"),
-    ("pgbouncer", "dns_nxdomain_ttl", "src/engine/names.rs", "a_name_that_does_not_exist_is_not_asked_for_again_at_once"),
     ("peers", "host", "tests/postgres/peers.rs", "a_cancel_is_passed_on_to_the_process_whose_client_is_meant"),
     ("peers", "port", "tests/postgres/peers.rs", "a_cancel_is_passed_on_to_the_process_whose_client_is_meant"),
     ("peers", "pool_size", "tests/postgres/peers.rs", "cancels_arrive_whichever_process_of_a_group_they_come_to"),

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::cluster::PASSWORD;
+use crate::support::cluster::{PASSWORD, Stop};
 use crate::support::pooler::binary;
 use crate::support::process::{self, Place};
 use crate::support::wire::{ServerError, bind, execute, first_error, parse, sync};
@@ -111,11 +111,22 @@ struct Twin {
 
 impl Twin {
     fn start(name: &'static str, program: &Path, cluster: &Cluster, database: &str) -> Twin {
+        Twin::start_with(name, program, cluster, database, "")
+    }
+
+    /// `options`: more lines of `[pgbouncer]`, which win over the usual ones.
+    fn start_with(
+        name: &'static str,
+        program: &Path,
+        cluster: &Cluster,
+        database: &str,
+        options: &str,
+    ) -> Twin {
         let place = Place::new(name);
         let (port, dead) = (process::free_port(), process::free_port());
         place.write("userlist.txt", USERLIST);
         let directory = place.path().to_string_lossy().into_owned();
-        let ini = INI
+        let ini = (INI.to_owned() + options)
             .replace("{db}", database)
             .replace("{pg}", &cluster.port().to_string())
             .replace("{dead}", &dead.to_string())
@@ -507,6 +518,69 @@ fn the_same_clients_meet_the_same_before_pgbouncer_and_aether() {
             "no case {name}"
         );
     }
+}
+
+/// A short restart of the server: who logs in during it is served by both, whether or not the pooler has found out before, and so is
+/// who waits with a query. Who asks once it is known is told so by both (docs/pgbouncer.md, "What is different").
+#[test]
+fn who_comes_while_the_server_is_down_is_served_when_it_is_back() {
+    let cluster = Cluster::start();
+    let options = "query_wait_timeout = 20\nquery_timeout = 0\nserver_login_retry = 1\n";
+    let old = Twin::start_with(
+        "pgbouncer",
+        Path::new(PGBOUNCER),
+        &cluster,
+        "database",
+        options,
+    );
+    let new = Twin::start_with("aether", binary(), &cluster, "database", options);
+    let twins = [&old, &new];
+    let query = |twin: &Twin| twin.asked("username", "database", "SELECT 'served'");
+    // Nobody knows anything of the server yet, or it has been there; then somebody is told while another waits.
+    for was_there in [false, true] {
+        let mut held = Vec::new();
+        if was_there {
+            let login = |twin: &Twin| twin.login("username", PASSWORD, "database");
+            held.extend(twins.map(|twin| login(twin).expect("a login")));
+        }
+        cluster.stop(Stop::Fast);
+        std::thread::scope(|threads| {
+            let clients = twins.map(|twin| threads.spawn(move || query(twin)));
+            // Long enough for an attempt to fail, and for what PgBouncer looks at three times a second.
+            std::thread::sleep(Duration::from_millis(2_500));
+            for (twin, client) in twins.iter().zip(&clients) {
+                assert!(!client.is_finished(), "{} gave up", twin.name);
+            }
+            for (twin, client) in twins.iter().zip(&mut held) {
+                let told = said(client, "SELECT 1");
+                let at_once = told.contains("server login has been failing")
+                    && told.ends_with("(server_login_retry)");
+                assert!(at_once, "{}: {told}", twin.name);
+            }
+            cluster.start_again();
+            for (twin, client) in twins.iter().zip(clients) {
+                assert_eq!(client.join().expect("an answer"), "served", "{}", twin.name);
+            }
+        });
+    }
+}
+
+/// The one difference: a login that waits for the server is ended by `client_login_timeout` there, by `query_wait_timeout` here.
+#[test]
+fn a_login_waits_for_the_server_until_client_login_timeout_or_query_wait_timeout() {
+    let cluster = Cluster::shared();
+    let database = cluster.database("side_by_side_login");
+    let options = "client_login_timeout = 1\nquery_wait_timeout = 3\n";
+    let old = Path::new(PGBOUNCER);
+    let old = Twin::start_with("pgbouncer", old, cluster, &database, options);
+    let new = Twin::start_with("aether", binary(), cluster, &database, options);
+    let told = |twin: &Twin| twin.asked("postgres", "dead", "SELECT 1");
+    assert_eq!(told(&old), "08P01 client_login_timeout (server down)");
+    let begun = Instant::now();
+    let told = told(&new);
+    assert!(begun.elapsed() >= Duration::from_secs(3), "{told}");
+    assert!(told.starts_with("08006 "), "{told}");
+    assert!(told.contains("Connection refused"), "{told}");
 }
 
 /// What those look for who read the log of PgBouncer: how a start is told.
