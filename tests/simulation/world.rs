@@ -855,7 +855,10 @@ impl World {
             leftovers: self.shape.leftovers,
         };
         let mut steps = Planner::plan(&mut self.random, scope, id, session);
-        if !self.shape.tiny && self.random.chance(1) && self.random.chance(20) {
+        let many = !self.shape.tiny && self.random.chance(1) && self.random.chance(20);
+        // Each of them would cost a server of its own, and the world more steps than there are.
+        let single_use = self.shape.sizes.is_some_and(|sizes| sizes.single_use);
+        if many && !single_use {
             steps.extend((0..9_000).map(|_| Step::Send(b'Q', b"\0".to_vec())));
             steps.extend([Step::Settle, Step::Leave(Leave::Terminate)]);
             steps.retain({
