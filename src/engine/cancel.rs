@@ -310,11 +310,23 @@ impl Engine {
         match input {
             Input::Bytes(_) => self.cancel_answered(key, agreed, host),
             Input::Nothing => {}
-            Input::Closed(_) => self.close_server(key, "cancel request done", host),
+            Input::Closed(_) => {
+                self.cancel_is_done(key);
+                self.close_server(key, "cancel request done", host);
+            }
         }
         // The end of a handshake is no event: what waited for it goes out now.
         if goes_on || self.is_open(key) && self.next_of(key) == Some(Prospect::Hits) {
             self.list(Who::Server(key));
+        }
+    }
+
+    /// The server has closed the connection of a cancel.
+    fn cancel_is_done(&mut self, key: ServerKey) {
+        if let Some(server) = self.servers.get_mut(key)
+            && let ServerState::Cancelling(cancel) = &mut server.state
+        {
+            cancel.stage = Stage::Done;
         }
     }
 
@@ -349,10 +361,11 @@ impl Engine {
             return;
         };
         victim.cancels -= 1;
+        victim.cancel_lost |= cancel.stage == Stage::Sent;
         if victim.cancels > 0 {
             self.wake_cancels(cancel.victim);
         } else if matches!(victim.state, ServerState::Held) {
-            self.reset(cancel.victim, host);
+            self.release_rested(cancel.victim, host);
         }
     }
 
@@ -473,6 +486,35 @@ mod tests {
         assert_eq!(cancel.borrow().output, b"");
         assert!(is_closed(&cancel) && is_closed(&asker));
         scene.works(&client, &server);
+    }
+
+    /// Found by reading: the server went to the next client, whose query could be hit when the request came through at last.
+    #[test]
+    fn a_server_whose_cancel_may_still_come_goes_to_nobody_else() {
+        let lost_at = |with_answer: bool| {
+            let (mut scene, client, server) = scene();
+            scene.passes(&client, &query(), &server);
+            let asker = ask(&mut scene);
+            let cancel = scene.world.servers[1].clone();
+            scene.ready(&cancel);
+            assert_eq!(cancel.borrow().output, packet());
+            let later = |scene: &mut Scene| {
+                scene.wait(std::time::Duration::from_secs(11)); // cancel_wait_timeout is 10 s
+                assert!(is_closed(&cancel) && is_closed(&asker));
+            };
+            if !with_answer {
+                later(&mut scene);
+            }
+            assert_eq!(scene.passes(&server, &answer(), &client), answer());
+            if with_answer {
+                assert!(!is_closed(&server), "it is held back");
+                later(&mut scene);
+            }
+            assert!(is_closed(&server));
+            assert!(!is_closed(&client));
+        };
+        lost_at(true);
+        lost_at(false);
     }
 
     /// One client could hold all of a pool's.

@@ -22,6 +22,7 @@ const QUEUED: &str = "No server connection available in postgres backend, client
 /// The SQLSTATE of those who are told nothing.
 const NO_CODE: [u8; 5] = [0; 5];
 
+pub(super) const CANCEL_LOST: &str = "a cancel against it did not end";
 const LEFT_IN_THE_MIDDLE: &str = "client left in the middle of a message, a copy or a batch";
 
 /// How a client left its server.
@@ -124,7 +125,7 @@ impl Engine {
     }
 
     /// A server that nobody holds has come to rest: is it reset, held back, or closed?
-    fn release_rested(&mut self, key: ServerKey, host: &mut dyn Host) {
+    pub(super) fn release_rested(&mut self, key: ServerKey, host: &mut dyn Host) {
         let Some(server) = self.servers.get(key) else {
             return;
         };
@@ -153,6 +154,8 @@ impl Engine {
             Some("client left something behind that no query undoes")
         } else if server.kind.is_replication() {
             Some("replication connections serve one session")
+        } else if server.cancel_lost {
+            Some(CANCEL_LOST)
         } else if server.recycle || removed {
             Some("database configuration changed")
         } else if server.is_expired(self.now) || self.is_used_up(server) {

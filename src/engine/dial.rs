@@ -620,7 +620,7 @@ impl Engine {
                 "reset query failed: no answer within reset_timeout",
                 host,
             ),
-            ServerState::Held => self.close_server(key, "a cancel against it did not end", host),
+            ServerState::Held => self.close_server(key, super::close::CANCEL_LOST, host),
             ServerState::Cancelling(_) => self.close_server(key, "cancel request timed out", host),
             ServerState::Forwarding(_) => self.close_server(key, "cancel_wait_timeout", host),
             ServerState::Idle if server.is_expired(self.now) => {

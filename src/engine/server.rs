@@ -55,6 +55,8 @@ pub struct Server {
     pub sessions: u64,
     /// Cancel connections under way against it.
     pub(super) cancels: u32,
+    /// One that was sent has not come to its end: the server may still act on it, on whoever has it then.
+    pub(super) cancel_lost: bool,
     /// Not to be used after this; `None`: no limit.
     pub(super) retire_at: Option<Tick>,
     /// When it was last kept although it had been idle for long enough.
@@ -152,6 +154,8 @@ pub enum Stage {
     Opening,
     /// The request is sent.
     Sent,
+    /// The server has closed the connection, as it does when it has acted on the request.
+    Done,
 }
 
 impl ServerState {
@@ -231,6 +235,7 @@ impl Server {
             notices: Vec::new(),
             sessions: 0,
             cancels: 0,
+            cancel_lost: false,
             retire_at: None,
             spared_at: now,
             recycle: false,
