@@ -35,9 +35,9 @@ impl Protocol {
     /// Instructions per transaction of one client, as last measured with the static release build.
     fn known(self) -> f64 {
         match self {
-            Protocol::Simple => 7_310.0,
-            Protocol::Extended => 9_423.0,
-            Protocol::Prepared => 8_763.0,
+            Protocol::Simple => 7_157.0,
+            Protocol::Extended => 9_285.0,
+            Protocol::Prepared => 8_631.0,
         }
     }
 
