@@ -38,9 +38,11 @@ impl Share {
         urgent
     }
 
-    /// The answers have taken so long, and are done now.
+    /// The answers have taken so long, and are done now. A rest that was begun goes on: in each turn of it somebody looks whether it
+    /// is over, which takes next to nothing.
     pub(super) fn used(&mut self, took: Duration, now: Tick) {
-        self.rests_until = now.plus(took.saturating_mul(REST).min(REST_MAX));
+        let rest = now.plus(took.saturating_mul(REST).min(REST_MAX));
+        self.rests_until = self.rests_until.max(rest);
     }
 
     /// When somebody is to be answered who waits.
@@ -68,6 +70,7 @@ mod tests {
         assert_eq!((first, share.wake()), (vec![more.clone()], None));
         share.used(Duration::from_micros(100), at(100));
         assert_eq!(share.take(std::slice::from_ref(&more), at(100)), []);
+        share.used(Duration::from_micros(1), at(101));
         let cancel = request(3, Ask::Cancel);
         let come = [other.clone(), cancel.clone()];
         assert_eq!(share.take(&come, at(999)), [cancel]);
@@ -75,8 +78,8 @@ mod tests {
         assert_eq!(share.take(&[], at(1_000)), [more, other]);
         assert!(!share.is_asked());
         // However long it took.
-        share.used(Duration::from_secs(5), at(0));
-        share.take(&[request(1, Ask::More)], at(1));
-        assert_eq!(share.wake(), Some(Tick(0).plus(REST_MAX)));
+        share.used(Duration::from_secs(5), at(1_000));
+        share.take(&[request(1, Ask::More)], at(1_001));
+        assert_eq!(share.wake(), Some(at(1_000).plus(REST_MAX)));
     }
 }

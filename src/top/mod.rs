@@ -1,9 +1,9 @@
 //! `aether top`: the console of a running Aether as a screen that refreshes. A client like any other: what it shows is what SHOW
 //! tells, and it needs nothing of the process that it looks at but a login to the console.
 //!
-//! [`options`] says where that is, [`passfile`] and [`certificate`] how one gets in, [`link`] asks, [`sample`] makes numbers of the answers, [`view`] is what keys have chosen,
-//! [`frame`] and [`table`] make lines of both, and [`terminal`] has the screen. A thread asks, so that keys are answered while the
-//! console is not.
+//! [`options`] says where that is, [`passfile`] and [`certificate`] how one gets in, [`link`] asks, [`sample`] makes numbers of the
+//! answers, [`view`] is what keys have chosen, [`frame`] and [`table`] make lines of both, and [`terminal`] has the screen. A thread
+//! asks, so that keys are answered while the console is not.
 
 mod certificate;
 mod frame;
