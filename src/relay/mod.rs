@@ -16,9 +16,9 @@ mod words;
 
 pub use expect::Expect;
 use expect::{Goes, Told};
-use prepared::{Description, Named, With};
+use prepared::{Description, With};
 use recover::{Failure, Recover};
-use rewrite::Edit;
+use rewrite::{Deallocated, Edit};
 pub use skip::Skip;
 pub use vars::{Settings, Vars};
 pub use words::Seen;
@@ -88,7 +88,7 @@ pub struct Relay {
     /// The unnamed statement was last changed in the batch that is open.
     unnamed_is_sure: bool,
     /// What the portal of this name deallocates.
-    deallocates: Option<(Rc<Named>, Vec<u8>)>,
+    deallocates: Option<(Deallocated, Vec<u8>)>,
     /// A statement was bound in the open batch that may end prepared statements.
     discarding: bool,
     /// It was run, and Flush sent behind it: its answer decides what becomes of what comes next.

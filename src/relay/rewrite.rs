@@ -26,6 +26,15 @@ const STAND_IN: &[u8] = b"aether_stand_in";
 /// The name of a statement that is prepared to be deallocated.
 const GONE: &[u8] = b"aether_gone";
 
+/// What a portal deallocates, as it was when the portal was made.
+#[derive(Debug)]
+pub(super) enum Deallocated {
+    /// The client's; on the server the portal speaks of [`GONE`].
+    Prepared(Rc<Named>),
+    /// Nothing that the client had prepared: SQL may have, or the client may before the portal is run. It speaks of this name.
+    Unknown(Vec<u8>),
+}
+
 /// What was read, and what it becomes.
 pub(super) struct Edit<'a> {
     input: &'a [u8],
@@ -396,19 +405,32 @@ impl Relay {
     fn execute_deallocate(
         &mut self,
         header: Header,
-        target: Rc<Named>,
+        target: Deallocated,
         at: usize,
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) {
-        if with.client.get(&target.name).is_some() {
-            self.prepare_aside(GONE, b"", b"\0\0", at, edit);
-        } else {
+        let (name, spelled) = match &target {
+            Deallocated::Prepared(named) => (&*named.name, GONE),
+            Deallocated::Unknown(name) => (&name[..], &name[..]),
+        };
+        let found = with.client.get(name).cloned();
+        if found.is_some() {
+            self.prepare_aside(spelled, b"", b"\0\0", at, edit);
+        } else if let Deallocated::Prepared(_) = target {
             edit.insert(at, |out| write_close(out, GONE));
             self.expect.sent_by_us(b'C');
         }
         self.begin_up(header);
-        self.forget(&target, with);
+        match target {
+            Deallocated::Prepared(named) => self.forget(&named, with),
+            Deallocated::Unknown(_) => {
+                if let Some(named) = found {
+                    self.seen.insert(Seen::PREPARED); // under the client's own name, should it stay there
+                    self.forget(&named, with);
+                }
+            }
+        }
     }
 
     /// What the message noted last does, if it goes well: the client's statement is gone.
@@ -608,7 +630,7 @@ impl Relay {
             .statement(name)
             .is_some_and(|statement| statement.discards());
         let target = if discards {
-            find_deallocated(name, with)
+            what_it_deallocates(name, with)
         } else {
             None
         };
@@ -616,8 +638,13 @@ impl Relay {
         let found = match target {
             Some(_) if self.expect.status_is_open() => Found::Wait,
             Some(target) if !self.block_has_failed() => {
+                let is_unknown = matches!(target, Deallocated::Unknown(_));
                 self.deallocates = Some((target, portal.to_vec()));
-                self.bind_deallocate(name, at, with, edit)
+                if is_unknown {
+                    self.find(name, Use::Bind, at, with, edit)
+                } else {
+                    self.bind_deallocate(name, at, with, edit)
+                }
             }
             _ => {
                 self.deallocates.take_if(|(_, bound)| bound == portal);
@@ -877,13 +904,16 @@ fn write_parse(out: &mut Vec<u8>, name: &[u8], text: &[u8], types: &[u8]) {
     });
 }
 
-/// The statement that the one of this name deallocates, if it is the client's.
-fn find_deallocated(name: &[u8], with: &With<'_>) -> Option<Rc<Named>> {
+/// What the statement of this name deallocates, if that is what it does.
+fn what_it_deallocates(name: &[u8], with: &With<'_>) -> Option<Deallocated> {
     let statement = with.client.statement(name)?;
     let target = statement
         .discards()
-        .then(|| deallocated(statement.text()))?;
-    with.client.get(&target?).cloned()
+        .then(|| deallocated(statement.text()))??;
+    Some(match with.client.get(&target) {
+        Some(named) => Deallocated::Prepared(named.clone()),
+        None => Deallocated::Unknown(target),
+    })
 }
 
 fn write_describe(out: &mut Vec<u8>, name: &[u8]) {

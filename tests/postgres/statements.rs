@@ -246,6 +246,60 @@ fn a_deallocate_that_fails_is_not_believed() {
     assert_eq!(error.message(), "prepared statement \"one\" does not exist");
 }
 
+/// Found by the simulation, seed 16094: the name was nobody's when the portal was made, and the server never had it.
+#[test]
+fn a_portal_deallocates_what_was_prepared_after_it() {
+    let cluster = Cluster::shared();
+    let scene = transaction_pool(cluster, "after_it");
+    let mut direct = Wire::login(cluster.port(), "username", "password", &scene.database);
+    let mut client = scene.login();
+    let make = [
+        wire::parse("", "DEALLOCATE one"),
+        wire::bind("", "", &[]),
+        wire::parse("one", "SELECT 1"),
+    ];
+    let run = [wire::execute("", 0), wire::sync()];
+    let bind_one = [wire::bind("", "one", &[]), wire::sync()];
+    let both = [make.concat(), run.concat()];
+    for (batch, expected) in [
+        (both.concat(), "121CZ"),
+        (bind_one.concat(), "EZ"), // it is gone
+        (
+            [
+                both[0].clone(),
+                wire::parse("", "SELECT 2"),
+                both[1].clone(),
+            ]
+            .concat(),
+            "1211CZ",
+        ),
+        (bind_one.concat(), "EZ"),
+        // Nobody's to the end.
+        ([make[..2].concat(), both[1].clone()].concat(), "12EZ"),
+        // What SQL has prepared.
+        (
+            wire::message(b'Q', &wire::terminated("BEGIN; PREPARE one AS SELECT 3")),
+            "CCZ",
+        ),
+        ([make[..2].concat(), run.concat()].concat(), "12CZ"),
+        (wire::message(b'Q', &wire::terminated("EXECUTE one")), "EZ"),
+        (wire::message(b'Q', &wire::terminated("ROLLBACK")), "CZ"),
+    ] {
+        for (wire, whose) in [(&mut direct, "PostgreSQL"), (&mut client, "Aether")] {
+            wire.send(&batch);
+            let answer = wire.read_until(b'Z');
+            assert_eq!(kinds(&answer), expected, "{whose}: {answer:?}");
+            if let Some(error) = first_error(&answer) {
+                assert_eq!(error.message(), "prepared statement \"one\" does not exist");
+            }
+        }
+    }
+    // Nothing is left on the server.
+    let names =
+        "SELECT string_agg(name, ' ') FROM pg_prepared_statements WHERE name NOT LIKE 'aether%'";
+    assert_eq!(client.value(names), None);
+}
+
 /// Found by the batches, seed 20014: the bytes of a text mean something else in another client_encoding. They were sent to
 /// a server as they were, and what came of it was wrong data.
 #[test]
