@@ -6,7 +6,7 @@
 
 mod plan;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -133,6 +133,8 @@ struct Session<'w> {
     /// Whether a cancel has been ordered, which may come at any time.
     may_cancel: bool,
     known: Known,
+    /// The last steps and how they ended, for a violation's text.
+    past: VecDeque<String>,
 }
 
 impl<'w> Session<'w> {
@@ -147,6 +149,7 @@ impl<'w> Session<'w> {
             cancels: CancelTimes::default(),
             may_cancel: false,
             known: Known::default(),
+            past: VecDeque::new(),
         };
         session
             .wire
@@ -171,7 +174,23 @@ impl<'w> Session<'w> {
     }
 
     fn violation(&self, text: &str) -> Stop {
-        violation(self.client, text)
+        violation(
+            self.client,
+            &format!("{text}; before that {:#?}", self.past),
+        )
+    }
+
+    fn remember(&mut self, step: &Step, error: Option<&ServerError>, status: u8) {
+        if self.past.len() >= 6 {
+            self.past.pop_front();
+        }
+        let how = error.map_or("done", ServerError::sqlstate);
+        let status = char::from(status);
+        self.past.push_back(format!(
+            "{:?} {how} {status}: {}",
+            step.role,
+            step.bytes.escape_ascii()
+        ));
     }
 
     /// The next message, or `None` at the end of the connection, however it ends.
@@ -299,6 +318,13 @@ impl<'w> Session<'w> {
                 }
             }
         }
+        // A cancel may hit what would have ended the block.
+        let rollback = Step::simple(Role::Rollback, "ROLLBACK", "CZ");
+        while block == Block::Failed {
+            let begin = Instant::now();
+            let _ = self.wire.stream.write_all(&rollback.bytes);
+            self.answer(&rollback, begin, &mut block, &mut { usize::MAX })?;
+        }
         Ok(())
     }
 
@@ -374,6 +400,7 @@ impl<'w> Session<'w> {
             }
             messages.push(message);
         };
+        self.remember(step, error.as_ref(), status);
         if let Some(error) = &error {
             self.judge(error, step, begin, *block)?;
         } else if kinds(&messages) + "Z" != step.kinds {

@@ -95,7 +95,7 @@ impl Step {
         }
     }
 
-    fn simple(role: Role, sql: &str, kinds: &str) -> Step {
+    pub fn simple(role: Role, sql: &str, kinds: &str) -> Step {
         Step::new(role, message(b'Q', &terminated(sql)), kinds)
     }
 }
