@@ -160,6 +160,7 @@ fn origin(config: &Config, arguments: &Arguments, path: PathBuf) -> net::Origin 
         level: arguments.level(),
         silent: arguments.is_silent(),
         listen: config.server.listen.clone(),
+        so_reuseport: config.server.so_reuseport,
         unix_socket: config.server.unix_socket.clone(),
         user: config.server.user.clone(),
         user_is_given: arguments.user.is_some(),

@@ -245,6 +245,8 @@ pub struct Origin {
     pub silent: bool,
     /// Where we listen, as the file had it at the start.
     pub listen: Vec<SocketAddr>,
+    /// `server.so_reuseport`, as the file had it at the start.
+    pub so_reuseport: bool,
     /// The Unix socket, as the file had it at the start.
     pub unix_socket: Option<config::UnixSocket>,
     /// `server.user`, as the file had it at the start.
@@ -293,9 +295,18 @@ impl Origin {
                 addresses(&self.listen),
             ));
         }
+        if new.so_reuseport != self.so_reuseport {
+            let is = |shared: bool| shared.to_string();
+            found.push(("so_reuseport", is(new.so_reuseport), is(self.so_reuseport)));
+        }
         if new.unix_socket != self.unix_socket {
             let path = |socket: &Option<config::UnixSocket>| match socket {
-                Some(socket) => format!("\"{}\" with mode 0{:03o}", socket.path(), socket.mode),
+                Some(socket) => {
+                    let group = socket.group.as_ref();
+                    let group = group.map_or(String::new(), |group| format!(" for group {group}"));
+                    let (path, mode) = (socket.path(), socket.mode);
+                    format!("\"{path}\" with mode 0{mode:03o}{group}")
+                }
                 None => "none".to_owned(),
             };
             found.push((

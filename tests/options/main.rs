@@ -5,13 +5,14 @@
 mod support;
 
 mod probes;
+mod start;
 mod table;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,6 +39,9 @@ const SETTLES: Duration = Duration::from_secs(4);
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
     Reload,
+    /// For what comes to be from then on; what is there stays as it is.
+    Later,
+    /// At the next start, which is told to whoever changes it before.
     Start,
 }
 
@@ -61,6 +65,10 @@ struct Row {
     /// The same as keys of database `a`, and of user `username`; nothing: it does not stand there.
     database: &'static str,
     user: &'static str,
+    /// Keys of peer 2 where it is, and where it is not.
+    peer: [&'static str; 2],
+    /// A program by way of which it is started.
+    under: &'static [&'static str],
     change: Change,
     /// Whether there is such an option of `[pgbouncer]`, and whether SET takes it.
     is_global: bool,
@@ -86,6 +94,8 @@ const fn row(
         probe,
         database: "",
         user: "",
+        peer: ["", ""],
+        under: &[],
         change: Change::Reload,
         is_global: true,
         by_set: true,
@@ -125,6 +135,17 @@ impl Row {
         }
     }
 
+    const fn later(self) -> Row {
+        Row {
+            change: Change::Later,
+            ..self
+        }
+    }
+
+    const fn under(self, under: &'static [&'static str]) -> Row {
+        Row { under, ..self }
+    }
+
     /// It takes two options that only make sense together, and SET has one.
     const fn not_by_set(self) -> Row {
         Row {
@@ -151,6 +172,16 @@ impl Row {
         }
     }
 
+    /// A key of peers only: what stands there without it, and with it.
+    const fn of_peer(self, without: &'static str, with: &'static str) -> Row {
+        Row {
+            is_global: false,
+            begins: Where::Peer,
+            peer: [with, without],
+            ..self
+        }
+    }
+
     /// The names of keys in a connection string of ours.
     fn keys(text: &str) -> impl Iterator<Item = &str> {
         text.split(' ')
@@ -165,6 +196,7 @@ enum Where {
     Global,
     Database,
     User,
+    Peer,
 }
 
 /// A PostgreSQL with TLS, two databases, and certificates, for all rows.
@@ -219,6 +251,8 @@ struct Lab {
     refused: Arc<AtomicUsize>,
     /// The port of one that says nothing.
     silent: TcpListener,
+    /// A syslog, for those who see it as `/dev/log`.
+    syslog: UnixDatagram,
 }
 
 impl Lab {
@@ -236,6 +270,8 @@ impl Lab {
         place.write("all.hba", "host all all 127.0.0.1/32 md5\n");
         let reject = "host all username 127.0.0.1/32 reject\n";
         place.write("reject.hba", &format!("{admin}{reject}"));
+        let certified = "hostssl all username 127.0.0.1/32 cert\n";
+        place.write("cert.hba", &format!("{admin}{certified}"));
         place.write("peer.hba", &format!("{admin}local all all peer map=m\n"));
         place.write("nobody.ident", "m nobody-of-this-name username\n");
         let own = format!("m {} username\n", probes::own_name());
@@ -251,6 +287,9 @@ impl Lab {
             }
         });
         let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let socket = place.path().join("syslog");
+        let syslog = UnixDatagram::bind(&socket).expect("a socket of our own");
+        process::own(&socket);
         let mut lab = Lab {
             running: None,
             place,
@@ -258,8 +297,11 @@ impl Lab {
             refusing: port,
             refused,
             silent,
+            syslog,
         };
-        let pooler = Pooler::start(&lab.text(at));
+        let under: Vec<String> = row.under.iter().map(|word| lab.filled(word)).collect();
+        let under: Vec<&str> = under.iter().map(String::as_str).collect();
+        let pooler = Pooler::start_under(&under, &lab.text(at));
         let console = Wire::login(pooler.port(), "admin", PASSWORD, "pgbouncer");
         lab.running = Some((pooler, RefCell::new(console)));
         lab
@@ -299,6 +341,11 @@ impl Lab {
         if at == Where::User {
             text += &format!("\n[users]\nusername = {}", row.user);
         }
+        let [with, without] = row.peer;
+        let peer = if at == Where::Peer { with } else { without };
+        if !peer.is_empty() {
+            text += &format!("\n[peers]\n2 = {peer}");
+        }
         self.filled(&text) + "\n"
     }
 
@@ -327,10 +374,32 @@ impl Lab {
         self.console("RELOAD").map(|_| ())
     }
 
-    fn set(&self) -> Result<(), String> {
+    fn set(&self) -> Result<Vec<Message>, String> {
         let value = self.filled(self.row.value).replace('\'', "''");
         self.console(&format!("SET {} = '{value}'", self.row.name))
-            .map(|_| ())
+    }
+
+    /// RELOAD of a file that is to count at the next start only, and says so.
+    fn rewrite_in_vain(&self, at: Where) -> Result<(), String> {
+        let said = || self.pooler().log().matches(" takes a restart; ").count();
+        let before = said();
+        self.rewrite(at)?;
+        match wait_for(SETTLES, || said() > before) {
+            true => Ok(()),
+            false => Err("RELOAD does not say that it takes a restart".to_owned()),
+        }
+    }
+
+    /// The same by SET, which PgBouncer answers as if it had been done.
+    fn set_in_vain(&self) -> Result<(), String> {
+        let answer = self.set()?;
+        let notice = answer.iter().find_map(Message::notice);
+        let said = notice.map_or(String::new(), |notice| notice.message().to_owned());
+        let expected = format!("{} cannot be changed while the process runs", self.row.name);
+        match said == expected {
+            true => Ok(()),
+            false => Err(format!("SET says {said:?}")),
+        }
     }
 
     fn try_login(&self, user: &str, database: &str) -> Result<Wire, ServerError> {
@@ -390,15 +459,26 @@ fn try_row(row: Row) -> Result<(), String> {
         lab.rewrite(Where::Global)?;
     }
     lab.sees(with, "in the file")?;
-    if row.change == Change::Start {
-        lab.rewrite(Where::Nowhere)?;
+    if row.change != Change::Reload {
+        let is_fixed = row.change == Change::Start;
+        match is_fixed {
+            true => lab.rewrite_in_vain(Where::Nowhere)?,
+            false => lab.rewrite(Where::Nowhere)?,
+        }
         lab.sees(with, "when it has gone from the file, up to a restart")?;
         drop(lab);
         let lab = Lab::start(row, Where::Nowhere);
         lab.sees(without, "by default")?;
-        // Which PgBouncer answers as if it had been done.
-        lab.set()?;
-        return lab.sees(without, "after SET, up to a restart");
+        match is_fixed {
+            true => lab.set_in_vain()?,
+            false => lab.set().map(|_| ())?,
+        }
+        lab.sees(without, "after SET, up to a restart")?;
+        if is_fixed {
+            lab.rewrite_in_vain(Where::Global)?;
+            lab.sees(without, "when it is new in the file, up to a restart")?;
+        }
+        return Ok(());
     }
     lab.rewrite(Where::Nowhere)?;
     lab.sees(without, "by default, after a reload")?;
@@ -462,6 +542,7 @@ fn every_option_has_a_row() {
             "pgbouncer" => row.is_global && row.name == name,
             "databases" => Row::keys(row.database).any(|key| key == name),
             "users" => Row::keys(row.user).any(|key| key == name),
+            "peers" => Row::keys(row.peer[0]).any(|key| key == name),
             _ => false,
         });
         let elsewhere = ELSEWHERE
@@ -484,24 +565,6 @@ fn every_option_has_a_row() {
             "{section} {name}: no test {test} in {file}"
         );
     }
-}
-
-#[test]
-fn a_unix_socket_has_the_group_that_is_asked_for_or_the_start_fails() {
-    let place = Place::new("group");
-    let text = |group: &str| {
-        format!(
-            "[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {{port}}\nunix_socket_dir = {}\nunix_socket_group = {group}\n",
-            place.path().display()
-        )
-    };
-    let refused = Pooler::try_start(&text("no_such_group_here")).err();
-    let said = refused.expect("nobody is of that group").log;
-    assert!(said.contains("no_such_group_here"), "{said}");
-    let own = fs::metadata(place.path()).expect("it is there").gid();
-    let pooler = Pooler::start(&text(&own.to_string()));
-    let socket = place.path().join(format!(".s.PGSQL.{}", pooler.port()));
-    assert_eq!(fs::metadata(socket).expect("the socket").gid(), own);
 }
 
 /// A client that does not take its rows: by default it is waited for, with half a second it is closed.

@@ -1,22 +1,25 @@
 //! What is seen of an option: each probe does what a client, or an operator, would, and says in a word what came of it.
 
+use std::fmt::Debug;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{GetSockOpt, getsockopt, setsockopt, sockopt};
 use nix::unistd::{User, geteuid};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::{Ground, Lab, ask};
 use crate::support::certificates::s_client;
 use crate::support::cluster::PASSWORD;
+use crate::support::pooler::binary;
 use crate::support::process;
 use crate::support::wire::{Scram, bind, execute, first_error, parse, sync, terminated};
-use crate::support::{ServerError, Wire, scene, wait_for};
+use crate::support::{ServerError, Wire, scene, wait_for, wait_until};
 
 fn yes(is: bool) -> String {
     if is { "yes" } else { "no" }.to_owned()
@@ -119,6 +122,34 @@ pub(super) fn says_details(lab: &Lab) -> String {
     yes(logged(lab, "DEBUG", || visit(lab)) > 0)
 }
 
+/// As whom and under what it tells syslog of a login.
+pub(super) fn syslog(lab: &Lab) -> String {
+    let mut packet = [0; 1_000];
+    let wait = |time| lab.syslog.set_read_timeout(Some(time)).expect("a socket");
+    wait(ms(1));
+    while lab.syslog.recv(&mut packet).is_ok() {}
+    visit(lab);
+    wait(ms(400));
+    while let Ok(count) = lab.syslog.recv(&mut packet) {
+        let line = String::from_utf8_lossy(&packet[..count]);
+        if !line.contains("login attempt") {
+            continue;
+        }
+        let priority = behind(&line, "<", '>').parse::<u8>().expect("a number");
+        // "<30>Nov 29 19:13:36 pgbouncer[123]: ..."
+        let ident = line
+            .split(' ')
+            .find_map(|word| Some(word.strip_suffix("]:")?.split_once('[')?.0));
+        let facility = match priority / 8 {
+            3 => "daemon".to_owned(),
+            19 => "local3".to_owned(),
+            other => other.to_string(),
+        };
+        return format!("{facility} {}", ident.unwrap_or("nobody"));
+    }
+    "nothing".to_owned()
+}
+
 // ---- sockets ----
 
 pub(super) fn listens_twice(lab: &Lab) -> String {
@@ -195,6 +226,83 @@ pub(super) fn keeps_alive(lab: &Lab) -> String {
 
 pub(super) fn keepalive_is_soon(lab: &Lab) -> String {
     keepalive(lab).map_or_else(|| "none".to_owned(), |seconds| yes(seconds <= 60))
+}
+
+/// An option of the process's sockets: the one of a client, and the one of a server.
+pub(super) fn of_sockets<O: GetSockOpt + Copy>(lab: &Lab, option: O) -> String
+where
+    O::Val: Debug + PartialEq,
+{
+    // What was connected before the option was changed keeps what it had.
+    lab.console("RECONNECT a").expect("it is done");
+    let mut wire = lab.login();
+    let to_server = value(&mut wire, "SELECT inet_client_port()");
+    let to_client = wire.stream.local_addr().expect("connected").port();
+    let fresh = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let usual = getsockopt(&fresh, option).expect("an option");
+    let of = |is_it: &dyn Fn(&TcpStream) -> bool| {
+        let all = sockets_of(lab.pooler().pid());
+        let stream = all
+            .into_iter()
+            .find(is_it)
+            .expect("a socket of the process");
+        match getsockopt(&stream, option).expect("an option") {
+            value if value == usual && option_is_a_number(&value) => "usual".to_owned(),
+            value => format!("{value:?}"),
+        }
+    };
+    let port = |address: std::io::Result<SocketAddr>| address.map_or(0, |address| address.port());
+    let client = of(&|stream| port(stream.peer_addr()) == to_client);
+    let server = of(&|stream| port(stream.local_addr()).to_string() == to_server);
+    format!("{client} {server}")
+}
+
+fn option_is_a_number(value: &impl Debug) -> bool {
+    format!("{value:?}").parse::<u32>().is_ok()
+}
+
+/// What a process has open, as ours: root may have it. What is no socket has no address.
+fn sockets_of(pid: u32) -> Vec<TcpStream> {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
+    let process = pidfd_open(pid, PidfdFlags::empty()).expect("it runs");
+    let files = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())).expect("we are root");
+    let number =
+        |file: std::io::Result<fs::DirEntry>| file.ok()?.file_name().to_str()?.parse().ok();
+    let ours = |number: i32| pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok();
+    files
+        .filter_map(number)
+        .filter_map(ours)
+        .map(TcpStream::from)
+        .collect()
+}
+
+/// Whether another process of the same user can listen at the same address.
+pub(super) fn listens_beside(lab: &Lab) -> String {
+    let port = lab.pooler().port();
+    let text = format!(
+        "[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nso_reuseport = 1\n"
+    );
+    let file = lab.place.write("beside.ini", &text);
+    let log = lab.place.path().join("beside.log");
+    let mut command = process::command(binary());
+    command
+        .arg(&file)
+        .stderr(fs::File::create(&log).expect("its log"));
+    let mut child = process::spawn(command).expect("it starts");
+    let said = || fs::read_to_string(&log).unwrap_or_default();
+    let mut listens = false;
+    wait_until("it listens, or has ended", || {
+        listens = said().contains("process up");
+        listens || child.try_wait().expect("it is our child").is_some()
+    });
+    process::signal(child.id(), Signal::SIGQUIT);
+    child.wait().expect("it ends");
+    assert!(
+        listens || said().contains("Address already in use"),
+        "{}",
+        said()
+    );
+    yes(listens)
 }
 
 /// Whether much can be sent to the process while it does not read.
@@ -413,11 +521,27 @@ pub(super) fn iterations(lab: &Lab) -> String {
 
 /// By way of the Unix socket.
 pub(super) fn peer_login(lab: &Lab) -> String {
+    psql(lab, &format!("host={}", lab.place.path().display()))
+}
+
+/// With a certificate, over TLS.
+pub(super) fn certificate_login(lab: &Lab) -> String {
+    let at = Ground::shared().certificates.path().display();
+    psql(
+        lab,
+        &format!("host=127.0.0.1 sslmode=require sslcert={at}/client.crt sslkey={at}/client.key"),
+    )
+}
+
+/// Whether psql gets in without a password.
+fn psql(lab: &Lab, words: &str) -> String {
     let cluster = &Ground::shared().cluster;
+    let words = format!(
+        "{words} port={} user=username dbname=a",
+        lab.pooler().port()
+    );
     let mut psql = process::command(&cluster.program("psql"));
-    psql.args(["-XAtw", "-c", "SELECT 1", "-U", "username", "-d", "a"])
-        .args(["-h", &lab.place.path().display().to_string()])
-        .args(["-p", &lab.pooler().port().to_string()]);
+    psql.args(["-XAtw", "-c", "SELECT 1", &words]);
     let output = psql.output().expect("psql runs");
     if output.status.success() { "in" } else { "out" }.to_owned()
 }
@@ -556,12 +680,50 @@ pub(super) fn silence_ends(lab: &Lab) -> String {
 
 /// Whether a cancel that a peer who says nothing is to be told of is given up within a second.
 pub(super) fn cancel_ends(lab: &Lab) -> String {
+    yes(closes(&mut cancel_at_peer(lab), 1_000))
+}
+
+/// Asks for the end of what a session of peer 2 does.
+fn cancel_at_peer(lab: &Lab) -> Wire {
     let mut wire = Wire::connect(lab.pooler().port());
     let mut request = 80_877_102_i32.to_be_bytes().to_vec();
     // The key of a session of peer 2, which has not been passed on yet.
     request.extend([1, 2, 0, 4, 5, 6, 7, 3]);
     wire.send_untyped(&request);
-    yes(closes(&mut wire, 1_000))
+    wire
+}
+
+/// Connections that come to the listener which says nothing, up to a rest.
+fn come_to_silent(lab: &Lab) -> Vec<TcpStream> {
+    lab.silent.set_nonblocking(true).expect("a socket");
+    let mut come = Vec::new();
+    while wait_for(ms(400), || {
+        lab.silent.accept().is_ok_and(|(stream, _)| {
+            come.push(stream);
+            true
+        })
+    }) {}
+    come
+}
+
+/// To which of our listeners the request goes.
+pub(super) fn cancelled_at(lab: &Lab) -> String {
+    let before = lab.refused.load(Ordering::Relaxed);
+    let _wire = cancel_at_peer(lab);
+    let come = come_to_silent(lab);
+    match (come.len(), lab.refused.load(Ordering::Relaxed) - before) {
+        (0, 0) => "nobody",
+        (1, 0) => "silent",
+        (0, 1..) => "refusing",
+        _ => "several",
+    }
+    .to_owned()
+}
+
+/// How many of five are under way at once.
+pub(super) fn cancels_at_once(lab: &Lab) -> String {
+    let _wires: Vec<Wire> = (0..5).map(|_| cancel_at_peer(lab)).collect();
+    come_to_silent(lab).len().to_string()
 }
 
 /// Whether a database that was made for a name is still there a while after its last client.

@@ -1,5 +1,7 @@
 //! The rows, and what has none. What is seen without an option stands before what is seen with it.
 
+use nix::sys::socket::sockopt;
+
 use super::probes::*;
 use super::{Row, row};
 
@@ -10,6 +12,20 @@ const FORCED: &str = "user=username password=password";
 const TLS: &str = "client_tls_sslmode = prefer\nclient_tls_key_file = {certs}/server.key\nclient_tls_cert_file = {certs}/server.crt";
 const TLS_1_2: &str = "client_tls_sslmode = prefer\nclient_tls_key_file = {certs}/server.key\nclient_tls_cert_file = {certs}/server.crt\n\
                        client_tls_protocols = tlsv1.2";
+/// Who comes over TLS shows a certificate.
+const RULES: &str = "auth_type = hba\nauth_hba_file = {dir}/cert.hba\nclient_tls_sslmode = prefer\n\
+                     client_tls_key_file = {certs}/server.key\nclient_tls_cert_file = {certs}/server.crt";
+/// With a `/dev` that has our syslog, and nothing else.
+const SYSLOG: &[&str] = &[
+    "unshare",
+    "--map-current-user",
+    "--keep-caps",
+    "--mount",
+    "sh",
+    "-c",
+    "mount -t tmpfs none /dev && ln -s {dir}/syslog /dev/log && exec \"$@\"",
+    "sh",
+];
 
 #[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
@@ -17,12 +33,18 @@ pub(super) const ROWS: &[Row] = &[
     row("logfile", "{dir}/elsewhere.log", ["no", "yes"], logs_to_the_file),
     row("pidfile", "{dir}/pid", ["no", "yes"], pidfile).at_start(),
     row("listen_addr", "127.0.0.1, 127.0.0.2", ["true false", "true true"], listens_twice).plain("127.0.0.1").at_start(),
+    row("so_reuseport", "1", ["no", "yes"], listens_beside).at_start(),
     row("listen_backlog", "1", ["8", "2"], backlog),
     row("unix_socket_dir", "{dir}", ["777 none", "none 777"], socket_directory).at_start(),
     row("unix_socket_mode", "0700", ["777", "700"], socket_mode).with("unix_socket_dir = {dir}").at_start(),
     row("tcp_socket_buffer", "4096", ["yes", "no"], takes_much),
     row("tcp_keepalive", "0", ["yes", "no"], keeps_alive),
+    row("tcp_keepalive", "0", ["true true", "false false"], |lab| of_sockets(lab, sockopt::KeepAlive)),
     row("tcp_keepidle", "50", ["no", "yes"], keepalive_is_soon),
+    row("tcp_keepidle", "50", ["usual usual", "50 50"], |lab| of_sockets(lab, sockopt::TcpKeepIdle)),
+    row("tcp_keepintvl", "7", ["usual usual", "7 7"], |lab| of_sockets(lab, sockopt::TcpKeepInterval)),
+    row("tcp_keepcnt", "4", ["usual usual", "4 4"], |lab| of_sockets(lab, sockopt::TcpKeepCount)),
+    row("tcp_user_timeout", "1234", ["usual usual", "1234 1234"], |lab| of_sockets(lab, sockopt::TcpUserTimeout)),
     row("max_packet_size", "600", ["fine", "08P01"], large_query),
     row("max_packet_size", "600", ["fine", "54000"], large_row),
     row("peer_id", "7", ["no", "yes"], peer_id),
@@ -65,6 +87,9 @@ pub(super) const ROWS: &[Row] = &[
     row("scram_iterations", "5000", ["4096", "5000"], iterations).with("auth_type = scram-sha-256"),
 
     // The log, the console, and what clients are told.
+    row("syslog", "1", ["nothing", "daemon pgbouncer"], syslog).under(SYSLOG),
+    row("syslog_ident", "of-the-test", ["daemon pgbouncer", "daemon of-the-test"], syslog).under(SYSLOG).with("syslog = 1"),
+    row("syslog_facility", "local3", ["daemon pgbouncer", "local3 pgbouncer"], syslog).under(SYSLOG).with("syslog = 1"),
     row("log_connections", "0", ["yes", "no"], says_login),
     row("log_disconnections", "0", ["yes", "no"], says_goodbye),
     row("log_pooler_errors", "0", ["yes", "no"], says_errors),
@@ -97,7 +122,7 @@ pub(super) const ROWS: &[Row] = &[
     row("client_idle_timeout", "0.4", ["no", "yes"], idle_client_ends).user("client_idle_timeout=1"),
     row("idle_transaction_timeout", "0.4", ["no", "yes"], idle_transaction_ends).user("idle_transaction_timeout=1"),
     row("transaction_timeout", "0.4", ["no", "yes"], busy_transaction_ends).user("transaction_timeout=1"),
-    row("dns_max_ttl", "100", ["no", "yes"], name_is_kept).entry("host=localhost").at_start(),
+    row("dns_max_ttl", "100", ["no", "yes"], name_is_kept).entry("host=localhost").later(),
     row("dns_max_ttl", "1", ["yes", "no"], name_is_kept_for_two_seconds).entry("host=localhost").plain("3"),
     row("dns_nxdomain_ttl", "1", ["yes", "no"], absence_is_kept_for_two_seconds).plain("3").with("server_login_retry = 0.1")
         .more("nowhere = host=no..host port={pg}"),
@@ -111,6 +136,7 @@ pub(super) const ROWS: &[Row] = &[
     row("client_tls_key_file", "{certs}/other_host.key\nclient_tls_cert_file = {certs}/other_host.crt", ["server", "localhost"],
         certificate_shown).plain("{certs}/server.key\nclient_tls_cert_file = {certs}/server.crt")
         .with("client_tls_sslmode = prefer").not_by_set(),
+    row("client_tls_ca_file", "{certs}/root.crt", ["out", "in"], certificate_login).plain("{certs}/rogue.crt").with(RULES),
     row("client_tls_protocols", "tlsv1.2", ["TLSv1.3", "TLSv1.2"], client_tls_version).with(TLS),
     row("client_tls_ciphers", "ECDHE-RSA-AES128-GCM-SHA256", ["ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-AES128-GCM-SHA256"],
         client_cipher).with(TLS_1_2),
@@ -143,29 +169,24 @@ pub(super) const ROWS: &[Row] = &[
     row("timezone", "", ["Etc/UTC", "Asia/Tokyo"], time_zone).of_database("timezone=Asia/Tokyo"),
     row("application_name", "", ["", "of the ini"], application_name_of_the_database).of_database("application_name='of the ini'"),
     row("load_balance_hosts", "", ["2", "1"], hosts_used).entry("host=127.0.0.1,127.0.0.2").of_database("load_balance_hosts=disable"),
+
+    // What only peers say. To whom a cancel goes for a session of theirs.
+    row("host", "", ["nobody", "silent"], cancelled_at).with("peer_id = 1").of_peer("", "host=127.0.0.1 port={silent}"),
+    row("host", "", ["nobody", "silent"], cancelled_at).with("peer_id = 1")
+        .of_peer("host=127.0.0.9 port={silent}", "host=127.0.0.1 port={silent}"),
+    row("port", "", ["refusing", "silent"], cancelled_at).with("peer_id = 1")
+        .of_peer("host=127.0.0.1 port={refusing}", "host=127.0.0.1 port={silent}"),
+    row("pool_size", "", ["5", "2"], cancels_at_once).with("peer_id = 1")
+        .of_peer("host=127.0.0.1 port={silent}", "host=127.0.0.1 port={silent} pool_size=2"),
 ];
 
 /// Options that are looked at elsewhere: section, name, file, test.
 #[rustfmt::skip]
 pub(super) const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
-    ("pgbouncer", "user", "tests/postgres/hba.rs", "root_is_given_away_for_good_with_all_its_groups"),
-    ("pgbouncer", "listen_port", "tests/postgres/ini.rs",
-        "a_unix_socket_has_the_port_and_the_mode_of_the_file_and_tcp_is_only_listened_on_if_asked_for"),
-    ("pgbouncer", "unix_socket_group", "tests/options/main.rs", "a_unix_socket_has_the_group_that_is_asked_for_or_the_start_fails"),
+    ("pgbouncer", "user", "tests/options/start.rs", "root_becomes_the_user_of_the_file_and_only_a_start_changes_that"),
+    ("pgbouncer", "listen_port", "tests/options/start.rs", "the_port_is_that_of_the_file_and_only_a_start_changes_it"),
+    ("pgbouncer", "unix_socket_group", "tests/options/start.rs", "a_unix_socket_has_the_group_of_the_file_and_only_a_start_changes_it"),
     ("pgbouncer", "suspend_timeout", "tests/options/main.rs", "a_client_that_takes_nothing_holds_up_suspend_for_suspend_timeout"),
-    ("pgbouncer", "client_tls_ca_file", "tests/postgres/tls.rs", "verify_full_lets_in_whoever_shows_a_certificate_of_ours"),
-    ("pgbouncer", "so_reuseport", "tests/postgres/peers.rs", "cancels_arrive_whichever_process_of_a_group_they_come_to"),
-    // Not seen from outside of the process; the others, which go the same way there, are.
-    ("pgbouncer", "tcp_keepcnt", "src/net/socket.rs", "what_is_accepted_has_the_options_that_are_configured_now"),
-    ("pgbouncer", "tcp_keepintvl", "src/net/socket.rs", "what_is_accepted_has_the_options_that_are_configured_now"),
-    ("pgbouncer", "tcp_user_timeout", "src/net/socket.rs", "what_is_accepted_has_the_options_that_are_configured_now"),
-    // A test has no syslog of its own but there.
-    ("pgbouncer", "syslog", "src/log/sink.rs", "syslog_is_told_who_speaks_and_how_grave_it_is"),
-    ("pgbouncer", "syslog_ident", "src/log/sink.rs", "syslog_is_told_who_speaks_and_how_grave_it_is"),
-    ("pgbouncer", "syslog_facility", "src/log/sink.rs", "facilities_have_the_names_that_pgbouncer_knows"),
-    ("peers", "host", "tests/postgres/peers.rs", "a_cancel_is_passed_on_to_the_process_whose_client_is_meant"),
-    ("peers", "port", "tests/postgres/peers.rs", "a_cancel_is_passed_on_to_the_process_whose_client_is_meant"),
-    ("peers", "pool_size", "tests/postgres/peers.rs", "cancels_arrive_whichever_process_of_a_group_they_come_to"),
 ];
 
 /// Options that do nothing here: a value that asks for something, and what is said; nothing: it needs nothing.
