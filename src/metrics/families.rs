@@ -3,7 +3,8 @@
 
 use super::Kind::{Counter, Gauge, Histogram};
 use super::Unit::{Bytes, None, Seconds};
-use super::{Family, Kind, OTHERS, Of, Out, SERVER_STATES, Sight, Unit};
+use super::roles::{OTHERS, SERVER_STATES};
+use super::{Family, Kind, Of, Out, Sight, Unit};
 use crate::arena::PoolKey;
 use crate::limits;
 use crate::pool::Pool;
@@ -368,7 +369,7 @@ pub static FAMILIES: &[Family] = &[
             "Clients in the pool: active with a server, waiting for one, or idle without.",
             &["database", "state"],
             |sight, key, pool, out| {
-                let active = sight.roles.paired.get(&key).copied().unwrap_or(0);
+                let active = sight.roles.paired(key);
                 let waiting = pool.waiting();
                 out.number(&["active"], active);
                 out.number(&["idle"], pool.clients().saturating_sub(active + waiting));
@@ -408,7 +409,7 @@ pub static FAMILIES: &[Family] = &[
             "Server connections, by the role that logged in and the state, in the words of SHOW POOLS.",
             &["database", "user", "state"],
             |sight, key, _, out| {
-                for (user, counts) in sight.roles.counts.get(&key).into_iter().flatten() {
+                for (user, counts) in sight.roles.of_pool(key) {
                     for (state, count) in SERVER_STATES.iter().zip(counts) {
                         out.number(&[user, state], *count);
                     }

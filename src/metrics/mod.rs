@@ -10,17 +10,15 @@ pub mod http;
 #[cfg(test)]
 mod literals;
 pub mod otlp;
+mod roles;
 mod text;
 
-use std::collections::BTreeMap;
-
 use crate::arena::PoolKey;
-use crate::engine::{Engine, ServerState};
-use crate::limits;
+use crate::engine::Engine;
 use crate::pool::Pool;
 use crate::stats::Histogram;
-use crate::wire::frame::printable;
 pub use families::FAMILIES;
+use roles::Roles;
 pub use text::{Format, Text};
 
 /// A metric with all of its labels.
@@ -164,80 +162,45 @@ impl Out<'_> {
     }
 }
 
-/// The words for what servers do, those of SHOW POOLS.
-const SERVER_STATES: [&str; 6] = [
-    "active",
-    "active_cancel",
-    "being_canceled",
-    "idle",
-    "tested",
-    "login",
-];
-
-/// Stands for the roles of a pool beyond the most that are told apart.
-const OTHERS: &str = "(others)";
-
-/// Servers by pool, role and state: walked once for each scrape. Clients are not walked, so their number costs nothing.
-#[derive(Default)]
-struct Roles {
-    counts: BTreeMap<PoolKey, BTreeMap<String, [usize; 6]>>,
-    /// Servers that a client holds.
-    paired: BTreeMap<PoolKey, usize>,
+/// The labels of pools, side by side: read off the pools, they would be looked for in as many places for every family.
+struct Labels {
+    text: String,
+    /// In the order of the slots, with the end of each.
+    ends: Vec<(PoolKey, usize)>,
 }
 
-impl Roles {
-    fn of(engine: &Engine) -> Roles {
-        let mut roles = Roles::default();
-        for (key, pool) in engine.pools().iter() {
-            if let Some(user) = &pool.config.backend.user {
-                roles.place(key, printable(user.as_bytes()));
-            }
-        }
-        for (_, server) in engine.servers().iter() {
-            let state = match server.state() {
-                ServerState::Paired(_) | ServerState::Draining | ServerState::Looking(_) => 0,
-                ServerState::Cancelling(_) => 1,
-                // To a peer: none of a pool.
-                ServerState::Forwarding(_) => continue,
-                ServerState::Held => 2,
-                ServerState::Idle => 3,
-                ServerState::Checking(_) | ServerState::Tuning(_) | ServerState::Resetting(_) => 4,
-                ServerState::Resolving
-                | ServerState::AskingTls
-                | ServerState::Dialing
-                | ServerState::LoggingIn(_)
-                | ServerState::Preparing(_) => 5,
-            };
-            let counts = roles.place(server.pool, printable(&server.kind.user));
-            if let Some(count) = counts.get_mut(state) {
-                *count += 1;
-            }
-            if server.state().client().is_some() {
-                *roles.paired.entry(server.pool).or_default() += 1;
-            }
-        }
-        roles
+impl Labels {
+    fn of(engine: &Engine) -> Labels {
+        let mut text = String::new();
+        let told = engine.pools().iter().filter(|(_, pool)| !pool.for_lookups);
+        let ends = told
+            .map(|(key, pool)| {
+                text.push_str(&pool.label());
+                (key, text.len())
+            })
+            .collect();
+        Labels { text, ends }
     }
 
-    fn place(&mut self, pool: PoolKey, user: String) -> &mut [usize; 6] {
-        let of_pool = self.counts.entry(pool).or_default();
-        let is_known = of_pool.contains_key(&user);
-        let user = if is_known || of_pool.len() < limits::METRIC_USERS_PER_POOL_MAX {
-            user
-        } else {
-            OTHERS.to_owned()
-        };
-        of_pool.entry(user).or_default()
+    /// The pool of a place, and its label.
+    fn at(&self, place: usize) -> Option<(PoolKey, &str)> {
+        let (key, end) = *self.ends.get(place)?;
+        let before = place
+            .checked_sub(1)
+            .and_then(|before| self.ends.get(before));
+        let begin = before.map_or(0, |(_, end)| *end);
+        Some((key, self.text.get(begin..end)?))
     }
 }
 
-/// One going through of all families, in pieces. What comes or goes between two of them is told or is not; a counter of one
+/// One going through of all families, in pieces, about the pools that there are at its beginning and still are. A counter of one
 /// piece may be a little younger than that of another.
 pub struct Scrape {
     family: usize,
     /// The next pool of that family; `None`: it has not begun.
-    slot: Option<u32>,
+    place: Option<usize>,
     facts: Facts,
+    labels: Labels,
     roles: Roles,
 }
 
@@ -246,8 +209,9 @@ impl Scrape {
     pub fn begin(engine: &Engine, facts: Facts) -> Scrape {
         Scrape {
             family: 0,
-            slot: None,
+            place: None,
             facts,
+            labels: Labels::of(engine),
             roles: Roles::of(engine),
         }
     }
@@ -260,9 +224,9 @@ impl Scrape {
                 facts: &self.facts,
                 roles: &self.roles,
             };
-            if self.slot.is_none() {
+            if self.place.is_none() {
                 sink.begin(family);
-                self.slot = Some(0);
+                self.place = Some(0);
             }
             match family.of {
                 Of::Process(read) => read(
@@ -274,21 +238,20 @@ impl Scrape {
                     },
                 ),
                 Of::Pool(read) => {
-                    let mut slot = self.slot.unwrap_or(0);
-                    while let Some((key, pool)) = engine.pools().at_or_after(slot) {
+                    let mut place = self.place.unwrap_or(0);
+                    while let Some((key, label)) = self.labels.at(place) {
                         if sink.is_full() {
-                            self.slot = Some(slot);
+                            self.place = Some(place);
                             return false;
                         }
-                        slot = key.index() + 1;
-                        if pool.for_lookups {
+                        place += 1;
+                        let Some(pool) = engine.pools().get(key) else {
                             continue;
-                        }
-                        let label = pool.label();
+                        };
                         let mut out = Out {
                             sink,
                             family,
-                            pool: Some(&label),
+                            pool: Some(label),
                         };
                         read(&sight, key, pool, &mut out);
                     }
@@ -296,7 +259,7 @@ impl Scrape {
             }
             sink.end(family);
             self.family += 1;
-            self.slot = None;
+            self.place = None;
             if sink.is_full() {
                 return false;
             }

@@ -47,6 +47,8 @@ pub struct Text {
     /// The value of the first label of its last line, and where that line stands up to the end of it.
     first: String,
     until_first: Range<usize>,
+    /// What stands behind the labels of each line of a histogram that has counted nothing, up to the labels of the next line.
+    zeros: Vec<Vec<u8>>,
 }
 
 impl Text {
@@ -62,6 +64,7 @@ impl Text {
             between: Vec::new(),
             first: String::new(),
             until_first: 0..0,
+            zeros: Vec::new(),
         }
     }
 
@@ -100,6 +103,7 @@ impl Text {
         }
     }
 
+    #[cold]
     fn prepare(&mut self, family: &Family, suffix: &str) {
         self.of = family.name;
         self.until_first = 0..0;
@@ -113,6 +117,34 @@ impl Text {
                 _ => self.between.push(text),
             }
         }
+        self.zeros.clear();
+        if family.kind == Kind::Histogram && !family.labels.is_empty() {
+            let labels = self.head.get(family.name.len() + suffix.len()..);
+            let labels = labels.unwrap_or_default();
+            let bounds = BOUNDS.into_iter().chain(["+Inf"]);
+            let ends = bounds.map(|bound| ["\",le=\"", bound, "\"} 0\n"].concat());
+            let ends = ends.chain(["\"} 0\n".to_owned()]);
+            let nexts = BOUNDS.iter().map(|_| suffix).chain(["_sum", "_count"]);
+            let texts = ends.zip(nexts).map(|(end, next)| {
+                let text = [
+                    end.as_bytes(),
+                    family.name.as_bytes(),
+                    next.as_bytes(),
+                    labels,
+                ];
+                text.concat()
+            });
+            self.zeros.extend(texts);
+        }
+    }
+
+    /// The lines of a histogram that has counted nothing, as most have where there are many: behind the labels of its first line.
+    fn zeros(&mut self, labels: Range<usize>) {
+        for text in &self.zeros {
+            self.bytes.extend_from_slice(text);
+            self.bytes.extend_from_within(labels.clone());
+        }
+        self.put("\"} 0\n");
     }
 
     /// The same bytes as there are from `from` to `to`, once more.
@@ -216,6 +248,9 @@ impl Sink for Text {
         let (begin, name) = (self.bytes.len(), family.name.len());
         self.series(family, "_bucket", labels);
         let end = self.bytes.len();
+        if histogram.count() == 0 && sum_us == 0 && !labels.is_empty() {
+            return self.zeros(begin + self.head.len()..end);
+        }
         // Behind the last label comes the bound.
         self.put(if labels.is_empty() {
             "{le=\""
@@ -331,6 +366,15 @@ mod tests {
             &histogram,
             0,
         );
+        // One that has counted nothing, as if it had.
+        let (begin, nothing) = (text.bytes.len(), Histogram::default());
+        let family = find("aether_pool_wait_duration_seconds");
+        text.histogram(family, &["d\\"], &nothing, 0);
+        let middle = text.bytes.len();
+        text.histogram(family, &["d\\"], &nothing, 1);
+        let zeros = String::from_utf8_lossy(&text.bytes[begin..middle]);
+        let counted = String::from_utf8_lossy(&text.bytes[middle..]);
+        assert_eq!(zeros, counted.replace(" 0.000001\n", " 0\n"));
         text.value(
             find("aether_pool_statement_parses"),
             &["c", "client"],
@@ -347,7 +391,7 @@ mod tests {
         );
         let text = String::from_utf8(text.bytes).expect("text");
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3 * 14 + 3);
+        assert_eq!(lines.len(), 5 * 14 + 3);
         for line in [
             "aether_login_duration_seconds_bucket{le=\"0.000064\"} 1",
             "aether_login_duration_seconds_bucket{le=\"67.108864\"} 3",
