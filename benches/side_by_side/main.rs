@@ -3,8 +3,8 @@
 //! On a machine of few cores throughput is noise. What counts here is the CPU time of the pooler's process for the same work,
 //! in rounds in which the contenders take turns, as a ratio to PgBouncer in the same round. `scripts/bench` says how to size it.
 //!
-//! One section per file: `transactions`, `bulk`, `logins`, `idle`, `flat`, `calls`, `storm`, and `observed`, which compares Aether with itself. `contender` starts the three,
-//! `cost` asks the kernel what they took, `client` is a client that does what pgbench can't, `table` makes ratios of it.
+//! One section per file: `transactions`, `bulk`, `logins`, `idle`, `flat`, `calls`, `storm`, and `observed` and `switched`, which compare
+//! Aether with itself. `contender` starts the three, `cost` asks the kernel what they took, `client` is a client that does what pgbench can't, `table` makes ratios of it.
 
 mod bulk;
 mod calls;
@@ -17,6 +17,7 @@ mod logins;
 mod observed;
 mod settings;
 mod storm;
+mod switched;
 mod table;
 mod transactions;
 
@@ -46,6 +47,7 @@ const SECTIONS: &[Section] = &[
     (&["idle"], idle::measure),
     (&["calls"], calls::measure),
     (&["observed"], observed::measure),
+    (&["switched"], switched::measure),
 ];
 
 fn main() {

@@ -1,7 +1,7 @@
 //! CPU time per transaction and latency, under pgbench: its own read-only script, and `SELECT 1`.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -196,19 +196,7 @@ fn label(load: Load) -> String {
 /// Runs a load for as long as one measurement takes.
 pub fn run(field: &Field, running: &Running, load: Load) -> Seen {
     let place = Place::new("pgbench");
-    let mut command = pgbench(field, running.port, load, &place);
-    command
-        .args(["-T", "1000", "--log", "--log-prefix"])
-        .arg(place.path().join("log"));
-    let mut pgbench = Pgbench(command.spawn().expect("pgbench runs"));
-    let log = place.path().join(format!("log.{}", pgbench.0.id()));
-    wait_until("pgbench runs transactions", || {
-        if let Ok(Some(status)) = pgbench.0.try_wait() {
-            let said = fs::read_to_string(place.path().join("said")).unwrap_or_default();
-            panic!("pgbench, {load:?}: {status}\n{said}");
-        }
-        len(&log) > 0
-    });
+    let (pgbench, log) = start(field, running, load, &place);
     sleep(Duration::from_millis(100));
     let at_begin = len(&log);
     let (begin, before) = (now(), cost::cpu(running.pid));
@@ -226,6 +214,24 @@ pub fn run(field: &Field, running: &Running, load: Load) -> Seen {
         cpu_us: (after - before).as_secs_f64() * 1e6 / latencies_us.len() as f64,
         latencies_us,
     }
+}
+
+/// Begins a load that ends when it is dropped, and tells where its log is.
+pub fn start(field: &Field, running: &Running, load: Load, place: &Place) -> (Pgbench, PathBuf) {
+    let mut command = pgbench(field, running.port, load, place);
+    command
+        .args(["-T", "1000", "--log", "--log-prefix"])
+        .arg(place.path().join("log"));
+    let mut pgbench = Pgbench(command.spawn().expect("pgbench runs"));
+    let log = place.path().join(format!("log.{}", pgbench.0.id()));
+    wait_until("pgbench runs transactions", || {
+        if let Ok(Some(status)) = pgbench.0.try_wait() {
+            let said = fs::read_to_string(place.path().join("said")).unwrap_or_default();
+            panic!("pgbench, {load:?}: {status}\n{said}");
+        }
+        len(&log) > 0
+    });
+    (pgbench, log)
 }
 
 /// pgbench, to be told how long.
@@ -248,7 +254,7 @@ pub fn pgbench(field: &Field, port: u16, load: Load, place: &Place) -> Command {
 }
 
 /// Killed when dropped.
-struct Pgbench(Child);
+pub struct Pgbench(Child);
 
 impl Drop for Pgbench {
     fn drop(&mut self) {
