@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod names;
 mod probes;
 mod start;
 mod table;
