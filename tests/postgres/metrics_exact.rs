@@ -451,6 +451,8 @@ fn every_counter_is_what_the_script_makes_it() {
     script.check("an operator's orders");
     refusals(&mut script);
     script.check("refusals");
+    late_logins(&mut script);
+    script.check("logins that take too long");
 }
 
 /// Every method, and every way in which a login ends.
@@ -830,6 +832,24 @@ fn refusals(script: &mut Script) {
     script.want_server_close("late", "client_overdue");
     script.want_of("late", "received_bytes_total", sent);
     script.want_of("late", "sent_bytes_total", received);
+}
+
+/// Who says nothing is told nothing; who says who they are and does not show it is told why.
+fn late_logins(script: &mut Script) {
+    script
+        .console()
+        .run("SET server.client_login_timeout = '300ms'");
+    script.want("aether_config_reloads_total", 1);
+    let mut silent = Wire::connect(script.pooler.port());
+    assert_eq!(silent.read_to_end(), []);
+    script.want("aether_clients_accepted_total", 1);
+    script.want_close("login_timeout", "", 1);
+    let mut shy = Wire::connect(script.pooler.port());
+    shy.startup(&[("user", "username"), ("database", "tx")]);
+    let error = first_error(&shy.read_to_end()).expect("it is told why");
+    assert_eq!(error.sqlstate(), "57014");
+    script.want_login("scram-sha-256", "timeout", 1);
+    script.want_close("refused", "57014", 1);
 }
 
 /// The bytes of all pools, as their clients have counted them.
