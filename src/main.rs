@@ -110,8 +110,9 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
         true => claim(&mut config, user.as_deref())?,
         false => None,
     };
+    let (shared, sockets) = (config.server.so_reuseport, &config.server.sockets);
+    listeners.iter().for_each(|given| given.tune(sockets));
     if are_ours {
-        let (shared, sockets) = (config.server.so_reuseport, &config.server.sockets);
         listeners = net::listen(&config.server.listen, shared, sockets, &mut estate)?;
     }
     let path = std::path::absolute(&arguments.config).unwrap_or_else(|_| arguments.config.clone());

@@ -72,6 +72,14 @@ impl Listener {
         };
     }
 
+    /// What is accepted from it is to have these options. A socket that we have made has them from the start; one of the service
+    /// manager's has its own, and how many may wait there is not for us to say.
+    pub fn tune(&self, options: &Sockets) {
+        if let Listening::Tcp(listener) = &self.socket {
+            watch(listener, options);
+        }
+    }
+
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(self.source(), token, Interest::READABLE)
     }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::series::scrape;
 use crate::support::cluster::PASSWORD;
@@ -229,6 +230,7 @@ fn sockets_of_the_service_manager_are_not_taken_over_from_a_process() {
 fn sockets_of_the_service_manager_are_listened_on() {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a socket");
     let port = listener.local_addr().expect("it is bound").port();
+    let same = listener.try_clone().expect("a descriptor");
     let started = activated("activated", listener, "", "");
     let parameters = [("user", "username"), ("database", "activated")];
     let mut client = None;
@@ -237,6 +239,10 @@ fn sockets_of_the_service_manager_are_listened_on() {
         client.is_some()
     });
     assert!(!listening(started.port), "its own address is not used");
+    // Found by reading: who was accepted there had small messages held back, and was not watched.
+    assert_eq!(getsockopt(&same, sockopt::TcpNoDelay), Ok(true));
+    assert_eq!(getsockopt(&same, sockopt::KeepAlive), Ok(true));
+    assert_eq!(getsockopt(&same, sockopt::TcpKeepIdle), Ok(10));
     client.expect("a client").terminate();
     started.ends();
 }
