@@ -424,6 +424,14 @@ impl Lab {
             .unwrap_or_else(|error| panic!("username to a: {error:?}"))
     }
 
+    /// Whether the probe sees this at the first look, as it did before.
+    fn still_sees(&self, expected: &str, when: &str) -> Result<(), String> {
+        match (self.row.probe)(self) {
+            seen if seen == expected => Ok(()),
+            seen => Err(format!("{when}: seen {seen:?}, expected {expected:?}")),
+        }
+    }
+
     /// Whether the probe comes to see this.
     fn sees(&self, expected: &str, when: &str) -> Result<(), String> {
         let mut last = String::new();
@@ -466,7 +474,7 @@ fn try_row(row: Row) -> Result<(), String> {
             true => lab.rewrite_in_vain(Where::Nowhere)?,
             false => lab.rewrite(Where::Nowhere)?,
         }
-        lab.sees(with, "when it has gone from the file, up to a restart")?;
+        lab.still_sees(with, "when it has gone from the file, up to a restart")?;
         drop(lab);
         let lab = Lab::start(row, Where::Nowhere);
         lab.sees(without, "by default")?;
@@ -474,10 +482,10 @@ fn try_row(row: Row) -> Result<(), String> {
             true => lab.set_in_vain()?,
             false => lab.set().map(|_| ())?,
         }
-        lab.sees(without, "after SET, up to a restart")?;
+        lab.still_sees(without, "after SET, up to a restart")?;
         if is_fixed {
             lab.rewrite_in_vain(Where::Global)?;
-            lab.sees(without, "when it is new in the file, up to a restart")?;
+            lab.still_sees(without, "when it is new in the file, up to a restart")?;
         }
         return Ok(());
     }
