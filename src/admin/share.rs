@@ -5,9 +5,13 @@ use std::time::Duration;
 use crate::arena::Tick;
 use crate::engine::{Ask, Request};
 
-/// For so long the loop is left to others, in times of what the last answers took: all of the console gets a tenth of it.
+/// For so long the loop is left to others, in times of what the last answers took: who looks now and then gets a tenth of it.
 const REST: u32 = 9;
-/// But no longer than that, after a RELOAD for instance.
+/// Whoever asks without a pause has used up [`AT_ONCE`] soon; from then on all of the console gets a fortieth.
+const LONG_REST: u32 = 39;
+/// So much of the loop's time may be taken at the faster pace. What was taken is forgiven at the slower one, all of it in 4 s.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// But no rest is longer than that, after a RELOAD for instance.
 const REST_MAX: Duration = Duration::from_millis(20);
 
 /// What is asked, until it is time for an answer.
@@ -17,6 +21,9 @@ pub(super) struct Share {
     asked: Vec<Request>,
     /// The share is used up until then.
     rests_until: Tick,
+    /// What was taken of the loop's time and is not forgiven yet, as it was at that time.
+    taken: Duration,
+    taken_at: Tick,
 }
 
 impl Share {
@@ -41,7 +48,16 @@ impl Share {
     /// The answers have taken so long, and are done now. A rest that was begun goes on: in each turn of it somebody looks whether it
     /// is over, which takes next to nothing.
     pub(super) fn used(&mut self, took: Duration, now: Tick) {
-        let rest = now.plus(took.saturating_mul(REST).min(REST_MAX));
+        let passed = Duration::from_micros(now.since(self.taken_at));
+        let forgiven = passed / (LONG_REST + 1);
+        self.taken = self.taken.saturating_sub(forgiven).saturating_add(took);
+        self.taken_at = now;
+        let pace = if self.taken <= AT_ONCE {
+            REST
+        } else {
+            LONG_REST
+        };
+        let rest = now.plus(took.saturating_mul(pace).min(REST_MAX));
         self.rests_until = self.rests_until.max(rest);
     }
 
@@ -81,5 +97,30 @@ mod tests {
         share.used(Duration::from_secs(5), at(1_000));
         share.take(&[request(1, Ask::More)], at(1_001));
         assert_eq!(share.wake(), Some(at(1_000).plus(REST_MAX)));
+    }
+
+    #[test]
+    fn whoever_asks_without_a_pause_has_a_fortieth_until_a_pause_is_made() {
+        let (mut share, took) = (Share::default(), Duration::from_micros(400));
+        let mut now = Tick(0);
+        let ask = [request(1, Ask::More)];
+        // So many answers after a pause, each as soon as it may be; how long they took altogether.
+        let mut answers = |pause: u64, count: u32| {
+            now = now.plus(Duration::from_secs(pause));
+            let begin = now;
+            for _ in 0..count {
+                let wake = share.rests_until.max(now);
+                assert_eq!(share.take(&ask, wake).len(), 1);
+                now = wake.plus(took);
+                share.used(took, now);
+            }
+            Duration::from_micros(now.since(begin))
+        };
+        assert!(answers(10, 250) <= 250 * took * 10);
+        answers(0, 100); // those by which what was forgiven meanwhile is used up
+        let slow = answers(0, 1_000);
+        assert!(slow >= 1_000 * took * 38, "{slow:?}");
+        let again = answers(4, 200);
+        assert!(again <= 200 * took * 10, "{again:?}");
     }
 }
