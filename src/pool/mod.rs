@@ -650,7 +650,14 @@ impl Pool {
             .filter_map(|user| {
                 let of_role = self.kinds.iter().filter(|(kind, _)| kind.user == user);
                 let of_role = of_role.filter(|(kind, _)| !kind.is_replication());
-                of_role.max_by_key(|(_, state)| state.asked)
+                // What a client has asked for last may be what no server takes.
+                let is_refused = |kind: &Rc<Kind>| {
+                    let refused = self.refused.as_ref();
+                    refused.is_some_and(|refused| refused.kind == *kind)
+                };
+                of_role.max_by_key(|(kind, state)| {
+                    (!is_refused(kind), state.welcome.is_some(), state.asked)
+                })
             });
         let found = kinds.find(|(kind, _)| self.may_refill(kind, now));
         found.map(|(kind, _)| kind.clone())

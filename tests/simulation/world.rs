@@ -630,7 +630,10 @@ impl World {
             shape.draw_tls(&mut random);
         }
         shape.draw_logins(&mut random, sealed);
-        let (sizes, sizing) = Sizes::draw(seed);
+        let (mut sizes, sizing) = Sizes::draw(seed);
+        if let (Some(sizes), (_, ServerTls::Confused)) = (&mut sizes, shape.server_tls) {
+            sizes.server_fast_fail = false; // some logins of such a server fail, and clients are to notice nothing
+        }
         shape.sizes = sizes;
         if let Some(hosts) = sizes.and_then(|sizes| sizes.hosts) {
             shape.hosts = hosts;

@@ -7,6 +7,7 @@ use super::super::Known;
 use super::super::share::Share;
 use super::*;
 use crate::config::{Outside, schema};
+use crate::wire::refusal::{Blame, Refusal};
 
 struct Nothing;
 
@@ -307,6 +308,26 @@ fn a_login_that_is_refused_is_told_to_all_who_wait_for_it() {
     assert_eq!(book.pools.dequeue_kind(pool, &kind), waiting);
     assert_eq!(book.pools.get(pool).expect("the pool").waiting(), 0);
     book.check();
+}
+
+/// Found by the simulation (seed 30260): what a client had asked for last was tried again and again, and refused each time.
+#[test]
+fn what_a_server_has_refused_is_not_what_is_kept_ready() {
+    let mut book = Book::new("pool: {dsn: 'postgres://me:x@h/a', min_pool_size: 2}");
+    let pool = book.pool["a"];
+    let (base, odd) = (book.kind(pool, "me", ""), book.kind(pool, "me", "nonsense"));
+    let refusal = Refusal::fatal(b"22023", "bye", Blame::Server);
+    let of = book.pools.get_mut(pool).expect("the pool");
+    for kind in [&base, &odd] {
+        of.state(kind);
+        of.note_asked(kind);
+    }
+    of.login_refused(&odd, refusal, NOW);
+    assert_eq!(of.refill(NOW), Some(base.clone()));
+    // From then on it is known that servers take this one.
+    of.login_succeeded(&base);
+    of.state(&base).welcome = Some(Rc::default());
+    assert_eq!(of.refill(NOW), Some(base));
 }
 
 const TWO_POOLS: &str = "databases: {a: {dsn: 'postgres://h/a'}, b: {dsn: 'postgres://h/b'}}\n\
