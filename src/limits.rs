@@ -53,6 +53,9 @@ pub const STATEMENTS_PER_CLIENT_MAX: usize = 10_000;
 pub const DESCRIPTION_MAX: usize = 1_024;
 /// Longest names of portal and statement, together, that are looked for in a Bind; longest DEALLOCATE that is read.
 pub const NAMES_MAX: usize = 10_000;
+
+/// Portals of one transaction that deallocate prepared statements and are not run yet.
+pub const DEALLOCATING_PORTALS_MAX: usize = 100;
 /// A client without a server gets one when its first message is whole, or so much of it is here.
 pub const FIRST_MESSAGE_WITHIN: usize = 16 * 1024;
 /// A CommandComplete's tag is looked at in so many bytes.

@@ -651,12 +651,8 @@ impl Pool {
                 let of_role = self.kinds.iter().filter(|(kind, _)| kind.user == user);
                 let of_role = of_role.filter(|(kind, _)| !kind.is_replication());
                 // What a client has asked for last may be what no server takes.
-                let is_refused = |kind: &Rc<Kind>| {
-                    let refused = self.refused.as_ref();
-                    refused.is_some_and(|refused| refused.kind == *kind)
-                };
                 of_role.max_by_key(|(kind, state)| {
-                    (!is_refused(kind), state.welcome.is_some(), state.asked)
+                    (!self.is_refused(kind), state.welcome.is_some(), state.asked)
                 })
             });
         let found = kinds.find(|(kind, _)| self.may_refill(kind, now));
@@ -738,8 +734,12 @@ impl Pool {
 
     /// Whether a server has let this kind in, and the last one did not refuse it.
     pub fn lets_in(&self, kind: &Rc<Kind>) -> bool {
-        let refused = self.refused.as_ref().is_some_and(|last| last.kind == *kind);
-        self.welcome(kind).is_some() && !refused
+        self.welcome(kind).is_some() && !self.is_refused(kind)
+    }
+
+    /// Whether the last login of this kind was refused, and none of another has succeeded since.
+    fn is_refused(&self, kind: &Rc<Kind>) -> bool {
+        self.refused.as_ref().is_some_and(|last| last.kind == *kind)
     }
 
     /// The idle server that was not used for the longest time.

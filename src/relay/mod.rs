@@ -87,8 +87,8 @@ pub struct Relay {
     stalled: bool,
     /// The unnamed statement was last changed in the batch that is open.
     unnamed_is_sure: bool,
-    /// What the portal of this name deallocates.
-    deallocates: Option<(Deallocated, Vec<u8>)>,
+    /// What portals of these names deallocate that were made and not run, up to the end of the transaction, which is theirs.
+    deallocates: Vec<(Vec<u8>, Deallocated)>,
     /// A statement was bound in the open batch that may end prepared statements.
     discarding: bool,
     /// It was run, and Flush sent behind it: its answer decides what becomes of what comes next.
@@ -164,7 +164,7 @@ impl Default for Relay {
             ended: false,
             stalled: false,
             unnamed_is_sure: false,
-            deallocates: None,
+            deallocates: Vec::new(),
             discarding: false,
             flushed: false,
             recover: Recover::default(),
@@ -223,7 +223,8 @@ impl Relay {
         *status = TransactionStatus::Idle;
         (*words, *seen, *ran) = (Words::default(), Seen::default(), Ran::default());
         (*touched, *ended, *surplus, *stalled) = (false, false, false, false);
-        (*unnamed_is_sure, *deallocates, *discarding) = (false, None, false);
+        (*unnamed_is_sure, *discarding) = (false, false);
+        deallocates.clear();
         (*flushed, *barrier, *one_statement, *executed) = (false, false, false, false);
         (*last_answer, *last_error, *tally) = (0, None, Tally::default());
         parameters.clear();
@@ -803,6 +804,7 @@ impl Relay {
         self.tally.queries += 1;
         if status == TransactionStatus::Idle {
             self.tally.transactions += 1;
+            self.deallocates.clear();
         }
     }
 

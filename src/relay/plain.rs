@@ -56,7 +56,7 @@ impl Relay {
             let is_here = is_small && body.len() >= header.body_len();
             let is_plain = match tag {
                 b'D' => header.length > 4 && body.first() == Some(&b'P'),
-                b'E' => self.deallocates.is_none() && !self.discarding,
+                b'E' => self.deallocates.is_empty() && !self.discarding,
                 _ => true,
             };
             if !(is_here && is_plain && self.has_a_plain_batch()) {

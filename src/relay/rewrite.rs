@@ -198,7 +198,7 @@ impl Relay {
             b'P' | b'C' => header.message_len(),
             b'D' if rest.get(HEADER_LEN) == Some(&b'S') => header.message_len(),
             b'D' => header.message_len().min(HEADER_LEN + 1),
-            b'E' if self.deallocates.is_some() || self.discarding => header.message_len(),
+            b'E' if !self.deallocates.is_empty() || self.discarding => header.message_len(),
             b'Q' => header
                 .message_len()
                 .min(HEADER_LEN + limits::KEYWORD_WITHIN),
@@ -382,13 +382,14 @@ impl Relay {
         edit: &mut Edit<'_>,
     ) -> Begun {
         let portal = take_cstr(body).map(|(portal, _)| portal);
-        let runs = |(_, bound): &mut (_, Vec<u8>)| Some(&bound[..]) == portal;
-        if self.deallocates.as_mut().is_some_and(runs) && self.expect.statements_are_open() {
+        let mut portals = self.deallocates.iter();
+        let place = portals.position(|(bound, _)| Some(&bound[..]) == portal);
+        if place.is_some() && self.expect.statements_are_open() {
             return Begun::Wait;
         }
         self.executed = true;
-        match self.deallocates.take_if(runs) {
-            Some((target, _)) => self.execute_deallocate(header, target, at, with, edit),
+        match place.map(|place| self.deallocates.swap_remove(place)) {
+            Some((_, target)) => self.execute_deallocate(header, target, at, with, edit),
             None => self.begin_up(header),
         }
         if !self.discarding {
@@ -410,26 +411,28 @@ impl Relay {
         with: &mut With<'_>,
         edit: &mut Edit<'_>,
     ) {
-        let (name, spelled) = match &target {
-            Deallocated::Prepared(named) => (&*named.name, GONE),
-            Deallocated::Unknown(name) => (&name[..], &name[..]),
-        };
-        let found = with.client.get(name).cloned();
-        if found.is_some() {
-            self.prepare_aside(spelled, b"", b"\0\0", at, edit);
-        } else if let Deallocated::Prepared(_) = target {
-            edit.insert(at, |out| write_close(out, GONE));
-            self.expect.sent_by_us(b'C');
-        }
-        self.begin_up(header);
-        match target {
-            Deallocated::Prepared(named) => self.forget(&named, with),
-            Deallocated::Unknown(_) => {
-                if let Some(named) = found {
-                    self.seen.insert(Seen::PREPARED); // under the client's own name, should it stay there
-                    self.forget(&named, with);
+        let ends = match target {
+            Deallocated::Prepared(named) => {
+                if with.client.get(&named.name).is_some() {
+                    self.prepare_aside(GONE, b"", b"\0\0", at, edit);
+                } else {
+                    edit.insert(at, |out| write_close(out, GONE));
+                    self.expect.sent_by_us(b'C');
                 }
+                Some(named)
             }
+            Deallocated::Unknown(name) => {
+                let found = with.client.get(&name).cloned();
+                if found.is_some() {
+                    self.prepare_aside(&name, b"", b"\0\0", at, edit);
+                    self.seen.insert(Seen::PREPARED); // under the client's own name, should it stay there
+                }
+                found
+            }
+        };
+        self.begin_up(header);
+        if let Some(named) = ends {
+            self.forget(&named, with);
         }
     }
 
@@ -635,27 +638,25 @@ impl Relay {
             None
         };
         let parses = self.tally.server_parses;
+        if target.is_some() && self.expect.status_is_open() {
+            return Begun::Wait;
+        }
+        let target = target.filter(|_| !self.block_has_failed());
+        if target.is_some() && self.deallocates.len() >= limits::DEALLOCATING_PORTALS_MAX {
+            return self.refuse(header, too_many_portals(), at, edit);
+        }
         let found = match target {
-            Some(_) if self.expect.status_is_open() => Found::Wait,
-            Some(target) if !self.block_has_failed() => {
-                let is_unknown = matches!(target, Deallocated::Unknown(_));
-                self.deallocates = Some((target, portal.to_vec()));
-                if is_unknown {
-                    self.find(name, Use::Bind, at, with, edit)
-                } else {
-                    self.bind_deallocate(name, at, with, edit)
-                }
-            }
-            _ => {
-                self.deallocates.take_if(|(_, bound)| bound == portal);
-                self.find(name, Use::Bind, at, with, edit)
-            }
+            Some(Deallocated::Prepared(_)) => self.bind_deallocate(name, at, with, edit),
+            _ => self.find(name, Use::Bind, at, with, edit),
         };
         match found {
             Found::Wait => return Begun::Wait,
             Found::Refused(refusal) => return self.refuse(header, refusal, at, edit),
             Found::AsItIs | Found::As(..) => {}
         }
+        self.deallocates.retain(|(bound, _)| bound != portal);
+        self.deallocates
+            .extend(target.map(|target| (portal.to_vec(), target)));
         self.discarding |= discards;
         let Found::As(server_name, told) = found else {
             return self.passes(header);
@@ -976,6 +977,15 @@ fn too_many(names: usize) -> Refusal {
             "This client has {names} of {names_max}; the texts of all clients may take {texts_max} MB."
         ))
         .hint("Close statements that are no longer needed, or prepare fewer different texts.")
+}
+
+fn too_many_portals() -> Refusal {
+    let max = limits::DEALLOCATING_PORTALS_MAX;
+    Refusal::error(b"54000", "too many portals that deallocate statements")
+        .detail(format!(
+            "There may be {max} in one transaction that are not run."
+        ))
+        .hint("Run them, or use mode: session for this client.")
 }
 
 fn too_long(header: Header) -> Refusal {

@@ -276,6 +276,24 @@ fn a_portal_deallocates_what_was_prepared_after_it() {
         (bind_one.concat(), "EZ"),
         // Nobody's to the end.
         ([make[..2].concat(), both[1].clone()].concat(), "12EZ"),
+        // One of each, neither of which is run at once.
+        (
+            [
+                wire::parse("one", "SELECT 1"),
+                wire::parse("end", "DEALLOCATE one"),
+                wire::bind("known", "end", &[]),
+                wire::parse("", "DEALLOCATE two"),
+                wire::bind("unknown", "", &[]),
+                wire::parse("two", "SELECT 2"),
+                wire::execute("known", 0),
+                wire::execute("unknown", 0),
+                wire::close(b'S', "end"),
+                wire::sync(),
+            ]
+            .concat(),
+            "112121CC3Z",
+        ),
+        (bind_one.concat(), "EZ"),
         // What SQL has prepared.
         (
             wire::message(b'Q', &wire::terminated("BEGIN; PREPARE one AS SELECT 3")),
@@ -294,6 +312,15 @@ fn a_portal_deallocates_what_was_prepared_after_it() {
             }
         }
     }
+    // No client makes more of them than are kept.
+    let many: Vec<u8> = (0..=100)
+        .flat_map(|n| wire::bind(&format!("p{n}"), "end", &[]))
+        .collect();
+    let end = wire::parse("end", "DEALLOCATE two");
+    client.send(&[end, many, wire::sync()].concat());
+    let answer = client.read_until(b'Z');
+    assert_eq!(kinds(&answer), format!("1{}EZ", "2".repeat(100)));
+    assert_eq!(first_error(&answer).expect("an error").sqlstate(), "54000");
     // Nothing is left on the server.
     let names =
         "SELECT string_agg(name, ' ') FROM pg_prepared_statements WHERE name NOT LIKE 'aether%'";
