@@ -464,6 +464,48 @@ fn cancel_wait_timeout_gives_up_a_cancel_that_does_not_get_through() {
 
 /// Catalogue 48: 0 meant something else than off.
 #[test]
+fn autodb_idle_timeout_counts_from_when_the_last_server_has_gone() {
+    let keys = "databases: {'*': {dsn: 'postgres://me:secret@127.0.0.1?sslmode=disable', max_idle_time: 1s}}\n\
+                auth: {type: trust, allow_insecure: true}\nserver: {autodb_idle_timeout: 10s}\n";
+    let mut scene = Scene::with(keys, World::default());
+    let client = scene.client_with("some", &[]);
+    let server = server(&scene, 0);
+    scene.works(&client, &server);
+    let mut bye = Vec::new();
+    frontend::terminate(&mut bye);
+    send(&mut scene, &client, &bye);
+    send(&mut scene, &server, &[answer(b'I'), answer(b'I')].concat());
+    let start = scene.engine.now();
+    passes(&mut scene, start, SECOND, |_| is_closed(&server));
+    let start = scene.engine.now();
+    passes(&mut scene, start, 10 * SECOND, |scene| {
+        scene.engine.pools().len() == 0
+    });
+}
+
+#[test]
+fn suspend_timeout_closes_who_does_not_take_what_was_sent() {
+    for (timeout, limit) in [("3s", Some(3 * SECOND)), ("0", None)] {
+        let more = format!("server: {{suspend_timeout: {timeout}}}\n");
+        let mut scene = scene_of(SHARED, &more);
+        let client = scene.client();
+        send(&mut scene, &client, &query(b"select 1"));
+        client.borrow_mut().stuck = true;
+        let server = server(&scene, 0);
+        send(&mut scene, &server, &answer(b'I'));
+        scene.engine.suspend().expect("nothing is held");
+        let start = scene.engine.now();
+        match limit {
+            Some(limit) => passes(&mut scene, start, limit, |_| is_closed(&client)),
+            None => {
+                scene.wait(3_600 * SECOND);
+                assert!(!is_closed(&client));
+            }
+        }
+    }
+}
+
+#[test]
 fn zero_is_off_everywhere() {
     let off = "query_timeout: 0, transaction_timeout: 0, idle_transaction_timeout: 0, client_idle_timeout: 0, acquire_timeout: 0, \
                max_idle_time: 0, max_lifetime: 0, abandoned_query_timeout: 0";
