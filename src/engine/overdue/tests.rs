@@ -479,7 +479,7 @@ fn autodb_idle_timeout_counts_from_when_the_last_server_has_gone() {
     passes(&mut scene, start, SECOND, |_| is_closed(&server));
     let start = scene.engine.now();
     passes(&mut scene, start, 10 * SECOND, |scene| {
-        scene.engine.pools().len() == 0
+        scene.engine.pools().is_empty()
     });
 }
 
