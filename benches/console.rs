@@ -23,6 +23,8 @@ const CLIENTS: usize = 5_000;
 /// Clients that work, and how long each waits from one question to the next.
 const BUSY: usize = 32;
 const PAUSE: Duration = Duration::from_millis(5);
+/// How long it is looked before it is measured.
+const BEFORE: Duration = Duration::from_secs(2);
 /// What was seen in one round.
 #[derive(Clone, Copy)]
 struct Seen {
@@ -88,6 +90,9 @@ fn run(pooler: &Pooler, watched: bool, time: Duration) -> Seen {
         if watched {
             threads.spawn(|| look(pooler, &over, &shows, &slowest));
         }
+        // A loop is one that has gone on for a while: its first answers come at the pace of who looks once.
+        thread::sleep(BEFORE);
+        shows.store(0, Ordering::Relaxed);
         let end = Instant::now() + time;
         let busy: Vec<_> = (0..BUSY)
             .map(|n| {
@@ -170,6 +175,29 @@ fn report(quiet: &[Seen], watched: &[Seen]) {
             median(seen, |seen| seen.slowest_show_us as f64 / 1e3),
         );
     }
+    let mut ratios: Vec<f64> = quiet
+        .iter()
+        .zip(watched)
+        .map(|(quiet, watched)| watched.p99_us / quiet.p99_us)
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    let quartile = |n: usize| ratios[ratios.len() * n / 4];
+    println!(
+        "\np99 with to without, round by round: median {:.2}, the middle half of them {:.2} to {:.2};\n\
+         quiet rounds alone, the middle half {:.2} to {:.2} of their median",
+        quartile(2),
+        quartile(1),
+        quartile(3),
+        spread(quiet, 1),
+        spread(quiet, 3),
+    );
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!("\nload of the machine at the end: {}", load.trim());
+}
+
+/// A quartile of the p99 of these rounds, to its median: what one round differs from another by itself.
+fn spread(seen: &[Seen], n: usize) -> f64 {
+    let mut all: Vec<f64> = seen.iter().map(|seen| seen.p99_us).collect();
+    all.sort_by(f64::total_cmp);
+    all[all.len() * n / 4] / all[all.len() / 2]
 }

@@ -7,9 +7,9 @@ use crate::engine::{Ask, Request};
 
 /// For so long the loop is left to others, in times of what the last answers took: who looks now and then gets a tenth of it.
 const REST: u32 = 9;
-/// Whoever asks without a pause has used up [`AT_ONCE`] soon; from then on all of the console gets a fortieth.
-const LONG_REST: u32 = 39;
-/// So much of the loop's time may be taken at the faster pace. What was taken is forgiven at the slower one, all of it in 4 s.
+/// Whoever asks without a pause has used up [`AT_ONCE`] soon; from then on all of the console gets a sixtieth.
+const LONG_REST: u32 = 59;
+/// So much of the loop's time may be taken at the faster pace. What was taken is forgiven at the slower one, all of it in 6 s.
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// But no rest is longer than that, after a RELOAD for instance.
 const REST_MAX: Duration = Duration::from_millis(20);
@@ -100,8 +100,8 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_without_a_pause_has_a_fortieth_until_a_pause_is_made() {
-        let (mut share, took) = (Share::default(), Duration::from_micros(400));
+    fn whoever_asks_without_a_pause_has_a_sixtieth_until_a_pause_is_made() {
+        let (mut share, took) = (Share::default(), Duration::from_micros(300));
         let mut now = Tick(0);
         let ask = [request(1, Ask::More)];
         // So many answers after a pause, each as soon as it may be; how long they took altogether.
@@ -117,10 +117,10 @@ mod tests {
             Duration::from_micros(now.since(begin))
         };
         assert!(answers(10, 250) <= 250 * took * 10);
-        answers(0, 100); // those by which what was forgiven meanwhile is used up
+        answers(0, 200); // those by which what was forgiven meanwhile is used up
         let slow = answers(0, 1_000);
-        assert!(slow >= 1_000 * took * 38, "{slow:?}");
-        let again = answers(4, 200);
+        assert!(slow >= 1_000 * took * 58, "{slow:?}");
+        let again = answers(6, 200);
         assert!(again <= 200 * took * 10, "{again:?}");
     }
 }
