@@ -362,7 +362,7 @@ impl Engine {
         let mut byte = [0];
         host.random(&mut byte);
         let until = self.now.plus(delay + delay * u32::from(byte[0]) / 512);
-        self.enter_client(key, ClientState::Failing(until, Box::new(refusal)));
+        self.enter_client(key, ClientState::Failing(Box::new((until, refusal))));
     }
 
     /// The time of a client that was held back, or whose answer was, may be over.
@@ -377,8 +377,9 @@ impl Engine {
                 self.read_ahead(key, host);
                 true
             }
-            ClientState::Failing(_, refusal) => {
-                self.refuse(key, *refusal, host);
+            ClientState::Failing(last) => {
+                let (_, refusal) = *last;
+                self.refuse(key, refusal, host);
                 true
             }
             other => {
@@ -394,10 +395,10 @@ impl Engine {
             return;
         };
         let why = match &client.state {
-            ClientState::Failing(_, refusal) => {
+            ClientState::Failing(last) => {
                 format!(
                     "{}, and the client did not wait for the answer",
-                    refusal.text()
+                    last.1.text()
                 )
             }
             _ => "client closed the connection before it was logged in".to_owned(),

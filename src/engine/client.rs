@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::claim::Claim;
 use super::link::Link;
 use super::lookup::{LookedUp, Purpose};
+use super::wheel::Armed;
 use crate::arena::{PoolKey, ServerKey, Tick};
 use crate::auth::Verify;
 use crate::config::hba::{Method, Rule};
@@ -21,8 +22,8 @@ pub struct Client {
     pub(super) state: ClientState,
     /// When the state began, or of the last activity in it.
     pub(super) since: Tick,
-    /// The timer wheel will look at it then; `None`: it is not armed.
-    pub(super) armed: Option<Tick>,
+    /// When the timer wheel will look at it.
+    pub(super) armed: Armed,
     /// Counts clients and servers from 1, in the order in which they came.
     pub id: u64,
     /// When it came.
@@ -156,8 +157,8 @@ pub enum ClientState {
     LookingUp(Purpose),
     /// Too many logins have failed where it comes from: its own begins then.
     HeldBack(Tick),
-    /// It could not show who it is, and is told then.
-    Failing(Tick, Box<Refusal>),
+    /// It could not show who it is, and is told this then.
+    Failing(Box<(Tick, Refusal)>),
     /// Authenticated; it is in its pool's queue, and its welcome needs a server.
     AwaitingWelcome,
     /// Logged in, without a server (`server_assignment: first_query`).
@@ -263,7 +264,7 @@ impl Client {
                 gss_asked: false,
             },
             since: now,
-            armed: None,
+            armed: Armed::NOT,
             id,
             connected_at: now,
             session: None,

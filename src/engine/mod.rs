@@ -509,7 +509,7 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        let Some(armed) = client.armed.take_if(|at| *at <= self.now) else {
+        let Some(armed) = client.armed.come_up(self.now) else {
             return; // it was armed anew since
         };
         if self.holds.is_suspended() {
@@ -560,7 +560,7 @@ impl Engine {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        if server.armed.take_if(|at| *at <= self.now).is_none() || self.holds.is_suspended() {
+        if server.armed.come_up(self.now).is_none() || self.holds.is_suspended() {
             return;
         }
         match self.server_deadline(key) {
@@ -573,9 +573,8 @@ impl Engine {
     fn arm_client(&mut self, key: ClientKey) {
         let deadline = self.client_deadline(key);
         if let (Some(at), Some(client)) = (deadline, self.clients.get_mut(key))
-            && client.armed.is_none_or(|armed| at < armed)
+            && client.armed.arm(at)
         {
-            client.armed = Some(at);
             self.wheel.insert(at, Timer::Client(key));
         }
     }
@@ -584,9 +583,8 @@ impl Engine {
     fn arm_server(&mut self, key: ServerKey) {
         let deadline = self.server_deadline(key);
         if let (Some(at), Some(server)) = (deadline, self.servers.get_mut(key))
-            && server.armed.is_none_or(|armed| at < armed)
+            && server.armed.arm(at)
         {
-            server.armed = Some(at);
             self.wheel.insert(at, Timer::Server(key));
         }
     }

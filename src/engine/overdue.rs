@@ -118,7 +118,8 @@ impl Engine {
             | ClientState::Identifying(_)
             | ClientState::LookingUp(_)
             | ClientState::Console(_) => None,
-            ClientState::HeldBack(until) | ClientState::Failing(until, _) => Some(*until),
+            ClientState::HeldBack(until) => Some(*until),
+            ClientState::Failing(last) => Some(last.0),
             ClientState::AwaitingWelcome => after(self.limits_of(client)?.acquire),
             ClientState::Queued => {
                 let pool = self.pool_config(client)?;

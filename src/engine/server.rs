@@ -7,6 +7,7 @@ use super::peers::Forward;
 use super::requests::Requests;
 use super::stream::{Address, TlsSide};
 use crate::arena::{ClientKey, PoolKey, ServerKey, Tick};
+use super::wheel::Armed;
 use crate::lookup::Lookup;
 use crate::pool::Kind;
 use crate::relay::prepared::ServerStatements;
@@ -22,8 +23,8 @@ pub struct Server {
     pub(super) state: ServerState,
     /// When the state began.
     pub(super) since: Tick,
-    /// The timer wheel will look at it then; `None`: it is not armed.
-    pub(super) armed: Option<Tick>,
+    /// When the timer wheel will look at it.
+    pub(super) armed: Armed,
     /// Counts clients and servers from 1, in the order in which they came.
     pub id: u64,
     /// When the connection was begun.
@@ -218,7 +219,7 @@ impl Server {
             link: None,
             state,
             since: now,
-            armed: None,
+            armed: Armed::NOT,
             id,
             created_at: now,
             pool,

@@ -28,6 +28,32 @@ struct Level<T> {
     slots: Vec<Vec<(u64, T)>>,
 }
 
+/// When the wheel will look at somebody, as that one remembers it. There may be very many of these.
+#[derive(Clone, Copy, Debug)]
+pub struct Armed(Tick);
+
+impl Armed {
+    /// It will not.
+    pub const NOT: Armed = Armed(Tick(u64::MAX));
+
+    /// Notes that it is to do so at `at`; whether that is news for it.
+    pub fn arm(&mut self, at: Tick) -> bool {
+        let earlier = at < self.0;
+        if earlier {
+            self.0 = at;
+        }
+        earlier
+    }
+
+    /// It does so now: for when that was meant. `None`: for nothing, since another time was noted meanwhile.
+    pub fn come_up(&mut self, now: Tick) -> Option<Tick> {
+        if self.0 > now {
+            return None;
+        }
+        Some(std::mem::replace(self, Armed::NOT).0)
+    }
+}
+
 impl<T> Wheel<T> {
     /// A wheel that starts at `now`.
     pub fn new(now: Tick) -> Wheel<T> {

@@ -212,10 +212,13 @@ pub enum Unnamed {
     OnServer,
 }
 
+type Names = BTreeMap<Box<[u8]>, Rc<Named>>;
+
 /// What a client has prepared.
 #[derive(Debug, Default)]
 pub struct ClientStatements {
-    names: BTreeMap<Box<[u8]>, Rc<Named>>,
+    /// By name; nothing for the many clients that have named none.
+    names: Option<Box<Names>>,
     /// Its unnamed statement.
     pub unnamed: Unnamed,
 }
@@ -223,7 +226,7 @@ pub struct ClientStatements {
 impl ClientStatements {
     /// The statement of a name.
     pub fn get(&self, name: &[u8]) -> Option<&Rc<Named>> {
-        self.names.get(significant(name))
+        self.names.as_ref()?.get(significant(name))
     }
 
     /// The statement of a name, or the unnamed one if it is kept.
@@ -237,25 +240,28 @@ impl ClientStatements {
 
     /// Whether it may prepare no more.
     pub fn is_full(&self) -> bool {
-        self.names.len() >= limits::STATEMENTS_PER_CLIENT_MAX
+        self.count() >= limits::STATEMENTS_PER_CLIENT_MAX
     }
 
     /// Notes a statement, or that there is none; gives back what was there.
     pub fn set(&mut self, name: &[u8], named: Option<Rc<Named>>) -> Option<Rc<Named>> {
         match named {
-            Some(named) => self.names.insert(significant(name).into(), named),
-            None => self.names.remove(significant(name)),
+            Some(named) => self
+                .names
+                .get_or_insert_default()
+                .insert(significant(name).into(), named),
+            None => self.names.as_mut()?.remove(significant(name)),
         }
     }
 
     /// Forgets all named statements.
     pub fn clear(&mut self) {
-        self.names.clear();
+        self.names = None;
     }
 
     /// How many named ones there are.
     pub fn count(&self) -> usize {
-        self.names.len()
+        self.names.as_ref().map_or(0, |names| names.len())
     }
 }
 

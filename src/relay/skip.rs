@@ -10,7 +10,7 @@ use crate::wire::frame::Header;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Skip {
     /// Bytes still to come of the message in progress.
-    left: usize,
+    left: u32,
     until: Until,
 }
 
@@ -40,9 +40,10 @@ impl Skip {
     pub fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
         let (mut at, mut ready) = (0, false);
         loop {
-            let count = self.left.min(bytes.len() - at);
+            let here = u32::try_from(bytes.len() - at).unwrap_or(u32::MAX);
+            let count = self.left.min(here);
             self.left -= count;
-            at += count;
+            at += count as usize;
             if self.left > 0 {
                 return (at, ready);
             }
@@ -57,7 +58,7 @@ impl Skip {
                     if !self.begin(header.tag) {
                         return (at, ready);
                     }
-                    self.left = header.message_len();
+                    self.left = header.length + 1;
                 }
                 // It is refused, or understood, where all others are.
                 _ => {
