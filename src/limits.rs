@@ -29,6 +29,12 @@ pub const ERROR_CODE_WITHIN: usize = 128;
 pub const PARAMETERS_MAX: usize = 256;
 /// One read, and the size of the loop's one buffer beside the carry.
 pub const READ_MAX: usize = 64 * 1024;
+/// While an answer is read in large pieces (`server.bulk_after`), so many bytes wake us. With more, nothing more is saved.
+pub const BULK_PIECE: usize = 96 * 1024;
+/// How long such a piece may take to come; what is there then is read.
+pub const BULK_WAIT_MS: u64 = 1;
+/// If that is less than this, the answer comes slowly, and waiting for more saves nothing.
+pub const BULK_LEAST: usize = 16 * 1024;
 /// Most bytes that may wait in `carry` for the rest of a message that must be seen whole.
 pub const CARRY_MAX: usize = STATEMENT_MAX + 16 * 1024;
 /// Most bytes that may wait in an `outbox` before nothing more is put in: one read and what Aether adds itself.

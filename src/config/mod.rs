@@ -119,6 +119,8 @@ pub struct ServerConfig {
     pub autodb_idle_timeout: Duration,
     /// What averages are taken over, and how often they are logged.
     pub stats_period: Duration,
+    /// An answer that has brought so many bytes is read in large pieces, see `engine/bulk.rs`; 0: none is.
+    pub bulk_after: usize,
     /// A notice for clients that have logged in; empty: none.
     pub login_notify_message: String,
     /// Whether the address of a client is added to its `application_name`.

@@ -113,6 +113,11 @@ impl Link {
         self.hung_up |= ready.hung_up;
     }
 
+    /// The poll is to report bytes only when there are so many.
+    pub fn wake_at(&mut self, bytes: usize) {
+        self.stream.wake_at(bytes);
+    }
+
     /// Whether a read may find something.
     pub fn is_readable(&self) -> bool {
         self.readable

@@ -6,13 +6,14 @@
 //! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `lookup` has servers asked for their
 //! secrets, `newcomers` are those who have not logged in, `claim` keeps what clients say of themselves, `tune` finds out what
 //! servers make of their settings, `queue` gives them servers, `dial` makes servers, `names` knows where their hosts are, `secure` agrees on TLS with both, `pump`
-//! moves bytes between the two, `cancel` brings cancels to what they mean, `peers` passes on
+//! moves bytes between the two and `bulk` has it read long answers in large pieces, `cancel` brings cancels to what they mean, `peers` passes on
 //! those of others, `close` ends things, `requests` follows what clients ask and `queries` keeps count of it, `replication` is what replication connections have of their own, `console` reads what is said to the console,
 //! `contain` keeps a panic to one connection, `chronicle` is what the log is told, `compat` says things in PgBouncer's words,
 //! `overdue` knows how long anything may take, `pause` holds up what an operator wants held up,
 //! `wheel` and `link` are what they sound like.
 
 mod admit;
+mod bulk;
 mod cancel;
 mod chronicle;
 mod claim;
@@ -185,6 +186,7 @@ impl Stop {
 enum Timer {
     Client(ClientKey),
     Server(ServerKey),
+    Bulk(ServerKey),
     Pool(PoolKey),
     Logins,
     Names,
@@ -496,6 +498,7 @@ impl Engine {
                         self.unsettled.insert(key);
                     }
                 }
+                Timer::Bulk(key) => self.bulk_timer(key),
                 Timer::Logins => self.logins_expired(host),
                 Timer::Names => self.names_timer(host),
                 Timer::Accept | Timer::Stop => {}
@@ -617,6 +620,7 @@ impl Engine {
         if let Some(server) = self.servers.get_mut(key) {
             server.state = state;
             server.since = self.now;
+            server.bulk.end(server.link.as_mut());
             if matches!(server.state, ServerState::Paired(_)) {
                 return; // it may last for ever
             }

@@ -87,6 +87,7 @@ impl Engine {
             }),
             now: self.now,
             fresh,
+            bulk_after: self.config.server.bulk_after,
             closes_fast: pool.config.sizes.server_fast_close,
         };
         let mut pumped = pair.pump();
@@ -95,6 +96,9 @@ impl Engine {
             pumped = Pumped::ClientLeft(Departure::Closed); // the server was told that the client has gone
         }
         let (cancels, watched) = (server.cancels > 0, pool.watched);
+        if server.bulk.is_to_be_armed() {
+            self.arm_bulk(server_key);
+        }
         if !self.slow.is_empty() {
             self.tell_slow(client_key);
         }
@@ -148,6 +152,8 @@ struct Pair<'a> {
     now: Tick,
     /// So many bytes of the client's are in the buffer already.
     fresh: usize,
+    /// `bulk_after`: an answer of so many bytes is read in large pieces.
+    bulk_after: usize,
     /// `server_fast_close`: a session does not keep a server that is to be replaced.
     closes_fast: bool,
 }
@@ -301,6 +307,13 @@ impl Pair<'_> {
         self.counters.hits += tally.hits;
         self.counters.evictions += tally.evictions;
         let rests = was_busy && !relay.is_busy();
+        match rests {
+            true => self.server.bulk.end(Some(link)),
+            false => self
+                .server
+                .bulk
+                .note(count, self.bulk_after, self.now, link),
+        }
         if rests || tally.queries > 0 {
             let took = self.now.since(self.server.request_at);
             self.counters.query_us += took;

@@ -28,6 +28,8 @@ pub(super) struct Pipe {
     pub(super) facts: Facts,
     /// A read is a step of a TLS handshake, of which so many are left.
     pub(super) handshake: usize,
+    /// The engine wants to be told of no fewer bytes; 0: it has not said.
+    pub(super) low: usize,
 }
 
 /// A pipe, held by the test and by a stream.
@@ -66,6 +68,10 @@ impl Stream for PipeStream {
     }
 
     fn shutdown(&mut self) {}
+
+    fn wake_at(&mut self, bytes: usize) {
+        self.0.borrow_mut().low = bytes;
+    }
 
     fn protection(&self) -> Protection {
         match self.0.borrow().handshake {
@@ -331,6 +337,19 @@ impl Scene {
         };
         let who = pipe.borrow().who.expect("the engine knows it");
         self.turn(vec![Event::Ready(who, ready)]);
+    }
+
+    /// A query of a client's.
+    pub(super) fn ask(&mut self, client: &Shared, sql: &[u8]) {
+        let mut bytes = Vec::new();
+        frontend::query(&mut bytes, sql);
+        self.say(client, &bytes);
+    }
+
+    /// Bytes come from a pipe's other end.
+    pub(super) fn say(&mut self, pipe: &Shared, bytes: &[u8]) {
+        pipe.borrow_mut().input.extend(bytes);
+        self.ready(pipe);
     }
 
     /// Time goes by in silence.

@@ -2,12 +2,13 @@
 
 use std::rc::Rc;
 
+use super::bulk::Bulk;
 use super::link::Link;
 use super::peers::Forward;
 use super::requests::Requests;
 use super::stream::{Address, TlsSide};
-use crate::arena::{ClientKey, PoolKey, ServerKey, Tick};
 use super::wheel::Armed;
+use crate::arena::{ClientKey, PoolKey, ServerKey, Tick};
 use crate::lookup::Lookup;
 use crate::pool::Kind;
 use crate::relay::prepared::ServerStatements;
@@ -68,6 +69,8 @@ pub struct Server {
     pub(super) shared: bool,
     /// What passes between it and its client.
     pub relay: Relay,
+    /// How its answers are read.
+    pub(super) bulk: Bulk,
     /// When the client's request came that it works on.
     pub(super) request_at: Tick,
     /// When the transaction began.
@@ -242,6 +245,7 @@ impl Server {
             recycle: false,
             shared: false,
             relay: Relay::default(),
+            bulk: Bulk::default(),
             request_at: now,
             transaction_at: now,
             waited_us: 0,

@@ -162,6 +162,8 @@ pub trait Stream {
     fn shutdown(&mut self);
     /// What comes from now on is no password any more. Before that, nothing of what was read is left behind in it.
     fn login_is_over(&mut self) {}
+    /// From now on an event says that there is something to read when so many bytes are there, or the end; with 1 as usual.
+    fn wake_at(&mut self, _bytes: usize) {}
     /// What protects it.
     fn protection(&self) -> Protection {
         Protection::None
@@ -253,6 +255,15 @@ pub struct Ready {
     pub write: bool,
     /// The peer hung up or the connection failed: read until the end shows.
     pub hung_up: bool,
+}
+
+impl Ready {
+    /// Something can be read.
+    pub const READ: Ready = Ready {
+        read: true,
+        write: false,
+        hung_up: false,
+    };
 }
 
 /// How to stop.

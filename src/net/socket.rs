@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use mio::net::{TcpStream, UnixStream};
+use nix::libc;
 use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, getsockopt, setsockopt, sockopt,
 };
@@ -19,6 +20,18 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use crate::config::Sockets;
 use crate::config::hba::Network;
 use crate::engine::{Facts, Given, Stream, Taken, Why};
+
+/// `SO_RCVLOWAT`, which nix leaves to its users to name.
+#[derive(Clone)]
+struct ReceiveLowWater;
+
+nix::setsockopt_impl!(
+    ReceiveLowWater,
+    libc::SOL_SOCKET,
+    libc::SO_RCVLOWAT,
+    i32,
+    sockopt::SetStruct<i32>
+);
 
 /// A TCP or Unix socket.
 pub(super) enum Socket {
@@ -88,6 +101,13 @@ impl Stream for Socket {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
         };
+    }
+
+    /// No Unix socket does it.
+    fn wake_at(&mut self, bytes: usize) {
+        if let Socket::Tcp(stream) = self {
+            let _ = setsockopt(stream, ReceiveLowWater, &i32::try_from(bytes).unwrap_or(1));
+        }
     }
 
     fn facts(&self) -> Facts {

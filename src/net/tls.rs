@@ -402,6 +402,10 @@ impl Stream for TlsStream {
         self.private = false;
     }
 
+    fn wake_at(&mut self, bytes: usize) {
+        self.below.wake_at(bytes);
+    }
+
     fn protection(&self) -> Protection {
         if self.connection.is_handshaking() {
             Protection::Handshake

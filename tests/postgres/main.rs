@@ -27,6 +27,7 @@ mod life_cycle;
 mod limits;
 mod load;
 mod logins;
+mod long_answers;
 mod matrix;
 mod memory;
 mod metrics;

@@ -30,6 +30,8 @@ pub struct Pipe {
     ended: bool,
     /// A writer has found it full and waits for an event.
     starved: bool,
+    /// The reader is told of no fewer bytes (`SO_RCVLOWAT`).
+    low: usize,
 }
 
 impl Pipe {
@@ -45,6 +47,12 @@ impl Pipe {
 
     fn has_room(&self) -> bool {
         self.flight.len() + self.here.len() < self.room
+    }
+
+    /// Whether the reader is to be told: as Linux has it, also when no more can come.
+    fn is_worth_telling(&self) -> bool {
+        let enough = self.here.len() >= self.low.max(1) || self.here.len() >= self.room;
+        enough || self.ended
     }
 
     fn is_under_way(&self) -> bool {
@@ -154,7 +162,7 @@ impl Connection {
             }
         } else {
             self.into.arrive(most);
-            self.edge = true;
+            self.edge |= self.into.is_worth_telling();
         }
     }
 
@@ -179,7 +187,7 @@ impl Connection {
         let broken = self.reset || self.phase == Phase::Refused;
         let ended = self.into.ended || broken;
         Ready {
-            read: !self.into.here.is_empty() || ended,
+            read: self.into.is_worth_telling() || ended,
             write: self.phase == Phase::Open && self.out.has_room() || broken,
             hung_up: ended,
         }
@@ -349,6 +357,12 @@ impl Stream for NearEnd {
 
     fn shutdown(&mut self) {
         self.0.borrow_mut().out.closed = true;
+    }
+
+    fn wake_at(&mut self, bytes: usize) {
+        let connection = &mut *self.0.borrow_mut();
+        connection.into.low = bytes;
+        connection.edge |= connection.into.is_worth_telling();
     }
 
     fn facts(&self) -> Facts {

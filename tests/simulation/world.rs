@@ -320,6 +320,8 @@ impl Shape {
             }
             _ => "",
         };
+        // How answers are read is nobody's business either.
+        let bulk = [0, 1, 200][self.role_max % 3];
         let own = self.peer_id;
         let peers: String = [1, 2, 258]
             .map(|id| format!("  {id}: {{host: 10.0.1.{}, pool_size: 1}}\n", id % 256))
@@ -329,7 +331,7 @@ impl Shape {
              server_assignment: {assignment}\n  mode: {}\n  max_prepared_statements: {}\n  check_delay: {}\n  max_lifetime: {}\n  max_idle_time: {idle}\n  \
              acquire_timeout: {}\n  abandoned_query_timeout: {}\n  query_timeout: {query}\n  transaction_timeout: {transaction}\n  \
              idle_transaction_timeout: {within}\n  client_idle_timeout: {outside}\n  query_wait_notify: {notify}\n{sizes}\
-             {}admin: {{users: [alice]}}\nserver: {{peer_id: {own}{tls}}}\npeers:\n{peers}{databases}{follows}users:\n{users}",
+             {}admin: {{users: [alice]}}\nserver: {{peer_id: {own}, bulk_after: {bulk}{tls}}}\npeers:\n{peers}{databases}{follows}users:\n{users}",
             self.hosts,
             self.server_tls.0,
             self.max_connections,

@@ -8,7 +8,7 @@ use super::super::{DnsConfig, ServerConfig, SqlstateCompat, UnixSocket};
 use super::{Context, peers, sockets, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 32] = [
+pub(super) const KEYS: [&str; 33] = [
     "listen_addr",
     "listen_port",
     "unix_socket_dir",
@@ -31,6 +31,7 @@ pub(super) const KEYS: [&str; 32] = [
     "tcp_user_timeout",
     "tcp_socket_buffer",
     "listen_backlog",
+    "bulk_after",
     "log_level",
     "dns_max_ttl",
     "dns_nxdomain_ttl",
@@ -46,6 +47,9 @@ pub(super) const KEYS: [&str; 32] = [
 const PORT: u16 = 6432;
 const CLIENTS_DEFAULT: u64 = 10_000;
 const CLIENTS_MAX: u64 = 1_000_000;
+/// Such an answer takes some 20 ms at the least; what may be added at its end is 2 ms.
+const BULK_AFTER: usize = 4 << 20;
+const BULK_AFTER_MAX: u64 = 1 << 40;
 /// Longest name of a Unix socket (`sun_path`, less its zero byte).
 pub(super) const SOCKET_NAME_MAX: usize = 107;
 /// As PostgreSQL and PgBouncer have it: who may log in is decided by the rules.
@@ -148,6 +152,11 @@ pub(super) fn read(
             .and_then(|field| field.flag(problems))
             .unwrap_or(false),
         sockets: sockets::read(section, problems),
+        bulk_after: section
+            .get("bulk_after")
+            .and_then(|field| field.count(0..=BULK_AFTER_MAX, problems))
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .unwrap_or(BULK_AFTER),
         log_level: section
             .get("log_level")
             .and_then(|field| field.word(&LEVELS, problems))

@@ -1,0 +1,107 @@
+//! When answers are read in large pieces, and that nothing of them is left lying.
+
+use std::time::Duration;
+
+use super::super::scene::{Scene, Shared, World};
+use super::*;
+use crate::wire::backend;
+
+/// Each turn of a scene takes a millisecond.
+const NONE: Duration = Duration::ZERO;
+
+/// With a client whose query runs.
+fn begun(bulk_after: usize) -> (Scene, Shared, Shared) {
+    let config = format!(
+        "server: {{bulk_after: {bulk_after}}}\n\
+         pool: {{dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable', mode: transaction}}\n\
+         auth: {{type: trust, allow_insecure: true}}\n"
+    );
+    let mut scene = Scene::with(&config, World::default());
+    scene.engine.contain(false);
+    let client = scene.client();
+    scene.ask(&client, b"select");
+    client.borrow_mut().output.clear();
+    let server = scene.world.servers[0].clone();
+    (scene, client, server)
+}
+
+/// A row, so many bytes long with all that belongs to it.
+fn row(length: usize) -> Vec<u8> {
+    let mut row = vec![b'D'];
+    row.extend_from_slice(&(length as u32 - 1).to_be_bytes());
+    row.resize(length, b'x');
+    row
+}
+
+fn end() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    backend::write_command_complete(&mut bytes, "SELECT 1");
+    backend::write_ready(&mut bytes);
+    bytes
+}
+
+fn low(server: &Shared) -> usize {
+    server.borrow().low
+}
+
+/// Takes what has come to the client: so many bytes.
+fn taken(client: &Shared) -> usize {
+    std::mem::take(&mut client.borrow_mut().output).len()
+}
+
+#[test]
+fn of_a_long_answer_what_is_there_is_read_after_a_millisecond_and_its_end_ends_it() {
+    let (mut scene, client, server) = begun(1_000);
+    scene.say(&server, &row(600));
+    assert_eq!((taken(&client), low(&server)), (600, 0));
+    scene.say(&server, &row(400));
+    assert_eq!((taken(&client), low(&server)), (400, limits::BULK_PIECE));
+    // Of which the kernel tells nothing.
+    let much = row(limits::BULK_LEAST);
+    for _ in 0..3 {
+        server.borrow_mut().input.extend(&much);
+        scene.wait(NONE);
+        assert_eq!(taken(&client), much.len());
+        assert_eq!(low(&server), limits::BULK_PIECE);
+    }
+    let rest = [row(100), end()].concat();
+    server.borrow_mut().input.extend(&rest);
+    scene.wait(NONE);
+    assert_eq!((taken(&client), low(&server)), (rest.len(), 1));
+    // The next one begins from nothing.
+    scene.ask(&client, b"select");
+    scene.say(&server, &row(999));
+    assert_eq!((taken(&client), low(&server)), (999, 1));
+    scene.say(&server, &end());
+    assert_eq!(taken(&client), end().len());
+}
+
+#[test]
+fn an_answer_that_comes_slowly_is_read_at_once_again() {
+    let (mut scene, client, server) = begun(1_000);
+    scene.say(&server, &row(1_000));
+    assert_eq!((taken(&client), low(&server)), (1_000, limits::BULK_PIECE));
+    let little = row(limits::BULK_LEAST - 1);
+    server.borrow_mut().input.extend(&little);
+    scene.wait(NONE);
+    assert_eq!((taken(&client), low(&server)), (little.len(), 1));
+    scene.say(&server, &row(990));
+    assert_eq!((taken(&client), low(&server)), (990, 1));
+    // Nothing at all comes.
+    scene.say(&server, &row(10));
+    assert_eq!((taken(&client), low(&server)), (10, limits::BULK_PIECE));
+    scene.wait(NONE);
+    assert_eq!((taken(&client), low(&server)), (0, 1));
+    scene.say(&server, &row(500));
+    scene.say(&server, &row(999));
+    assert_eq!((taken(&client), low(&server)), (1_499, 1));
+}
+
+#[test]
+fn zero_is_off() {
+    let (mut scene, client, server) = begun(0);
+    for _ in 0..20 {
+        scene.say(&server, &row(1 << 20));
+    }
+    assert_eq!((taken(&client), low(&server)), (20 << 20, 0));
+}
