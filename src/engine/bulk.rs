@@ -3,7 +3,8 @@
 //! PostgreSQL writes 8 kB at a time. A pooler that is as fast as the server is woken for each of them, and what it costs to be woken,
 //! to read and to write is then the cost of a large result. Once an answer is long (`server.bulk_after`), the kernel is therefore asked to wake us only when
 //! a good part of our buffer can be filled (`SO_RCVLOWAT`). Its end, and whatever comes slowly, would lie there unseen: so a timer
-//! always runs meanwhile, and what is there when it comes up is read then; is that little, all is as it was.
+//! always runs meanwhile, and what is there when it comes up is read then; is that little, all is as it was. A client that sends
+//! something meanwhile may wait for each answer before it sends on, and gets them at once.
 
 use super::link::Link;
 use super::{Engine, Server, ServerKey, Tick, Timer, Who, ms};
@@ -12,7 +13,7 @@ use crate::limits;
 /// What a server's present answer has brought so far, and how it is read.
 #[derive(Debug, Default)]
 pub(super) struct Bulk {
-    /// Bytes since its client's request began, or since it last came slowly.
+    /// Bytes since its client has sent something, or since they last came slowly.
     bytes: usize,
     /// It is read in large pieces, and what is there is read at this time at the latest.
     until: Option<Tick>,
@@ -40,7 +41,7 @@ impl Bulk {
         self.until = Some(now.plus(ms(limits::BULK_WAIT_MS)));
     }
 
-    /// The answer is over.
+    /// The answer is over, or its client does not only listen.
     pub(super) fn end(&mut self, link: Option<&mut Link>) {
         (self.bytes, self.late) = (0, false);
         self.read_at_once(link);

@@ -232,6 +232,7 @@ impl Pair<'_> {
         };
         let (pass, rest) = input.split_at_checked(passage.pass).unwrap_or((input, &[]));
         link.send(if passage.in_place { pass } else { self.edited });
+        self.server.bulk.end(Some(link));
         self.counters.received += pass.len() as u64;
         client.since = self.now;
         if !was_busy && relay.is_busy() {

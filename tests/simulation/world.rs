@@ -622,6 +622,8 @@ const TOO_LATE: &str = "57014 canceling authentication due to timeout";
 const KILLED: &str = "57P01 terminating connection due to administrator command";
 /// Nobody's password.
 const WRONG: &str = "a wrong password";
+/// What the roles have for a while where passwords are rotated: nobody comes with it.
+const ROTATED: &str = "a rotated password";
 
 impl World {
     pub fn new(seed: u64) -> World {
@@ -1657,7 +1659,7 @@ impl World {
                     self.postgres.refuses = Some(Refusal::fatal(b"57P03", text, Blame::Server));
                 }
                 if self.trouble == Trouble::Rotated {
-                    self.postgres.password = WRONG;
+                    self.postgres.password = ROTATED;
                     // Whoever is told so comes again at once.
                     self.trouble_until = self.now + 50_000;
                 }

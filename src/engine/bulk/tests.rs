@@ -98,6 +98,20 @@ fn an_answer_that_comes_slowly_is_read_at_once_again() {
 }
 
 #[test]
+fn a_client_that_sends_meanwhile_is_answered_at_once() {
+    let (mut scene, client, server) = begun(1_000);
+    for _ in 0..3 {
+        scene.say(&server, &row(1_000));
+        assert_eq!((taken(&client), low(&server)), (1_000, limits::BULK_PIECE));
+        scene.ask(&client, b"select");
+        assert_eq!(low(&server), 1);
+        scene.say(&server, &row(999));
+        assert_eq!((taken(&client), low(&server)), (999, 1));
+        scene.ask(&client, b"select");
+    }
+}
+
+#[test]
 fn zero_is_off() {
     let (mut scene, client, server) = begun(0);
     for _ in 0..20 {
