@@ -93,6 +93,7 @@ fn run(pooler: &Pooler, watched: bool, time: Duration) -> Seen {
         // A loop is one that has gone on for a while: its first answers come at the pace of who looks once.
         thread::sleep(BEFORE);
         shows.store(0, Ordering::Relaxed);
+        slowest.store(0, Ordering::Relaxed);
         let end = Instant::now() + time;
         let busy: Vec<_> = (0..BUSY)
             .map(|n| {

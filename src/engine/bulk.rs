@@ -1,17 +1,20 @@
 //! Long answers, read in large pieces.
 //!
 //! PostgreSQL writes 8 kB at a time. A pooler that is as fast as the server is woken for each of them, and what it costs to be woken,
-//! to read and to write is then the cost of a large result. Once an answer is long (`server.bulk_after`), the kernel is therefore asked to wake us only when
-//! a good part of our buffer can be filled (`SO_RCVLOWAT`). Its end, and whatever comes slowly, would lie there unseen: so a timer
-//! always runs meanwhile, and what is there when it comes up is read then; is that little, all is as it was. A client that sends
-//! something meanwhile may wait for each answer before it sends on, and gets them at once.
+//! to read and to write is then the cost of a large result. Once an answer is long (`server.bulk_after`), the kernel is therefore asked
+//! to wake us only when more than a whole read is there (`SO_RCVLOWAT`). Its end, and whatever comes slowly, would lie there unseen: so
+//! a timer always runs meanwhile, and what is there when it comes up is read then; is that little, all is as it was. A client that
+//! sends something meanwhile may wait for each answer before it sends on, and gets them at once.
+//!
+//! Knows nothing of what the bytes are: `pump` tells how many came, and when an answer is over.
 
 use super::link::Link;
+use super::wheel::Armed;
 use super::{Engine, Server, ServerKey, Tick, Timer, Who, ms};
 use crate::limits;
 
 /// What a server's present answer has brought so far, and how it is read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Bulk {
     /// Bytes since its client has sent something, or since they last came slowly.
     bytes: usize,
@@ -19,11 +22,19 @@ pub(super) struct Bulk {
     until: Option<Tick>,
     /// That time came before a piece did.
     late: bool,
-    /// The wheel will look at it.
-    armed: bool,
+    /// When the wheel will look at it; it may have been put off since.
+    armed: Armed,
 }
 
 impl Bulk {
+    /// Nothing has come.
+    pub(super) const NONE: Bulk = Bulk {
+        bytes: 0,
+        until: None,
+        late: false,
+        armed: Armed::NOT,
+    };
+
     /// Notes what one read of the server has brought. The hot path.
     pub(super) fn note(&mut self, count: usize, after: usize, now: Tick, link: &mut Link) {
         self.bytes += count;
@@ -56,9 +67,9 @@ impl Bulk {
         }
     }
 
-    /// Whether the wheel is to look at it, and does not know that yet.
-    pub(super) fn is_to_be_armed(&self) -> bool {
-        self.until.is_some() && !self.armed
+    /// Whether the wheel is to look at it.
+    pub(super) fn is_timed(&self) -> bool {
+        self.until.is_some()
     }
 }
 
@@ -67,8 +78,8 @@ impl Engine {
     pub(super) fn arm_bulk(&mut self, key: ServerKey) {
         if let Some(Server { bulk, .. }) = self.servers.get_mut(key)
             && let Some(until) = bulk.until
+            && bulk.armed.arm(until)
         {
-            bulk.armed = true;
             self.wheel.insert(until, Timer::Bulk(key));
         }
     }
@@ -78,7 +89,9 @@ impl Engine {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        server.bulk.armed = false;
+        if server.bulk.armed.come_up(self.now).is_none() {
+            return;
+        }
         match server.bulk.until {
             None => {}
             Some(until) if until > self.now => self.arm_bulk(key),

@@ -96,7 +96,7 @@ impl Engine {
             pumped = Pumped::ClientLeft(Departure::Closed); // the server was told that the client has gone
         }
         let (cancels, watched) = (server.cancels > 0, pool.watched);
-        if server.bulk.is_to_be_armed() {
+        if server.bulk.is_timed() {
             self.arm_bulk(server_key);
         }
         if !self.slow.is_empty() {

@@ -245,7 +245,7 @@ impl Server {
             recycle: false,
             shared: false,
             relay: Relay::default(),
-            bulk: Bulk::default(),
+            bulk: Bulk::NONE,
             request_at: now,
             transaction_at: now,
             waited_us: 0,

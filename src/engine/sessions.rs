@@ -21,11 +21,6 @@ fn scene_of(keys: &str, more: &str) -> Scene {
     scene
 }
 
-fn send(scene: &mut Scene, pipe: &Shared, bytes: &[u8]) {
-    pipe.borrow_mut().input.extend(bytes);
-    scene.ready(pipe);
-}
-
 fn output(pipe: &Shared) -> String {
     String::from_utf8_lossy(&pipe.borrow().output).into_owned()
 }
@@ -68,12 +63,12 @@ fn what_is_ignored_parts_nobody() {
     let mut scene = scene_of(", mode: transaction, ignore_startup_parameters: [geqo]", "");
     for value in ["on", "off"] {
         let client = scene.client_with("db", &[("geqo", value)]);
-        send(&mut scene, &client, &query(b"select 1"));
+        scene.say(&client, &query(b"select 1"));
         let server = scene.world.servers[0].clone();
         let mut answer = Vec::new();
         backend::write_command_complete(&mut answer, "SELECT 1");
         backend::write_ready(&mut answer);
-        send(&mut scene, &server, &answer);
+        scene.say(&server, &answer);
     }
     assert_eq!(scene.world.servers.len(), 1);
 }
@@ -127,7 +122,7 @@ fn simple_queries_are_refused_where_they_are_disabled() {
         let late = scene.client();
         for client in [early, late] {
             client.borrow_mut().output.clear();
-            send(&mut scene, &client, &query(b"select 1"));
+            scene.say(&client, &query(b"select 1"));
             scene.serve_last();
             assert!(
                 said(&client).starts_with("0A000 PQexec disallowed"),
@@ -147,7 +142,7 @@ fn a_message_that_is_larger_than_max_packet_size_is_refused() {
             let client = scene.client();
             client.borrow_mut().output.clear();
             // Its length word counts itself and the zero byte at the end.
-            send(&mut scene, &client, &query(&vec![b' '; length]));
+            scene.say(&client, &query(&vec![b' '; length]));
             scene.serve_last();
             assert_eq!(
                 said(&client).is_empty(),
@@ -162,9 +157,9 @@ fn a_message_that_is_larger_than_max_packet_size_is_refused() {
                 let mut answer = Vec::new();
                 backend::write_empty_query(&mut answer);
                 backend::write_ready(&mut answer);
-                send(&mut scene, &server, &answer);
+                scene.say(&server, &answer);
             }
-            send(&mut scene, &client, &bye);
+            scene.say(&client, &bye);
         }
     }
 }
@@ -175,7 +170,7 @@ fn an_answer_that_is_larger_than_max_packet_size_ends_the_connection() {
         for (size, passes) in [(90, true), (91, false), (9_000, false)] {
             let mut scene = scene_of(&format!(", mode: {mode}, max_packet_size: 100"), "");
             let client = scene.client();
-            send(&mut scene, &client, &query(b"select 1"));
+            scene.say(&client, &query(b"select 1"));
             let server = scene.world.servers[0].clone();
             client.borrow_mut().output.clear();
             let mut answer = Vec::new();
@@ -188,7 +183,7 @@ fn an_answer_that_is_larger_than_max_packet_size_ends_the_connection() {
             });
             backend::write_command_complete(&mut answer, "SELECT 1");
             backend::write_ready(&mut answer);
-            send(&mut scene, &server, &answer);
+            scene.say(&server, &answer);
             let got = output(&client);
             assert_eq!(is_closed(&server), !passes, "{mode} {size}");
             assert_eq!(got.contains("answer of the server is too large"), !passes);
@@ -210,7 +205,7 @@ fn with_server_fast_close_a_session_ends_with_its_transaction_when_its_server_is
         scene.engine.contain(false);
         let (idle, busy) = (scene.client(), scene.client());
         for client in [&idle, &busy] {
-            send(&mut scene, client, &query(b"begin"));
+            scene.say(client, &query(b"begin"));
         }
         let servers = scene.world.servers.clone();
         let says = |scene: &mut Scene, server: &Shared, status: u8| {
@@ -218,14 +213,14 @@ fn with_server_fast_close_a_session_ends_with_its_transaction_when_its_server_is
             backend::write_command_complete(&mut answer, "BEGIN");
             backend::write_ready(&mut answer);
             *answer.last_mut().expect("its status") = status;
-            send(scene, server, &answer);
+            scene.say(server, &answer);
         };
         says(&mut scene, &servers[0], b'I');
         says(&mut scene, &servers[1], b'T');
         retire(&mut scene);
         let is_over = |client: &Shared| output(client).contains("57P01");
         assert_eq!((is_over(&idle), is_over(&busy)), (fast, false));
-        send(&mut scene, &busy, &query(b"commit"));
+        scene.say(&busy, &query(b"commit"));
         assert!(!is_over(&busy), "its answer comes first");
         says(&mut scene, &servers[1], b'I');
         assert_eq!(is_over(&busy), fast);
@@ -259,7 +254,7 @@ fn a_server_runs_connect_query_before_anybody_has_it() {
         let server = scene.world.servers[0].clone();
         assert!(output(&server).contains("SET timezone = 'CET'"));
         assert!(said(&client).is_empty(), "it waits");
-        send(&mut scene, &server, &prepared(b'I', more));
+        scene.say(&server, &prepared(b'I', more));
         assert!(
             output(&client).contains("TimeZone\0CET\0"),
             "{}",
@@ -270,7 +265,7 @@ fn a_server_runs_connect_query_before_anybody_has_it() {
         scene.reload(&text(&format!(", {query}"), ""));
         let mut bye = Vec::new();
         frontend::terminate(&mut bye);
-        send(&mut scene, &client, &bye);
+        scene.say(&client, &bye);
         assert!(is_closed(&server), "it has run another one");
     }
 }
@@ -289,7 +284,7 @@ fn a_server_that_does_not_come_to_the_end_of_connect_query_is_given_up() {
     scene.wait(Duration::from_secs(1));
     let second = scene.world.servers.last().cloned().expect("another one");
     scene.ready(&second);
-    send(&mut scene, &second, &prepared(b'T', &[]));
+    scene.say(&second, &prepared(b'T', &[]));
     assert!(is_closed(&second), "a transaction is open");
     assert!(said(&client).starts_with("08P01"), "{}", said(&client));
 }
@@ -311,13 +306,13 @@ fn a_pool_that_was_made_for_a_name_is_forgotten_when_it_was_not_used_for_long() 
         assert_eq!(scene.engine.pools().len(), 1);
         let mut bye = Vec::new();
         frontend::terminate(&mut bye);
-        send(&mut scene, &client, &bye);
+        scene.say(&client, &bye);
         let mut answer = Vec::new();
         for _ in 0..2 {
             backend::write_command_complete(&mut answer, "OK");
             backend::write_ready(&mut answer);
         }
-        send(&mut scene, &server, &answer);
+        scene.say(&server, &answer);
         scene.wait(Duration::from_millis(1_500));
         assert!(is_closed(&server), "it was idle for too long");
         scene.wait(Duration::from_secs(9));

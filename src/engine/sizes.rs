@@ -23,28 +23,23 @@ fn scene_of(keys: &str, more: &str) -> Scene {
     scene
 }
 
-fn send(scene: &mut Scene, pipe: &Shared, bytes: &[u8]) {
-    pipe.borrow_mut().input.extend(bytes);
-    scene.ready(pipe);
-}
-
 fn asks(scene: &mut Scene, client: &Shared) {
     let mut query = Vec::new();
     frontend::query(&mut query, b"select 1");
-    send(scene, client, &query);
+    scene.say(client, &query);
 }
 
 fn answers(scene: &mut Scene, server: &Shared) {
     let mut answer = Vec::new();
     backend::write_command_complete(&mut answer, "SELECT 1");
     backend::write_ready(&mut answer);
-    send(scene, server, &answer);
+    scene.say(server, &answer);
 }
 
 fn leaves(scene: &mut Scene, client: &Shared) {
     let mut bye = Vec::new();
     frontend::terminate(&mut bye);
-    send(scene, client, &bye);
+    scene.say(client, &bye);
 }
 
 /// All that were dialled say what they have to; how many are open.
@@ -154,7 +149,7 @@ fn min_pool_size_is_kept_for_the_pools_own_role_or_as_long_as_there_are_clients(
     let mut error = Vec::new();
     crate::wire::refusal::Refusal::fatal(b"57P01", "bye", crate::wire::refusal::Blame::Server)
         .write(&mut error);
-    send(&mut scene, &lost, &error);
+    scene.say(&lost, &error);
     drop(lost);
     scene.wait(2 * SECOND);
     assert_eq!(open(&mut scene), 2, "another one in its place");

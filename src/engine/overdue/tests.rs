@@ -40,11 +40,6 @@ fn answer(status: u8) -> Vec<u8> {
     bytes
 }
 
-fn send(scene: &mut Scene, pipe: &Shared, bytes: &[u8]) {
-    pipe.borrow_mut().input.extend(bytes);
-    scene.ready(pipe);
-}
-
 fn server(scene: &Scene, at: usize) -> Shared {
     scene.world.servers[at].clone()
 }
@@ -77,7 +72,7 @@ fn ends(scene: &mut Scene, start: Tick, limit: Duration, client: &Shared, text: 
 fn query_timeout_ends_the_query_the_client_and_the_server() {
     let mut scene = scene_of(", query_timeout: 1s", "");
     let client = scene.client();
-    send(&mut scene, &client, &query(b"select pg_sleep(9)"));
+    scene.say(&client, &query(b"select pg_sleep(9)"));
     let start = scene.engine.now();
     ends(&mut scene, start, SECOND, &client, "57014 query timeout");
     let (first, cancel) = (server(&scene, 0), server(&scene, 1));
@@ -96,21 +91,21 @@ fn query_timeout_does_not_run_between_queries_nor_over_all_of_a_pipeline() {
     for mode in ["", SHARED] {
         let mut scene = scene_of(&format!("{mode}, query_timeout: 1s"), "");
         let client = scene.client();
-        send(&mut scene, &client, &query(b"begin"));
+        scene.say(&client, &query(b"begin"));
         scene.serve_last();
         let server = server(&scene, 0);
-        send(&mut scene, &server, &answer(b'T'));
+        scene.say(&server, &answer(b'T'));
         scene.wait(10 * SECOND);
         let pipeline = query(b"select 1").repeat(3);
-        send(&mut scene, &client, &pipeline);
+        scene.say(&client, &pipeline);
         for _ in 0..3 {
             scene.wait(ms(900));
             assert!(!is_closed(&client), "each query has its own second");
-            send(&mut scene, &server, &answer(b'T'));
+            scene.say(&server, &answer(b'T'));
         }
         scene.wait(10 * SECOND);
         assert!(!is_closed(&client));
-        send(&mut scene, &client, &query(b"select 2"));
+        scene.say(&client, &query(b"select 2"));
         let start = scene.engine.now();
         ends(&mut scene, start, SECOND, &client, "57014 query timeout");
     }
@@ -124,10 +119,10 @@ fn query_timeout_holds_for_a_query_that_waits_and_for_one_whose_client_is_gone()
     let mut bytes = query(b"select 1");
     frontend::terminate(&mut bytes);
     let second = scene.client();
-    send(&mut scene, &first, &bytes); // it goes, and its query runs on
+    scene.say(&first, &bytes); // it goes, and its query runs on
     let begun = scene.engine.now();
     scene.wait(SECOND);
-    send(&mut scene, &second, &query(b"select 2"));
+    scene.say(&second, &query(b"select 2"));
     let waits = scene.engine.now();
     let holder = server(&scene, 0);
     scene.world.unreachable = Some("gone".to_owned());
@@ -143,22 +138,22 @@ fn transaction_timeout_counts_from_the_first_query_of_each_transaction() {
     for mode in ["", SHARED] {
         let mut scene = scene_of(&format!("{mode}, transaction_timeout: 2s"), "");
         let client = scene.client();
-        send(&mut scene, &client, &query(b"begin"));
+        scene.say(&client, &query(b"begin"));
         let start = scene.engine.now();
         scene.serve_last();
         let server = server(&scene, 0);
-        send(&mut scene, &server, &answer(b'T'));
+        scene.say(&server, &answer(b'T'));
         scene.wait(ms(1_500));
-        send(&mut scene, &client, &query(b"commit"));
-        send(&mut scene, &server, &answer(b'I'));
+        scene.say(&client, &query(b"commit"));
+        scene.say(&server, &answer(b'I'));
         assert!(scene.engine.now() < start.plus(2 * SECOND));
         scene.wait(10 * SECOND);
         assert!(!is_closed(&client), "outside of a transaction nothing runs");
-        send(&mut scene, &client, &query(b"begin"));
+        scene.say(&client, &query(b"begin"));
         let start = scene.engine.now();
-        send(&mut scene, &server, &answer(b'T'));
+        scene.say(&server, &answer(b'T'));
         scene.wait(SECOND);
-        send(&mut scene, &client, &query(b"select 1"));
+        scene.say(&client, &query(b"select 1"));
         ends(
             &mut scene,
             start,
@@ -176,13 +171,13 @@ fn idle_transaction_timeout_counts_from_the_last_word_within_the_transaction() {
         let mut scene = scene_of(", idle_transaction_timeout: 1s", "");
         let client = scene.client();
         let server = server(&scene, 0);
-        send(&mut scene, &client, &query(b"begin"));
+        scene.say(&client, &query(b"begin"));
         scene.wait(5 * SECOND);
         assert!(!is_closed(&client), "it is the server that takes its time");
-        send(&mut scene, &server, &answer(status));
+        scene.say(&server, &answer(status));
         scene.wait(ms(900));
-        send(&mut scene, &client, &query(b"select 1"));
-        send(&mut scene, &server, &answer(status));
+        scene.say(&client, &query(b"select 1"));
+        scene.say(&server, &answer(status));
         let start = scene.engine.now();
         ends(
             &mut scene,
@@ -201,14 +196,14 @@ fn client_idle_timeout_counts_outside_of_transactions_with_and_without_a_server(
     for mode in ["", SHARED] {
         let mut scene = scene_of(&format!("{mode}, client_idle_timeout: 1s"), "");
         let client = scene.client();
-        send(&mut scene, &client, &query(b"begin"));
+        scene.say(&client, &query(b"begin"));
         scene.serve_last();
         let server = server(&scene, 0);
-        send(&mut scene, &server, &answer(b'T'));
+        scene.say(&server, &answer(b'T'));
         scene.wait(5 * SECOND);
         assert!(!is_closed(&client), "{mode}: within a transaction");
-        send(&mut scene, &client, &query(b"commit"));
-        send(&mut scene, &server, &answer(b'I'));
+        scene.say(&client, &query(b"commit"));
+        scene.say(&server, &answer(b'I'));
         let start = scene.engine.now();
         let text = "57P05 terminating connection due to idle-session timeout";
         ends(&mut scene, start, SECOND, &client, text);
@@ -224,9 +219,9 @@ fn acquire_timeout_ends_the_wait_and_query_wait_notify_tells_of_it_once() {
         World::default(),
     );
     let first = scene.client();
-    send(&mut scene, &first, &query(b"select 1"));
+    scene.say(&first, &query(b"select 1"));
     let second = scene.client();
-    send(&mut scene, &second, &query(b"select 1"));
+    scene.say(&second, &query(b"select 1"));
     let start = scene.engine.now();
     let notices = |client: &Shared| output(client).matches("client being queued").count();
     let client = second.clone();
@@ -378,7 +373,7 @@ fn check_delay_is_how_long_a_server_may_be_idle_unchecked() {
         let client = scene.client();
         let server = server(&scene, 0);
         scene.wait(wait);
-        send(&mut scene, &client, &query(b"select 1"));
+        scene.say(&client, &query(b"select 1"));
         assert_eq!(
             output(&server).contains("select 7"),
             checked,
@@ -398,7 +393,7 @@ fn a_check_and_a_reset_have_their_time() {
     let client = scene.client();
     let first = server(&scene, 0);
     scene.wait(5 * SECOND);
-    send(&mut scene, &client, &query(b"select 1"));
+    scene.say(&client, &query(b"select 1"));
     let start = scene.engine.now();
     passes(&mut scene, start, 2 * SECOND, |_| is_closed(&first));
 
@@ -408,7 +403,7 @@ fn a_check_and_a_reset_have_their_time() {
     scene.works(&client, &first);
     let mut bye = Vec::new();
     frontend::terminate(&mut bye);
-    send(&mut scene, &client, &bye);
+    scene.say(&client, &bye);
     let start = scene.engine.now();
     passes(&mut scene, start, 2 * SECOND, |_| is_closed(&first));
 }
@@ -420,7 +415,7 @@ fn an_abandoned_query_is_cancelled_after_its_time() {
     let first = server(&scene, 0);
     let mut bytes = query(b"select 1");
     frontend::terminate(&mut bytes);
-    send(&mut scene, &client, &bytes);
+    scene.say(&client, &bytes);
     let start = scene.engine.now();
     passes(&mut scene, start, 2 * SECOND, |_| is_closed(&first));
     assert_eq!(scene.world.servers.len(), 2, "a cancel went out");
@@ -431,7 +426,7 @@ fn cancel_wait_timeout_gives_up_a_cancel_that_does_not_get_through() {
     for (limit, wait) in [("2s", 2 * SECOND), ("0", SECOND)] {
         let mut scene = scene_of("", &format!("server: {{cancel_wait_timeout: {limit}}}\n"));
         let client = scene.client();
-        send(&mut scene, &client, &query(b"select 1"));
+        scene.say(&client, &query(b"select 1"));
         let said = client.borrow().output.clone();
         let at = said
             .windows(5)
@@ -473,8 +468,8 @@ fn autodb_idle_timeout_counts_from_when_the_last_server_has_gone() {
     scene.works(&client, &server);
     let mut bye = Vec::new();
     frontend::terminate(&mut bye);
-    send(&mut scene, &client, &bye);
-    send(&mut scene, &server, &[answer(b'I'), answer(b'I')].concat());
+    scene.say(&client, &bye);
+    scene.say(&server, &[answer(b'I'), answer(b'I')].concat());
     let start = scene.engine.now();
     passes(&mut scene, start, SECOND, |_| is_closed(&server));
     let start = scene.engine.now();
@@ -489,10 +484,10 @@ fn suspend_timeout_closes_who_does_not_take_what_was_sent() {
         let more = format!("server: {{suspend_timeout: {timeout}}}\n");
         let mut scene = scene_of(SHARED, &more);
         let client = scene.client();
-        send(&mut scene, &client, &query(b"select 1"));
+        scene.say(&client, &query(b"select 1"));
         client.borrow_mut().stuck = true;
         let server = server(&scene, 0);
-        send(&mut scene, &server, &answer(b'I'));
+        scene.say(&server, &answer(b'I'));
         scene.engine.suspend().expect("nothing is held");
         let start = scene.engine.now();
         match limit {
@@ -512,9 +507,9 @@ fn zero_is_off_everywhere() {
     let mut scene = scene_of(&format!(", {off}"), "server: {client_login_timeout: 0}\n");
     let client = scene.client();
     let server = server(&scene, 0);
-    send(&mut scene, &client, &query(b"begin"));
+    scene.say(&client, &query(b"begin"));
     scene.wait(86_400 * SECOND);
-    send(&mut scene, &server, &answer(b'T'));
+    scene.say(&server, &answer(b'T'));
     scene.wait(86_400 * SECOND);
     let second = scene.client();
     let mute = Shared::default();
@@ -525,13 +520,13 @@ fn zero_is_off_everywhere() {
     for pipe in [&client, &second, &mute, &server] {
         assert!(!is_closed(pipe));
     }
-    send(&mut scene, &client, &bytes);
+    scene.say(&client, &bytes);
     scene.wait(86_400 * SECOND);
     assert!(
         !is_closed(&server),
         "it still works for the one who has gone"
     );
-    send(&mut scene, &server, &answer(b'I'));
+    scene.say(&server, &answer(b'I'));
     scene.wait(86_400 * SECOND);
 }
 
@@ -593,9 +588,9 @@ fn what_a_user_has_of_its_own_wins_and_all_others_have_the_default() {
         );
         let client = scene.client();
         let server = server(&scene, 0);
-        send(&mut scene, &client, &query(b"begin"));
+        scene.say(&client, &query(b"begin"));
         if sql.is_some() {
-            send(&mut scene, &server, &answer(status));
+            scene.say(&server, &answer(status));
         }
         let start = scene.engine.now();
         ends(&mut scene, start, SECOND, &client, text);
@@ -626,10 +621,10 @@ fn a_reload_counts_for_those_who_are_there() {
         let mut scene = scene_of("", "");
         let client = scene.client();
         let server = server(&scene, 0);
-        send(&mut scene, &client, &query(b"begin"));
+        scene.say(&client, &query(b"begin"));
         let mut start = scene.engine.now();
         if let Some(status) = status {
-            send(&mut scene, &server, &answer(status));
+            scene.say(&server, &answer(status));
         }
         if key != "transaction_timeout" {
             start = scene.engine.now();
