@@ -212,6 +212,7 @@ fn a_transaction_takes_as_many_instructions_as_it_did() {
     let mut wrong = Vec::new();
     // AETHER_PROTOCOL=simple: one of them, to look at it closely.
     let chosen = std::env::var("AETHER_PROTOCOL").unwrap_or_default();
+    let clients = std::env::var("AETHER_CLIENTS").map_or(1, |n| n.parse().expect("a number"));
     let is_chosen = |protocol: &Protocol| {
         let name = format!("{protocol:?}").to_lowercase();
         chosen.is_empty() || name == chosen
@@ -219,7 +220,7 @@ fn a_transaction_takes_as_many_instructions_as_it_did() {
     for protocol in PROTOCOLS.into_iter().filter(is_chosen) {
         let start = || Counted::aether(&cluster, "transaction");
         let (count, known) = (
-            count(&start, Signal::SIGQUIT, protocol, 1),
+            count(&start, Signal::SIGQUIT, protocol, clients),
             protocol.known(),
         );
         let percent = 100.0 * (count - known) / known;

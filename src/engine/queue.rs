@@ -591,15 +591,11 @@ pub(super) fn is_check_due(server: &super::Server, config: &PoolConfig, now: Tic
 }
 
 /// Sends what brings a server's reported settings to those that the client believes in, ahead of the client's own request.
-fn restore_settings(client: &Client, server: &mut super::Server) {
-    let Some(session) = client.session.as_deref() else {
+fn restore_settings(client: &mut Client, server: &mut super::Server) {
+    let Some(session) = client.session.as_deref_mut() else {
         return;
     };
-    if Rc::ptr_eq(&session.vars, &server.vars) {
-        return;
-    }
-    if session.vars == server.vars {
-        server.vars = session.vars.clone(); // next time it is seen at once
+    if Vars::agree(&mut session.vars, &mut server.vars) {
         return;
     }
     if let Some(sql) = server.vars.bring_to(&session.vars)
