@@ -262,6 +262,8 @@ pub struct Pool {
     share: Share,
     /// The same for each role that logs in.
     roles: BTreeMap<Vec<u8>, Share>,
+    /// Whether the roles' idle servers are listed: some role has a limit here.
+    lists_roles: bool,
     /// Servers that are connecting or logging in.
     connecting: usize,
     /// Those, and idle ones that are being checked.
@@ -299,6 +301,7 @@ impl Pool {
             name,
             share: Share::default(),
             roles: BTreeMap::new(),
+            lists_roles: false,
             clients: 0,
             logins: BTreeMap::new(),
             unused_since: None,
@@ -609,6 +612,42 @@ impl Pool {
         }
     }
 
+    /// Makes the lists of roles' idle servers anew, if any are kept. `own`: some user has a limit of its own in each pool.
+    fn list_roles(&mut self, own: bool) {
+        self.lists_roles = own || self.config.max_connections_per_user > 0;
+        for role in self.roles.values_mut() {
+            role.clear_idle();
+        }
+        if !self.lists_roles {
+            return;
+        }
+        let idle = self.idle_by_kind();
+        let mut idle: Vec<_> = idle
+            .map(|(kind, of, key)| (of, key, kind.clone()))
+            .collect();
+        idle.sort_unstable_by_key(|(stamp, ..)| *stamp);
+        for (stamp, server, kind) in idle {
+            if let Some(role) = self.roles.get_mut(&kind.user) {
+                role.put_idle(stamp, server);
+            }
+        }
+    }
+
+    /// Idle servers, and when they became that as a number that grows.
+    fn idle_by_kind(&self) -> impl Iterator<Item = (&Rc<Kind>, u64, ServerKey)> {
+        self.kinds.iter().flat_map(|(kind, state)| {
+            let idle = state.idle.iter();
+            idle.map(move |(server, stamp)| (kind, *stamp, *server))
+        })
+    }
+
+    /// A role's idle server that was not used for the longest time.
+    fn oldest_idle_of(&self, user: &[u8]) -> Option<ServerKey> {
+        let of_role = self.idle_by_kind().filter(|(kind, ..)| kind.user == user);
+        let oldest = of_role.min_by_key(|(_, stamp, _)| *stamp);
+        oldest.map(|(.., server)| server)
+    }
+
     /// Takes the configured limits over, but for those of roles.
     fn limit(&mut self) {
         let sizes = &self.config.sizes;
@@ -908,7 +947,11 @@ impl Pool {
         );
         self.share.check_settled(&format!("pool {name}"));
         for (user, role) in &self.roles {
-            role.check_settled(&format!("pool {name}, {}", printable(user)));
+            let of_role = self.idle_by_kind().filter(|(kind, ..)| kind.user == *user);
+            let idle = if self.lists_roles { of_role.count() } else { 0 };
+            let user = printable(user);
+            assert_eq!(role.idle(), idle, "pool {name}: idle as {user}");
+            role.check_settled(&format!("pool {name}, {user}"));
         }
         // The pool's timer may be a moment behind the end of a pause.
         let pauses = !self.may_connect(now) || self.armed.is_some();

@@ -100,6 +100,10 @@ pub struct Pools {
     user_defaults: UserConfig,
     /// Whether any user has limits in time of its own.
     users_have_timeouts: bool,
+    /// Whether any user has a limit over all pools. As long as none has, nobody keeps lists of users' idle servers.
+    users_are_limited: bool,
+    /// Whether any user has a limit of its own within a pool.
+    users_have_pool_sizes: bool,
     users: BTreeMap<Vec<u8>, User>,
     /// Lanes to be looked at, by the ticket of the client that is next in them.
     ready: BTreeMap<u64, Lane>,
@@ -153,13 +157,15 @@ impl Pools {
     /// Takes a pool in.
     pub fn insert(&mut self, pool: Pool) -> PoolKey {
         let key = self.arena.insert(pool);
-        self.watch(key);
+        self.adopt(key);
         key
     }
 
-    fn watch(&mut self, key: PoolKey) {
+    /// Takes over what is configured of a pool and of the users, as far as each step asks for it.
+    fn adopt(&mut self, key: PoolKey) {
         if let Some(pool) = self.arena.get_mut(key) {
             pool.watched = pool.is_to_be_watched() || self.users_have_timeouts;
+            pool.list_roles(self.users_have_pool_sizes);
         }
     }
 
@@ -207,9 +213,14 @@ impl Pools {
         self.user_defaults = config.user_defaults;
         let mut all = config.users.values().chain([&config.user_defaults]);
         self.users_have_timeouts = all.any(|user| user.timeouts != Default::default());
+        let mut all = config.users.values().chain([&config.user_defaults]);
+        self.users_are_limited = all.any(|user| user.max_connections > 0);
+        let mut all = config.users.values().chain([&config.user_defaults]);
+        self.users_have_pool_sizes = all.any(|user| user.pool_size.is_some());
         for key in self.keys() {
-            self.watch(key);
+            self.adopt(key);
         }
+        self.list_users();
         let names: Vec<Vec<u8>> = self.users.keys().cloned().collect();
         for name in names {
             let max = self.user_config(&name).max_connections;
@@ -221,6 +232,24 @@ impl Pools {
         }
         for key in self.keys() {
             self.limit(key);
+        }
+    }
+
+    /// Makes the lists of users' idle servers anew, if any are kept.
+    fn list_users(&mut self) {
+        for user in self.users.values_mut() {
+            user.servers.clear_idle();
+        }
+        if !self.users_are_limited {
+            return;
+        }
+        let idle = self.arena.iter().flat_map(|(_, pool)| pool.idle_by_kind());
+        let mut idle: Vec<_> = idle.collect();
+        idle.sort_unstable_by_key(|(_, stamp, _)| *stamp);
+        for (kind, stamp, server) in idle {
+            if let Some(user) = self.users.get_mut(&kind.user) {
+                user.servers.put_idle(stamp, server);
+            }
         }
     }
 
@@ -250,7 +279,7 @@ impl Pools {
             return;
         };
         pool.config = config.clone();
-        pool.watched = pool.is_to_be_watched() || self.users_have_timeouts;
+        self.adopt(key);
         self.limit(key);
     }
 
@@ -350,6 +379,23 @@ impl Pools {
         }
     }
 
+    /// Those in which idle servers are listed, because they may have to make room there.
+    fn in_idle_lists(&mut self, key: PoolKey, kind: &Kind, mut change: impl FnMut(&mut Share)) {
+        if let Some(pool) = self.arena.get_mut(key) {
+            change(&mut pool.share);
+            if pool.lists_roles
+                && let Some(role) = pool.roles.get_mut(&kind.user)
+            {
+                change(role);
+            }
+        }
+        if self.users_are_limited
+            && let Some(user) = self.users.get_mut(&kind.user)
+        {
+            change(&mut user.servers);
+        }
+    }
+
     /// Whether there may be one more server of a pool as this role.
     pub fn has_room(&self, pool: PoolKey, user: &[u8]) -> bool {
         let has_room = |limit| self.share(pool, user, limit).is_none_or(Share::has_room);
@@ -406,19 +452,19 @@ impl Pools {
     pub fn put_idle(&mut self, pool_key: PoolKey, server: ServerKey, kind: &Rc<Kind>) {
         self.last_stamp += 1;
         let stamp = self.last_stamp;
+        let Some(pool) = self.arena.get_mut(pool_key) else {
+            return;
+        };
+        let state = pool.state(kind);
+        let first = state.idle.is_empty();
+        state.idle.push((server, stamp));
+        let calm = state.is_calm();
+        pool.idle_kinds += usize::from(first);
         let mut over = false;
-        self.in_shares(pool_key, kind, |share| {
+        self.in_idle_lists(pool_key, kind, |share| {
             share.put_idle(stamp, server);
             over |= share.surplus() > 0;
         });
-        let mut calm = false;
-        if let Some(pool) = self.arena.get_mut(pool_key) {
-            let state = pool.state(kind);
-            let first = state.idle.is_empty();
-            state.idle.push((server, stamp));
-            calm = state.is_calm();
-            pool.idle_kinds += usize::from(first);
-        }
         if over {
             self.surplus.push(server);
         }
@@ -473,7 +519,7 @@ impl Pools {
         let last = state.idle.is_empty();
         let (calm, is_known) = (state.is_calm(), state.welcome.is_some());
         pool.idle_kinds -= usize::from(last);
-        self.in_shares(pool_key, kind, |share| share.take_idle(stamp));
+        self.in_idle_lists(pool_key, kind, |share| share.take_idle(stamp));
         if !calm {
             self.refront(pool_key, kind);
         }
@@ -732,7 +778,7 @@ impl Pools {
             let client = reserve.then_some(waiter.client);
             return Some(Verdict::Do(Checkout::Dial(client)));
         };
-        let own = share(Limit::DatabaseUser).and_then(Share::oldest_idle);
+        let own = pool.oldest_idle_of(&lane.kind.user);
         if let Some(own) = own
             && share(limit).is_some_and(Share::is_into_reserve)
         {
@@ -865,7 +911,16 @@ impl Pools {
         for (_, pool) in self.arena.iter() {
             pool.check_settled(now);
         }
+        let is_idle_as = |name: &[u8]| {
+            let all = self.arena.iter().flat_map(|(_, pool)| pool.idle_by_kind());
+            all.filter(|(kind, ..)| kind.user == name).count()
+        };
         for (name, user) in &self.users {
+            let idle = match self.users_are_limited {
+                true => is_idle_as(name),
+                false => 0,
+            };
+            assert_eq!(user.servers.idle(), idle, "user {}", printable(name));
             user.servers
                 .check_settled(&format!("user {}", printable(name)));
         }

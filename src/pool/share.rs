@@ -23,7 +23,8 @@ pub struct Share {
     max: Option<usize>,
     /// So many more, for those who have waited for long.
     reserve: usize,
-    /// Idle servers by when they became that, the least recently used one first.
+    /// Idle servers by when they became that, the least recently used one first; empty where nothing of the sort is limited
+    /// ([`super::Pools`]).
     idle: VecDeque<(u64, ServerKey)>,
     /// Lanes that wait for this limit, by the ticket of the client that is next in them.
     waiting: BTreeMap<u64, Lane>,
@@ -99,6 +100,10 @@ impl Share {
     /// Whether nothing is counted here and nobody waits.
     pub fn is_unused(&self) -> bool {
         self.used == 0 && self.waiting.is_empty()
+    }
+
+    pub(super) fn clear_idle(&mut self) {
+        self.idle.clear();
     }
 
     pub(super) fn add(&mut self) {

@@ -488,6 +488,42 @@ fn limits_can_be_raised_lowered_and_taken_away_while_clients_wait() {
     assert_eq!(book.idle.len(), 1);
 }
 
+/// Idle servers are listed only where they may have to make room: whoever was idle before a limit came is found all the same.
+#[test]
+fn a_limit_that_comes_finds_who_is_idle_already() {
+    let two = |of_pool: &str, of_user: &str| {
+        format!(
+            "databases: {{a: {{dsn: 'postgres://h/a'{of_pool}}}, b: {{dsn: 'postgres://h/b'}}}}\n\
+             users: {{alice: {{{of_user}}}}}"
+        )
+    };
+    for (of_pool, of_user, limit) in [
+        ("", "max_connections: 2", Limit::User),
+        (", max_connections_per_user: 2", "", Limit::DatabaseUser),
+        ("", "pool_size: 2", Limit::DatabaseUser),
+    ] {
+        let mut book = Book::new(&two("", "mode: session"));
+        let clients: Vec<ClientKey> = (0..3).map(|_| book.client("a", "alice", "")).collect();
+        book.log_in();
+        let servers: Vec<ServerKey> = clients.iter().map(|key| book.busy[key].0).collect();
+        for place in [1, 0, 2] {
+            book.give_back(clients[place]);
+        }
+        book.reload(&two(of_pool, of_user));
+        let idle: Vec<ServerKey> = book.idle.keys().copied().collect();
+        assert_eq!(
+            idle,
+            [servers[0], servers[2]],
+            "{limit:?}: the oldest is above the limit"
+        );
+        book.client("a", "alice", "other");
+        assert_eq!(book.evicted, [(servers[0], limit)]);
+        // And once it has gone nothing is listed any more.
+        book.reload(&two("", "mode: session"));
+        book.log_in();
+    }
+}
+
 #[test]
 fn who_leaves_the_queue_takes_nobody_along() {
     let mut book = Book::new(TWO_POOLS);
