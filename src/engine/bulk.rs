@@ -98,7 +98,7 @@ impl Engine {
             Some(_) => {
                 server.bulk.read_at_once(server.link.as_mut());
                 server.bulk.late = true;
-                self.note(Who::Server(key), super::Ready::READ);
+                self.ready(Who::Server(key), super::Ready::READ);
             }
         }
     }

@@ -307,7 +307,7 @@ impl Engine {
 
     fn event(&mut self, event: Event, host: &mut dyn Host) {
         match event {
-            Event::Ready(who, ready) => self.note(who, ready),
+            Event::Ready(who, ready) => self.ready(who, ready),
             Event::Incoming(listener) => {
                 self.incoming.insert(listener);
             }
@@ -330,7 +330,9 @@ impl Engine {
         }
     }
 
-    fn note(&mut self, who: Who, ready: Ready) {
+    /// Takes in what the poll says of a connection, as [`Engine::turn`] does with such an event: there are so many that they
+    /// need not be collected first.
+    pub fn ready(&mut self, who: Who, ready: Ready) {
         if let Some(link) = self.link_mut(who) {
             link.note(ready);
             if !std::mem::replace(&mut link.listed, true) {
@@ -563,7 +565,11 @@ impl Engine {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        if server.armed.come_up(self.now).is_none() || self.holds.is_suspended() {
+        if server.armed.come_up(self.now).is_none() {
+            return;
+        }
+        server.idle_watched = false;
+        if self.holds.is_suspended() {
             return;
         }
         match self.server_deadline(key) {
@@ -585,7 +591,11 @@ impl Engine {
     /// Sees to it that the wheel looks at a server when its state must be over.
     fn arm_server(&mut self, key: ServerKey) {
         let deadline = self.server_deadline(key);
-        if let (Some(at), Some(server)) = (deadline, self.servers.get_mut(key))
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        server.idle_watched = matches!(server.state, ServerState::Idle);
+        if let Some(at) = deadline
             && server.armed.arm(at)
         {
             self.wheel.insert(at, Timer::Server(key));
@@ -621,8 +631,8 @@ impl Engine {
             server.state = state;
             server.since = self.now;
             server.bulk.end(server.link.as_mut());
-            if matches!(server.state, ServerState::Paired(_)) {
-                return; // it may last for ever
+            if matches!(server.state, ServerState::Paired(_)) || server.is_watched_while_idle() {
+                return; // it may last for ever, or the wheel will look at it early enough
             }
         }
         self.arm_server(key);

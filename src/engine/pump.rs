@@ -8,10 +8,10 @@ use super::{
     Client, ClientKey, ClientState, Engine, Host, Input, Link, Server, ServerKey, Session, Tick,
     Who, Why,
 };
-use crate::config::PoolMode;
+use crate::config::{PoolConfig, PoolMode};
 use crate::relay::prepared::{Library, ServerStatements, Slot, With};
 use crate::relay::{Relay, Then, Vars};
-use crate::stats::{Counters, Times};
+use crate::stats::Stats;
 use crate::wire::backend::TransactionStatus;
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
@@ -69,26 +69,25 @@ impl Engine {
             return;
         };
         let pool_key = server.pool;
+        let mut watch = self.watches.then(|| Watch {
+            queries: &mut self.queries,
+            slow: &self.config.log.slow,
+            found: &mut self.slow,
+            database: &pool.name,
+            pool: pool_key,
+        });
         let mut pair = Pair {
             client,
             server,
+            pool: &pool.config,
+            stats: &mut pool.stats,
             buffer: &mut self.buffer,
             edited: &mut self.edited,
             library: &mut self.library,
-            max_prepared: pool.config.max_prepared_statements,
-            counters: &mut pool.stats.total,
-            times: &mut pool.stats.times,
-            watch: self.watches.then(|| Watch {
-                queries: &mut self.queries,
-                slow: &self.config.log.slow,
-                found: &mut self.slow,
-                database: &pool.name,
-                pool: pool_key,
-            }),
+            watch: &mut watch,
             now: self.now,
             fresh,
             bulk_after: self.config.server.bulk_after,
-            closes_fast: pool.config.sizes.server_fast_close,
         };
         let mut pumped = pair.pump();
         let is_shut = |server: &Server| server.link.as_ref().is_some_and(Link::is_shut);
@@ -137,28 +136,25 @@ impl Engine {
 }
 
 /// A client, its server, and what is needed to move bytes between them.
-struct Pair<'a> {
+struct Pair<'a, 'b> {
     client: &'a mut Client,
     server: &'a mut Server,
+    pool: &'a PoolConfig,
+    stats: &'a mut Stats,
     buffer: &'a mut [u8],
     /// What passes where it is not what was read.
     edited: &'a mut Vec<u8>,
     library: &'a mut Library,
-    max_prepared: usize,
-    counters: &'a mut Counters,
-    times: &'a mut Times,
     /// What the client asks is followed for this.
-    watch: Option<Watch<'a>>,
+    watch: &'a mut Option<Watch<'b>>,
     now: Tick,
     /// So many bytes of the client's are in the buffer already.
     fresh: usize,
     /// `bulk_after`: an answer of so many bytes is read in large pieces.
     bulk_after: usize,
-    /// `server_fast_close`: a session does not keep a server that is to be replaced.
-    closes_fast: bool,
 }
 
-impl Pair<'_> {
+impl Pair<'_, '_> {
     fn pump(&mut self) -> Pumped {
         let Some(link) = self.server.link.as_mut() else {
             return Pumped::ServerLeft(Why::Eof);
@@ -220,12 +216,17 @@ impl Pair<'_> {
         let input = self.buffer.get(..count).unwrap_or_default();
         let (was_busy, status) = (relay.is_busy(), relay.status());
         let anew = self.watch.is_some() && !was_busy && relay.is_between_messages();
-        let shares = shares_statements(client, self.max_prepared);
+        let shares = shares_statements(client, self.pool.max_prepared_statements);
         self.edited.clear();
         let passage = match client.session.as_deref_mut().filter(|_| shares) {
             Some(session) => {
                 let server = (&mut self.server.statements, Some(&*self.server.vars));
-                let mut with = with(session, server, self.library, self.max_prepared);
+                let mut with = with(
+                    session,
+                    server,
+                    self.library,
+                    self.pool.max_prepared_statements,
+                );
                 relay.up_rewriting(input, &mut with, self.edited)
             }
             None => relay.up(input),
@@ -233,7 +234,7 @@ impl Pair<'_> {
         let (pass, rest) = input.split_at_checked(passage.pass).unwrap_or((input, &[]));
         link.send(if passage.in_place { pass } else { self.edited });
         self.server.bulk.end(Some(link));
-        self.counters.received += pass.len() as u64;
+        self.stats.total.received += pass.len() as u64;
         client.since = self.now;
         if !was_busy && relay.is_busy() {
             self.server.request_at = self.now;
@@ -241,7 +242,7 @@ impl Pair<'_> {
                 self.server.transaction_at = self.now;
             }
         }
-        if let Some(watch) = &mut self.watch {
+        if let Some(watch) = self.watch {
             let begins = !was_busy && relay.is_busy() && status == TransactionStatus::Idle;
             let session = client.session.as_deref().filter(|_| shares);
             let statements = session.map(|session| &session.statements);
@@ -251,11 +252,11 @@ impl Pair<'_> {
             }
             watch.up(&mut self.server.requests, pass, anew, statements);
         }
-        if shares {
+        if shares && relay.has_due() {
             self.edited.clear();
             relay.take_made(self.edited);
             client.link.send(self.edited);
-            self.counters.sent += self.edited.len() as u64;
+            self.stats.total.sent += self.edited.len() as u64;
         }
         match passage.then {
             Then::More => client.link.keep_start(rest),
@@ -290,7 +291,12 @@ impl Pair<'_> {
         let passage = match client.session.as_deref_mut().filter(|_| rewrites) {
             Some(session) => {
                 let server = (&mut self.server.statements, None);
-                let mut with = with(session, server, self.library, self.max_prepared);
+                let mut with = with(
+                    session,
+                    server,
+                    self.library,
+                    self.pool.max_prepared_statements,
+                );
                 relay.down_rewriting(input, &mut self.server.vars, &mut with, self.edited)
             }
             None => relay.down(input, &mut self.server.vars),
@@ -298,15 +304,15 @@ impl Pair<'_> {
         let (pass, rest) = input.split_at_checked(passage.pass).unwrap_or((input, &[]));
         let passes: &[u8] = if passage.in_place { pass } else { self.edited };
         client.link.send(passes);
-        self.counters.sent += passes.len() as u64;
+        self.stats.total.sent += passes.len() as u64;
         let tally = relay.take_tally();
-        self.counters.queries += tally.queries;
-        self.counters.transactions += tally.transactions;
-        self.counters.client_parses += tally.client_parses;
-        self.counters.server_parses += tally.server_parses;
-        self.counters.binds += tally.binds;
-        self.counters.hits += tally.hits;
-        self.counters.evictions += tally.evictions;
+        self.stats.total.queries += tally.queries;
+        self.stats.total.transactions += tally.transactions;
+        self.stats.total.client_parses += tally.client_parses;
+        self.stats.total.server_parses += tally.server_parses;
+        self.stats.total.binds += tally.binds;
+        self.stats.total.hits += tally.hits;
+        self.stats.total.evictions += tally.evictions;
         let rests = was_busy && !relay.is_busy();
         match rests {
             true => self.server.bulk.end(Some(link)),
@@ -317,21 +323,24 @@ impl Pair<'_> {
         }
         if rests || tally.queries > 0 {
             let took = self.now.since(self.server.request_at);
-            self.counters.query_us += took;
-            self.times.query.note_all(took, tally.queries);
+            self.stats.total.query_us += took;
+            self.stats.times.query.note_all(took, tally.queries);
             let transaction_at = self.server.transaction_at;
             let transaction_us = (tally.transactions > 0).then(|| self.now.since(transaction_at));
             // What comes behind it in a pipeline begins now.
             if let Some(took) = transaction_us {
-                self.counters.transaction_us += took;
-                self.times.transaction.note_all(took, tally.transactions);
+                self.stats.total.transaction_us += took;
+                self.stats
+                    .times
+                    .transaction
+                    .note_all(took, tally.transactions);
                 self.server.transaction_at = self.now;
             }
             match rests {
                 true => client.since = self.now,
                 false => self.server.request_at = self.now,
             }
-            if let (Some(watch), Some(requests)) = (&mut self.watch, &mut self.server.requests) {
+            if let (Some(watch), Some(requests)) = (&mut *self.watch, &mut self.server.requests) {
                 let answers = Answers {
                     ready: tally.queries,
                     took_us: took,
@@ -363,7 +372,12 @@ impl Pair<'_> {
             && let Some(link) = self.server.link.as_mut()
         {
             let server = (&mut self.server.statements, Some(&*self.server.vars));
-            let mut with = with(session, server, self.library, self.max_prepared);
+            let mut with = with(
+                session,
+                server,
+                self.library,
+                self.pool.max_prepared_statements,
+            );
             self.edited.clear();
             self.server.relay.try_again(&mut with, self.edited);
             link.send(self.edited);
@@ -397,7 +411,10 @@ impl Pair<'_> {
         };
         match client.mode() {
             PoolMode::Session
-                if self.closes_fast && server.recycle && !departing && server.relay.is_over() =>
+                if self.pool.sizes.server_fast_close
+                    && server.recycle
+                    && !departing
+                    && server.relay.is_over() =>
             {
                 return Pumped::Retired;
             }

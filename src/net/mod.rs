@@ -466,7 +466,7 @@ pub fn run(
                 Token(token) if token >= FIRST_OWN_TOKEN => {
                     events.push(Event::Incoming(ListenerId(token - FIRST_OWN_TOKEN)))
                 }
-                token => events.push(Event::Ready(owner(token), readiness(event))),
+                token => engine.ready(owner(token), readiness(event)),
             }
         }
     }

@@ -61,10 +61,17 @@ pub enum Told {
 }
 
 /// A request that waits for its answer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Owed {
     kind: Kind,
     owner: Owner,
+    /// There is a note of it.
+    noted: bool,
+}
+
+/// What there is to be known of a request beyond what it is; of few there is anything.
+#[derive(Debug, Default)]
+struct Note {
     /// What an error becomes.
     told: Option<Told>,
     /// Where the answer to a Describe of ours is kept.
@@ -73,7 +80,7 @@ struct Owed {
     undo: Vec<Undo>,
 }
 
-impl Owed {
+impl Note {
     /// Whether it leaves open which named statements there are.
     fn leaves_names_open(&self) -> bool {
         self.undo.iter().any(Undo::is_named)
@@ -106,6 +113,8 @@ pub enum Goes {
 #[derive(Debug, Default)]
 pub struct Expect {
     queue: VecDeque<Owed>,
+    /// Of those in the queue of which there is one, in the same order.
+    notes: VecDeque<Note>,
     /// After an error: what the client sends is ignored by the server until a Sync.
     skipping: bool,
     copy: Copy,
@@ -127,7 +136,7 @@ pub struct Expect {
     open_names: (usize, usize),
     /// To be taken back, in this order.
     undone: Vec<Undo>,
-    /// Room for what has to be taken back, of requests that are answered.
+    /// Room for what has to be taken back, of notes that are over.
     spare: Vec<Vec<Undo>>,
     /// A request of our own has failed that must not fail.
     broken: bool,
@@ -138,6 +147,7 @@ impl Expect {
     pub fn renew(&mut self) {
         let Expect {
             queue,
+            notes,
             skipping,
             copy,
             swallowed,
@@ -153,6 +163,7 @@ impl Expect {
             broken,
         } = self;
         queue.clear();
+        notes.clear();
         undone.clear();
         (*copy, *open_names) = (Copy::None, (0, 0));
         (*readies, *tried_readies) = (0, 0);
@@ -216,30 +227,44 @@ impl Expect {
 
     /// Adds what has to be taken back if the message noted last comes to nothing.
     pub fn undo(&mut self, undo: Undo) {
-        if let Some(last) = self.queue.back_mut() {
-            self.open_names.1 += usize::from(undo.is_named() && !last.leaves_names_open());
-            if last.undo.capacity() == 0
-                && let Some(spare) = self.spare.pop()
-            {
-                last.undo = spare;
-            }
-            last.undo.push(undo);
+        if let Some(note) = self.note_of_last() {
+            let opens_names = undo.is_named() && !note.leaves_names_open();
+            note.undo.push(undo);
+            self.open_names.1 += usize::from(opens_names);
         }
+    }
+
+    /// The note of the message noted last.
+    fn note_of_last(&mut self) -> Option<&mut Note> {
+        let last = self.queue.back_mut()?;
+        if !std::mem::replace(&mut last.noted, true) {
+            self.notes.push_back(Note {
+                undo: self.spare.pop().unwrap_or_default(),
+                ..Note::default()
+            });
+        }
+        self.notes.back_mut()
+    }
+
+    /// The note of the request that is answered next, if there is one.
+    fn note_of_next(&self) -> Option<&Note> {
+        let next = self.queue.front().filter(|owed| owed.noted);
+        next.and_then(|_| self.notes.front())
     }
 
     /// The message noted last is not what the client has sent: what it is told of an error.
     pub fn tell(&mut self, told: Told) {
-        if let Some(last) = self.queue.back_mut() {
-            last.told = Some(told);
+        if let Some(note) = self.note_of_last() {
+            note.told = Some(told);
         }
     }
 
     /// Notes a Describe of our own, and where its answer is kept.
     pub fn described_by_us(&mut self, described: &Described) {
         if self.owe_in_batch(Kind::Describe, Owner::Ours)
-            && let Some(last) = self.queue.back_mut()
+            && let Some(note) = self.note_of_last()
         {
-            last.described = Some(described.clone());
+            note.described = Some(described.clone());
         }
     }
 
@@ -252,9 +277,7 @@ impl Expect {
         self.queue.push_back(Owed {
             kind,
             owner,
-            told: None,
-            described: None,
-            undo: Vec::new(),
+            noted: false,
         });
         true
     }
@@ -394,11 +417,15 @@ impl Expect {
             .position(|owed| owed.kind == Kind::CopyEnd);
         self.copy = if end.is_some() { Copy::None } else { Copy::In };
         let ahead = 1..end.map_or(self.queue.len(), |at| at + 1);
+        let first = usize::from(self.queue.front().is_some_and(|owed| owed.noted));
         for owed in self.queue.drain(ahead) {
             match owed.kind {
                 Kind::Sync => self.swallowed = true,
                 Kind::CopyEnd => {}
                 _ => self.doubt = true,
+            }
+            if owed.noted {
+                self.notes.remove(first);
             }
         }
         self.recount();
@@ -414,15 +441,18 @@ impl Expect {
         let mut undone: Vec<(Undo, bool)> = Vec::new();
         if is_ready(front) {
             self.broken |= owner == Owner::Ours;
-            if let Some(owed) = self.queue.front_mut() {
-                let undo = std::mem::take(&mut owed.undo);
+            let is_noted = self.queue.front().is_some_and(|owed| owed.noted);
+            if let Some(note) = self.notes.front_mut().filter(|_| is_noted) {
+                let undo = std::mem::take(&mut note.undo);
                 undone.extend(undo.into_iter().map(|undo| (undo, true)));
             }
         } else {
             let end = self.queue.iter().position(|owed| owed.kind == Kind::Sync);
             let skipped = self.queue.drain(..end.unwrap_or(self.queue.len()));
             for (at, owed) in skipped.enumerate() {
-                undone.extend(owed.undo.into_iter().map(|undo| (undo, at == 0)));
+                let note = owed.noted.then(|| self.notes.pop_front()).flatten();
+                let undo = note.unwrap_or_default().undo.into_iter();
+                undone.extend(undo.map(|undo| (undo, at == 0)));
             }
             self.skipping = self.queue.is_empty();
         }
@@ -434,7 +464,7 @@ impl Expect {
 
     /// If a message that is still to be answered has changed the same since, it is what came before that change.
     fn take_back(&mut self, undo: Undo, failed: bool) {
-        let later = self.queue.iter_mut().flat_map(|owed| &mut owed.undo);
+        let later = self.notes.iter_mut().flat_map(|note| &mut note.undo);
         if let Some(left) = undo.put_before(failed, later) {
             self.undone.push(left);
         }
@@ -443,14 +473,16 @@ impl Expect {
     /// Counts again, after more than one request went at once.
     fn recount(&mut self) {
         let last_sync = self.queue.iter().rposition(|owed| owed.kind == Kind::Sync);
+        let noted = |owed: &&Owed| owed.noted;
         let before = self.queue.iter().take(last_sync.unwrap_or(0));
-        self.open_names.0 = before.filter(|owed| owed.leaves_names_open()).count();
-        let all = self
-            .queue
-            .iter()
-            .filter(|owed| owed.leaves_names_open())
-            .count();
-        self.open_names.1 = all - self.open_names.0;
+        let before = before.filter(noted).count();
+        let open = |notes: &mut dyn Iterator<Item = &Note>| {
+            notes.filter(|note| note.leaves_names_open()).count()
+        };
+        self.open_names = (
+            open(&mut self.notes.iter().take(before)),
+            open(&mut self.notes.iter().skip(before)),
+        );
         let count =
             |counts: fn(&Owed) -> bool| self.queue.iter().filter(|owed| counts(owed)).count();
         self.readies = count(|owed| changes_status(owed.kind, owed.owner));
@@ -469,17 +501,24 @@ impl Expect {
     }
 
     fn take_front(&mut self) {
-        let Some(mut owed) = self.queue.pop_front() else {
+        let Some(owed) = self.queue.pop_front() else {
             return;
         };
         if is_ready(owed.kind) {
             self.readies -= usize::from(owed.owner != Owner::Ours);
             self.tried_readies -= usize::from(owed.owner == Owner::OursTried);
         }
-        if owed.undo.capacity() == 0 {
-            return;
+        if owed.noted {
+            self.take_note();
         }
-        if owed.leaves_names_open() {
+    }
+
+    /// The request is answered that the first note is of.
+    fn take_note(&mut self) {
+        let Some(mut note) = self.notes.pop_front() else {
+            return;
+        };
+        if note.leaves_names_open() {
             let open = if self.open_names.0 > 0 {
                 &mut self.open_names.0
             } else {
@@ -487,18 +526,21 @@ impl Expect {
             };
             *open = open.saturating_sub(1);
         }
-        owed.undo.clear();
+        note.undo.clear();
         if self.spare.len() < SPARE_MAX {
-            self.spare.push(owed.undo);
+            self.spare.push(note.undo);
         }
+    }
+
+    /// Whether the request that is next is answered here.
+    pub fn is_made(&self) -> bool {
+        let front = self.queue.front();
+        front.is_some_and(|owed| owed.owner == Owner::Made)
     }
 
     /// The answer to the request that is next, if it is one that is answered here: ParseComplete or CloseComplete.
     pub fn take_made(&mut self) -> Option<u8> {
-        let front = self
-            .queue
-            .front()
-            .filter(|owed| owed.owner == Owner::Made)?;
+        let front = *self.queue.front().filter(|_| self.is_made())?;
         let answer = if front.kind == Kind::Close {
             b'3'
         } else {
@@ -510,12 +552,12 @@ impl Expect {
 
     /// What an error becomes that answers the next request.
     pub fn told(&self) -> Option<Told> {
-        self.queue.front()?.told.clone()
+        self.note_of_next()?.told.clone()
     }
 
     /// Where the next answer is kept, if it is to a Describe of our own.
     pub fn described(&self) -> Option<&Described> {
-        self.queue.front()?.described.as_ref()
+        self.note_of_next()?.described.as_ref()
     }
 
     /// Whether the next answer is to a Bind or to a Describe.
@@ -526,13 +568,15 @@ impl Expect {
 
     /// Of the request noted last: whether it is answered here, and the statement that it names.
     pub fn last(&self) -> (bool, Option<Rc<Named>>) {
-        self.queue.back().map_or((false, None), |owed| {
-            let named = match &owed.told {
-                Some(Told::Name(named)) => Some(named.clone()),
-                _ => None,
-            };
-            (owed.owner == Owner::Made, named)
-        })
+        let Some(last) = self.queue.back() else {
+            return (false, None);
+        };
+        let note = self.notes.back().filter(|_| last.noted);
+        let named = match note.and_then(|note| note.told.as_ref()) {
+            Some(Told::Name(named)) => Some(named.clone()),
+            _ => None,
+        };
+        (last.owner == Owner::Made, named)
     }
 
     /// Whether the server itself was asked something by the client that is not answered to its end.

@@ -492,6 +492,9 @@ impl Relay {
 
     /// Puts in what is due before the server's next message.
     fn write_due(&mut self, at: usize, edit: &mut Edit<'_>) {
+        if !self.has_due() {
+            return; // as a rule
+        }
         if let Some(error) = self.take_error() {
             edit.insert(at, |out| out.extend_from_slice(&error));
         }
@@ -696,6 +699,11 @@ impl Relay {
     /// A notification that the client has not asked for while it held this server: somebody else has.
     fn is_unasked(&self, tag: u8) -> bool {
         tag == b'A' && !traces::listens(self.seen, self.ran)
+    }
+
+    /// Whether the client may be due something that is made here.
+    pub fn has_due(&self) -> bool {
+        self.recover.has_failed() || self.expect.is_made()
     }
 
     /// Answers that are due and made here: what no server was asked. To be sent when the server is between two messages.

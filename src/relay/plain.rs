@@ -131,7 +131,9 @@ impl Relay {
             {
                 self.ready_for_client(status);
             }
-            at += self.pass_rows(input.get(at..).unwrap_or_default());
+            if let Some(rest @ [b'D' | b'd', ..]) = input.get(at..) {
+                at += self.pass_rows(rest);
+            }
         }
         at
     }

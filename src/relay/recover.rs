@@ -322,6 +322,11 @@ impl Recover {
         }
     }
 
+    /// Whether the batch has failed, and the client does not know.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// The error that the client has to be told after all.
     pub(super) fn take_error(&mut self) -> Option<Vec<u8>> {
         match self.stage {

@@ -206,6 +206,44 @@ fn may_matter(first: u8, after: &[u8]) -> bool {
     }
 }
 
+/// Where the first word of a text begins that may matter. Nothing of a word stands before the text.
+fn next_that_may_matter(text: &[u8]) -> Option<usize> {
+    let (blocks, rest) = text.as_chunks::<8>();
+    let mut last = [0; 8]; // no letters
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let mut before = 0; // whether a letter stands before the block
+    for (number, block) in blocks.iter().chain([&last]).enumerate() {
+        let letters = letters_in(u64::from_le_bytes(*block));
+        let mut beginnings = letters & !(letters << 8 | before);
+        before = letters >> 56;
+        while beginnings != 0 {
+            let place = number * 8 + beginnings.trailing_zeros() as usize / 8;
+            beginnings &= beginnings - 1;
+            if let Some((&first, after)) = text.get(place..).and_then(<[u8]>::split_first)
+                && may_matter(first, after)
+            {
+                return Some(place);
+            }
+        }
+    }
+    None
+}
+
+/// The highest bit of each of eight bytes that is part of a word, as [`LETTERS`] has it; all at once.
+const fn letters_in(bytes: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    /// The highest bits of those that are at least `least`; none has its own highest bit set.
+    const fn from(bytes: u64, least: u8) -> u64 {
+        bytes.wrapping_add(ONES * (0x80 - least as u64))
+    }
+    let low = bytes & (ONES * 0x7f);
+    let folded = low | (ONES * 0x20);
+    let letters = from(folded, b'a') & !from(folded, b'z' + 1);
+    let digits = from(low, b'0') & !from(low, b'9' + 1);
+    let underscores = !from(low ^ (ONES * b'_' as u64), 1);
+    (letters | digits | underscores | bytes) & (ONES * 0x80)
+}
+
 /// The hashes of [`WORDS`].
 const HASHES: [u32; WORDS.len()] = {
     let (mut hashes, mut at) = ([0; WORDS.len()], 0);
@@ -233,22 +271,35 @@ impl Words {
         if self.skipping || self.hash != SEED {
             rest = self.read_word(rest, seen);
         }
-        while let Some((&byte, after)) = rest.split_first() {
-            if LETTERS[byte as usize] == 0 {
-                if self.behind_set && !byte.is_ascii_whitespace() {
-                    self.behind_set = false;
-                    seen.insert(Seen::SET_SESSION);
-                }
-                rest = after;
-                continue;
-            }
-            // Three letters tell most words apart from those that matter.
-            if !may_matter(byte, after) {
-                self.skipping = true;
-                self.not_local(seen);
-            }
-            rest = self.read_word(rest, seen);
+        while self.behind_set && !rest.is_empty() {
+            rest = self.read_behind_set(rest, seen);
         }
+        while let Some(place) = next_that_may_matter(rest) {
+            rest = self.read_word(rest.get(place..).unwrap_or_default(), seen);
+            while self.behind_set && !rest.is_empty() {
+                rest = self.read_behind_set(rest, seen);
+            }
+        }
+        // What is in progress there does not matter, or it would have been found.
+        self.skipping |= rest.last().is_some_and(|last| LETTERS[*last as usize] != 0);
+    }
+
+    /// Reads what stands behind SET, up to the end of a word or of the text. What follows it.
+    fn read_behind_set<'a>(&mut self, text: &'a [u8], seen: &mut Seen) -> &'a [u8] {
+        let blanks = text.iter().take_while(|byte| byte.is_ascii_whitespace());
+        let rest = text.get(blanks.count()..).unwrap_or_default();
+        match rest.split_first() {
+            None => {}
+            Some((&byte, _)) if LETTERS[byte as usize] == 0 => self.not_local(seen),
+            Some((&byte, after)) => {
+                if !may_matter(byte, after) {
+                    self.skipping = true;
+                    self.not_local(seen);
+                }
+                return self.read_word(rest, seen);
+            }
+        }
+        rest
     }
 
     /// Reads on in a word. What follows it, if it ends here.
@@ -453,6 +504,22 @@ mod tests {
                 assert_eq!(seen(&text), words, "{word} behind {blanks}");
                 let text = format!("{} {word}", "y".repeat(blanks));
                 assert_eq!(seen(&text), words, "{word} behind a word of {blanks}");
+            }
+        }
+    }
+
+    #[test]
+    fn eight_bytes_at_once_are_what_each_of_them_is() {
+        for byte in 0..=255u8 {
+            for other in [0, b' ', b'a', b'Z', 0x7f, 0x80, 0xff] {
+                for place in 0..8 {
+                    let mut bytes = [other; 8];
+                    bytes[place] = byte;
+                    let found = letters_in(u64::from_le_bytes(bytes)).to_le_bytes();
+                    let known =
+                        bytes.map(|byte| if LETTERS[byte as usize] == 0 { 0 } else { 0x80 });
+                    assert_eq!(found, known, "{bytes:?}");
+                }
             }
         }
     }

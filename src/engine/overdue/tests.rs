@@ -332,6 +332,16 @@ fn idle_servers_are_closed_after_max_idle_time_and_others_after_max_lifetime() {
     let (first, start) = (server(&scene, 0), scene.engine.now());
     passes(&mut scene, start, 3 * SECOND, |_| is_closed(&first));
 
+    // Each use begins the time anew, whatever the wheel was told before.
+    let mut scene = scene_of(&format!("{SHARED}, max_idle_time: 3s, max_lifetime: 0"), "");
+    let (client, first) = (scene.client(), server(&scene, 0));
+    for _ in 0..5 {
+        scene.wait(2 * SECOND);
+        scene.works(&client, &first);
+    }
+    let start = scene.engine.now();
+    passes(&mut scene, start, 3 * SECOND, |_| is_closed(&first));
+
     let mut scene = scene_of(
         &format!("{SHARED}, max_idle_time: 0, max_lifetime: 10s"),
         "",
@@ -638,5 +648,15 @@ fn a_reload_counts_for_those_who_are_there() {
     let (first, start) = (server(&scene, 0), scene.engine.now());
     scene.wait(SECOND);
     scene.reload(&text(&format!("{SHARED}, max_idle_time: 5s"), ""));
+    passes(&mut scene, start, 5 * SECOND, |_| is_closed(&first));
+
+    // And for one that is in use just then.
+    let mut scene = scene_of(&format!("{SHARED}, max_idle_time: 1h"), "");
+    let (client, first) = (scene.client(), server(&scene, 0));
+    scene.works(&client, &first);
+    scene.ask(&client, b"select 1");
+    scene.reload(&text(&format!("{SHARED}, max_idle_time: 5s"), ""));
+    scene.say(&first, &answer(b'I'));
+    let start = scene.engine.now();
     passes(&mut scene, start, 5 * SECOND, |_| is_closed(&first));
 }
