@@ -196,12 +196,17 @@ const fn bytes_in(place: usize) -> [u32; 256] {
 const SECONDS: [u32; 256] = bytes_in(1);
 const THIRDS: [u32; 256] = bytes_in(2);
 
-/// Whether a word that begins so may be one that matters, as far as it is here.
-fn may_matter(first: u8, after: &[u8]) -> bool {
+/// Whether a word may be one that matters that begins with these.
+fn may_begin(first: u8, second: u8, third: u8) -> bool {
     let fits = |sets: &[u32; 256], byte: u8| sets[first as usize] & 1 << (byte & 31) != 0;
+    fits(&SECONDS, second) && fits(&THIRDS, third)
+}
+
+/// The same as far as it is here.
+fn may_matter(first: u8, after: &[u8]) -> bool {
     match *after {
-        [second, third, ..] => fits(&SECONDS, second) && fits(&THIRDS, third),
-        [second] => fits(&SECONDS, second),
+        [second, third, ..] => may_begin(first, second, third),
+        [second] => SECONDS[first as usize] & 1 << (second & 31) != 0,
         [] => true,
     }
 }
@@ -209,19 +214,33 @@ fn may_matter(first: u8, after: &[u8]) -> bool {
 /// Where the first word of a text begins that may matter. Nothing of a word stands before the text.
 fn next_that_may_matter(text: &[u8]) -> Option<usize> {
     let (blocks, rest) = text.as_chunks::<8>();
-    let mut last = [0; 8]; // no letters
-    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let last = match text.last_chunk::<8>() {
+        Some(_) if rest.is_empty() => 0,
+        Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
+        None => rest
+            .iter()
+            .rev()
+            .fold(0, |all, byte| all << 8 | u64::from(*byte)),
+    };
     let mut before = 0; // whether a letter stands before the block
-    for (number, block) in blocks.iter().chain([&last]).enumerate() {
-        let letters = letters_in(u64::from_le_bytes(*block));
+    for number in 0..=blocks.len() {
+        let block = blocks
+            .get(number)
+            .map_or(last, |block| u64::from_le_bytes(*block));
+        let letters = letters_in(block);
         let mut beginnings = letters & !(letters << 8 | before);
         before = letters >> 56;
         while beginnings != 0 {
-            let place = number * 8 + beginnings.trailing_zeros() as usize / 8;
+            let place = number * 8 + (beginnings.trailing_zeros() / 8) as usize;
             beginnings &= beginnings - 1;
-            if let Some((&first, after)) = text.get(place..).and_then(<[u8]>::split_first)
-                && may_matter(first, after)
-            {
+            let may_matter = match text.get(place..place + 3) {
+                Some(&[first, second, third]) => may_begin(first, second, third),
+                _ => match text.get(place..).and_then(<[u8]>::split_first) {
+                    Some((&first, after)) => may_matter(first, after),
+                    None => false,
+                },
+            };
+            if may_matter && !is_within_word(text, place) {
                 return Some(place);
             }
         }
@@ -229,19 +248,20 @@ fn next_that_may_matter(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// The highest bit of each of eight bytes that is part of a word, as [`LETTERS`] has it; all at once.
+/// Whether what begins behind a byte that is no letter is part of a word all the same.
+fn is_within_word(text: &[u8], place: usize) -> bool {
+    let before = place.checked_sub(1).and_then(|before| text.get(before));
+    before.is_some_and(|before| LETTERS[*before as usize] != 0)
+}
+
+/// The highest bit of each of eight bytes that is one of A to Z or a to z, or would be without its highest bit. All words that
+/// matter begin with such a one, and none stands before them.
 const fn letters_in(bytes: u64) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
-    /// The highest bits of those that are at least `least`; none has its own highest bit set.
-    const fn from(bytes: u64, least: u8) -> u64 {
-        bytes.wrapping_add(ONES * (0x80 - least as u64))
-    }
-    let low = bytes & (ONES * 0x7f);
-    let folded = low | (ONES * 0x20);
-    let letters = from(folded, b'a') & !from(folded, b'z' + 1);
-    let digits = from(low, b'0') & !from(low, b'9' + 1);
-    let underscores = !from(low ^ (ONES * b'_' as u64), 1);
-    (letters | digits | underscores | bytes) & (ONES * 0x80)
+    let folded = (bytes | (ONES * 0x20)) & (ONES * 0x7f);
+    let from_a = folded.wrapping_add(ONES * (0x80 - b'a' as u64));
+    let behind_z = folded.wrapping_add(ONES * (0x80 - (b'z' + 1) as u64));
+    from_a & !behind_z & (ONES * 0x80)
 }
 
 /// The hashes of [`WORDS`].
@@ -516,10 +536,29 @@ mod tests {
                     let mut bytes = [other; 8];
                     bytes[place] = byte;
                     let found = letters_in(u64::from_le_bytes(bytes)).to_le_bytes();
-                    let known =
-                        bytes.map(|byte| if LETTERS[byte as usize] == 0 { 0 } else { 0x80 });
+                    let is_letter = |byte: u8| (byte & 0x7f).is_ascii_alphabetic();
+                    let known = bytes.map(|byte| if is_letter(byte) { 0x80 } else { 0 });
                     assert_eq!(found, known, "{bytes:?}");
                 }
+            }
+        }
+    }
+
+    /// What stands before a word decides whether it is one.
+    #[test]
+    fn a_word_begins_behind_what_is_part_of_none() {
+        for before in 0..=255u8 {
+            for blanks in 0..20 {
+                let text = [&vec![b' '; blanks][..], &[before], b"listen x"].concat();
+                let (mut words, mut seen) = (Words::default(), Seen::default());
+                words.read(&text, &mut seen);
+                words.end(&mut seen);
+                let is_word = LETTERS[before as usize] == 0;
+                assert_eq!(
+                    seen.contains(Seen::LISTEN),
+                    is_word,
+                    "{before} behind {blanks}"
+                );
             }
         }
     }
