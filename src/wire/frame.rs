@@ -3,6 +3,7 @@
 //! Knows how to find a message's end and how to write one; not what a message means.
 
 use std::borrow::Cow;
+use std::ffi::CStr;
 
 use crate::limits;
 
@@ -108,7 +109,10 @@ pub fn cstr(out: &mut Vec<u8>, text: &[u8]) {
 
 /// Takes a NUL-terminated string from the start of `bytes`: the string without NUL, and what follows.
 pub fn take_cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|&b| b == 0)?;
+    let end = match bytes.first()? {
+        0 => 0, // as most names are
+        _ => CStr::from_bytes_until_nul(bytes).ok()?.count_bytes(),
+    };
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
