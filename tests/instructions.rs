@@ -36,9 +36,9 @@ impl Protocol {
     /// wakes the pooler for each message; and of several, who do not get the same server each time.
     fn known(self) -> [(usize, f64); 2] {
         match self {
-            Protocol::Simple => [(1, 7_157.0), (16, 7_718.0)],
-            Protocol::Extended => [(1, 9_285.0), (16, 9_661.0)],
-            Protocol::Prepared => [(1, 8_631.0), (16, 8_978.0)],
+            Protocol::Simple => [(1, 6_070.0), (16, 5_030.0)],
+            Protocol::Extended => [(1, 7_882.0), (16, 6_846.0)],
+            Protocol::Prepared => [(1, 7_672.0), (16, 6_697.0)],
         }
     }
 

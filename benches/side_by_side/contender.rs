@@ -314,8 +314,11 @@ impl Running {
         }
     }
 
-    /// Ends it at once, in its own way, and waits until it has gone.
+    /// Ends it at once, in its own way, and waits until it has gone: an instrumented one leaves its profile then (scripts/pgo).
     pub fn stop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return; // it has gone, and its number may be somebody else's
+        }
         let signal = match self.who {
             Contender::Aether => Signal::SIGQUIT,
             Contender::PgBouncer | Contender::Haproxy => Signal::SIGTERM,
@@ -330,7 +333,6 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }

@@ -390,6 +390,7 @@ impl Engine {
     }
 
     /// A client that waits for something in its login has gone.
+    #[cold]
     pub(super) fn gave_up_login(&mut self, key: ClientKey, host: &mut dyn Host) {
         let Some(client) = self.clients.get(key) else {
             return;

@@ -75,6 +75,7 @@ impl Bulk {
 
 impl Engine {
     /// Sees to it that the wheel looks at an answer that is read in large pieces.
+    #[inline(never)]
     pub(super) fn arm_bulk(&mut self, key: ServerKey) {
         if let Some(Server { bulk, .. }) = self.servers.get_mut(key)
             && let Some(until) = bulk.until

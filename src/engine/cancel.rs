@@ -331,6 +331,7 @@ impl Engine {
     }
 
     /// Something has changed for a server: the cancels that wait for it look again.
+    #[cold]
     pub(super) fn wake_cancels(&mut self, victim: ServerKey) {
         let waiting: Vec<ServerKey> = self
             .cancels_of(victim)

@@ -207,6 +207,7 @@ impl Engine {
     }
 
     /// What a client asked took too long, once or more often.
+    #[cold]
     pub(super) fn tell_slow(&mut self, key: ClientKey) {
         let mut found = std::mem::take(&mut self.slow);
         for slow in found.drain(..) {

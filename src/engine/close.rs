@@ -44,6 +44,7 @@ pub(super) enum Departure {
 
 impl Engine {
     /// A paired client has left.
+    #[inline(never)]
     pub(super) fn client_left(
         &mut self,
         key: ClientKey,
@@ -101,6 +102,7 @@ impl Engine {
     }
 
     /// A server has no client any more: does it come to rest by itself, or is it closed?
+    #[inline(never)]
     pub(super) fn release(&mut self, key: ServerKey, departure: Departure, host: &mut dyn Host) {
         let Some(server) = self.servers.get_mut(key) else {
             return;
@@ -315,6 +317,7 @@ impl Engine {
     }
 
     /// Ends a client's connection without another word. A server that it holds is released.
+    #[inline(never)]
     pub(super) fn close_client(&mut self, key: ClientKey, reason: &str, host: &mut dyn Host) {
         let is_counted = |client: &Client| matches!(client.state, ClientState::Leaving { .. });
         if self
@@ -344,6 +347,7 @@ impl Engine {
     }
 
     /// Lets a client read its last message: writes, closes our side, and waits for the end of the other.
+    #[inline(never)]
     pub(super) fn linger(&mut self, key: ClientKey, host: &mut dyn Host) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
@@ -383,6 +387,7 @@ impl Engine {
     }
 
     /// A server has closed its connection to a client that holds it.
+    #[cold]
     pub(super) fn server_left(
         &mut self,
         client: ClientKey,
@@ -419,6 +424,7 @@ impl Engine {
     }
 
     /// A server broke the protocol: its connection is closed, and so is its client's.
+    #[cold]
     pub(super) fn server_broke(
         &mut self,
         client: ClientKey,
@@ -434,6 +440,7 @@ impl Engine {
     }
 
     /// Ends both ends of a pair, through the server's fault as a rule. If the server has said why itself, the client is told no more.
+    #[cold]
     pub(super) fn end_pair(
         &mut self,
         client: ClientKey,

@@ -59,6 +59,7 @@ pub(super) fn welcome(cancel: &CancelKey, message: &str) -> Vec<u8> {
 
 impl Engine {
     /// Reads a console session.
+    #[cold]
     pub(super) fn read_console(&mut self, key: ClientKey, host: &mut dyn Host) {
         self.ask_admin(key);
         let Some(client) = self.clients.get_mut(key) else {
@@ -291,6 +292,7 @@ impl Engine {
     }
 
     /// Whether they ask for a server.
+    #[inline(never)]
     fn idle_bytes(&mut self, key: ClientKey, bytes: &[u8], host: &mut dyn Host) -> bool {
         let Some(client) = self.clients.get_mut(key) else {
             return false;

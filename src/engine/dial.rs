@@ -148,6 +148,7 @@ impl Engine {
     }
 
     /// Runs a server that no client holds.
+    #[inline(never)]
     pub(super) fn run_server(&mut self, key: ServerKey, host: &mut dyn Host) {
         let Some(server) = self.servers.get_mut(key) else {
             return;

@@ -32,6 +32,7 @@ impl Engine {
     }
 
     /// Accepts whoever waits, a bounded number per listener and turn.
+    #[inline(never)]
     pub(super) fn accept(&mut self, host: &mut dyn Host) {
         if !self.can_accept() {
             return;
@@ -136,6 +137,7 @@ impl Engine {
         }
     }
 
+    #[inline(never)]
     fn read_login(&mut self, key: ClientKey, host: &mut dyn Host) {
         let Some(client) = self.clients.get_mut(key) else {
             return;

@@ -175,7 +175,9 @@ impl Pair<'_, '_> {
         if let Err(pumped) = self.down() {
             return pumped;
         }
-        self.try_again();
+        if self.server.relay.is_to_try_again() {
+            self.try_again();
+        }
         if half_closed || matches!(self.client.state, ClientState::Departing(_)) {
             pass_the_end_on(self.server);
         }
@@ -366,9 +368,9 @@ impl Pair<'_, '_> {
     }
 
     /// A batch whose statement was outdated.
+    #[cold]
     fn try_again(&mut self) {
-        if self.server.relay.is_to_try_again()
-            && let Some(session) = self.client.session.as_deref_mut()
+        if let Some(session) = self.client.session.as_deref_mut()
             && let Some(link) = self.server.link.as_mut()
         {
             let server = (&mut self.server.statements, Some(&*self.server.vars));

@@ -267,6 +267,7 @@ impl Engine {
     }
 
     /// Tells a client that it is logged in. `server`: the one whose process id it is given, if it has one for good.
+    #[inline(never)]
     pub(super) fn welcome(
         &mut self,
         key: ClientKey,

@@ -74,6 +74,7 @@ impl Engine {
     }
 
     /// A session whose server is to be replaced is over now.
+    #[cold]
     pub(super) fn end_retired_session(
         &mut self,
         client: ClientKey,

@@ -61,6 +61,7 @@ impl Engine {
     }
 
     /// A client that is logged in waits for a server.
+    #[inline(never)]
     pub(super) fn wait_for_server(
         &mut self,
         key: ClientKey,
