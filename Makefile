@@ -6,7 +6,7 @@ help:
 	@echo 'make test     all tests; installs what they need (scripts/test says how to size them)'
 	@echo 'make build    the release binary, target/release/aether'
 	@echo 'make static   one fully static binary'
-	@echo 'make pgo      the same, optimised by a profile of a run (ten minutes): the fastest there is'
+	@echo 'make pgo      the same, optimised by a profile of a run (fifteen minutes): the fastest there is'
 	@echo 'make fuzz     each fuzz target for FUZZ_SECONDS=60'
 	@echo 'make bench    what Aether costs beside PgBouncer and HAProxy; installs them (scripts/bench says how to size it)'
 	@echo 'make microbench  the pieces of the hot path by themselves'

@@ -12,8 +12,8 @@
 //! `overdue` knows how long anything may take, `pause` holds up what an operator wants held up,
 //! `wheel` and `link` are what they sound like.
 //!
-//! What is run for a connection and not for each message is marked `#[inline(never)]`, what hardly ever is `#[cold]`: so what each
-//! message runs through stays together, in the processor's cache and on the stack.
+//! What is not run for each message is marked `#[inline(never)]`, what hardly ever is `#[cold]`: so what each message runs through
+//! stays together, in the processor's cache and on the stack.
 
 mod admit;
 mod bulk;
@@ -308,7 +308,7 @@ impl Engine {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn event(&mut self, event: Event, host: &mut dyn Host) {
         match event {
             Event::Ready(who, ready) => self.ready(who, ready),
@@ -569,11 +569,7 @@ impl Engine {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        if server.armed.come_up(self.now).is_none() {
-            return;
-        }
-        server.idle_watched = false;
-        if self.holds.is_suspended() {
+        if server.armed.come_up(self.now).is_none() || self.holds.is_suspended() {
             return;
         }
         match self.server_deadline(key) {
@@ -635,8 +631,10 @@ impl Engine {
             server.state = state;
             server.since = self.now;
             server.bulk.end(server.link.as_mut());
-            if matches!(server.state, ServerState::Paired(_)) || server.is_watched_while_idle() {
-                return; // it may last for ever, or the wheel will look at it early enough
+            match server.state {
+                ServerState::Paired(_) => return, // it may last for ever
+                ServerState::Idle if server.idle_watched => return,
+                _ => {}
             }
         }
         self.arm_server(key);

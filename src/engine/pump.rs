@@ -223,12 +223,7 @@ impl Pair<'_, '_> {
         let passage = match client.session.as_deref_mut().filter(|_| shares) {
             Some(session) => {
                 let server = (&mut self.server.statements, Some(&*self.server.vars));
-                let mut with = with(
-                    session,
-                    server,
-                    self.library,
-                    self.pool.max_prepared_statements,
-                );
+                let mut with = with(session, server, self.library, self.pool);
                 relay.up_rewriting(input, &mut with, self.edited)
             }
             None => relay.up(input),
@@ -293,12 +288,7 @@ impl Pair<'_, '_> {
         let passage = match client.session.as_deref_mut().filter(|_| rewrites) {
             Some(session) => {
                 let server = (&mut self.server.statements, None);
-                let mut with = with(
-                    session,
-                    server,
-                    self.library,
-                    self.pool.max_prepared_statements,
-                );
+                let mut with = with(session, server, self.library, self.pool);
                 relay.down_rewriting(input, &mut self.server.vars, &mut with, self.edited)
             }
             None => relay.down(input, &mut self.server.vars),
@@ -374,12 +364,7 @@ impl Pair<'_, '_> {
             && let Some(link) = self.server.link.as_mut()
         {
             let server = (&mut self.server.statements, Some(&*self.server.vars));
-            let mut with = with(
-                session,
-                server,
-                self.library,
-                self.pool.max_prepared_statements,
-            );
+            let mut with = with(session, server, self.library, self.pool);
             self.edited.clear();
             self.server.relay.try_again(&mut with, self.edited);
             link.send(self.edited);
@@ -443,14 +428,14 @@ fn with<'a>(
     session: &'a mut Session,
     server: (&'a mut ServerStatements, Option<&'a Vars>),
     library: &'a mut Library,
-    max: usize,
+    pool: &PoolConfig,
 ) -> With<'a> {
     With {
         client: &mut session.statements,
         server: server.0,
         vars: server.1,
         library,
-        max,
+        max: pool.max_prepared_statements,
     }
 }
 

@@ -26,8 +26,8 @@ pub struct Server {
     pub(super) since: Tick,
     /// When the timer wheel will look at it.
     pub(super) armed: Armed,
-    /// It does so early enough for whenever it becomes idle: it was armed for that before, and since then nothing has made the
-    /// time shorter for which it may be.
+    /// The wheel need not be told when it becomes idle: it was armed for that before, and looks no later. Whenever it comes up, and
+    /// after a reload or RESUME, the server is armed anew.
     pub(super) idle_watched: bool,
     /// Counts clients and servers from 1, in the order in which they came.
     pub id: u64,
@@ -298,11 +298,6 @@ impl Server {
         let is_itself = base.is_none_or(|base| self.vars.is_same_user(base));
         self.itself = is_itself.then(|| self.vars.clone());
         is_itself
-    }
-
-    /// Whether it is idle, and the wheel needs no word of that.
-    pub(super) fn is_watched_while_idle(&self) -> bool {
-        self.idle_watched && matches!(self.state, ServerState::Idle)
     }
 
     /// Whether it is shared, and the poll has told nothing of it. Such a one goes from hand to hand too often for a look at its

@@ -211,12 +211,13 @@ impl Pools {
     pub fn configure_users(&mut self, config: &Config) {
         self.configured = config.users.clone();
         self.user_defaults = config.user_defaults;
-        let mut all = config.users.values().chain([&config.user_defaults]);
-        self.users_have_timeouts = all.any(|user| user.timeouts != Default::default());
-        let mut all = config.users.values().chain([&config.user_defaults]);
-        self.users_are_limited = all.any(|user| user.max_connections > 0);
-        let mut all = config.users.values().chain([&config.user_defaults]);
-        self.users_have_pool_sizes = all.any(|user| user.pool_size.is_some());
+        let any = |has: fn(&UserConfig) -> bool| {
+            let all = config.users.values().chain([&config.user_defaults]);
+            all.into_iter().any(has)
+        };
+        self.users_have_timeouts = any(|user| user.timeouts != Default::default());
+        self.users_are_limited = any(|user| user.max_connections > 0);
+        self.users_have_pool_sizes = any(|user| user.pool_size.is_some());
         for key in self.keys() {
             self.adopt(key);
         }

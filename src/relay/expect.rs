@@ -474,6 +474,7 @@ impl Expect {
     fn recount(&mut self) {
         let last_sync = self.queue.iter().rposition(|owed| owed.kind == Kind::Sync);
         let noted = |owed: &&Owed| owed.noted;
+        debug_assert_eq!(self.queue.iter().filter(noted).count(), self.notes.len());
         let before = self.queue.iter().take(last_sync.unwrap_or(0));
         let before = before.filter(noted).count();
         let open = |notes: &mut dyn Iterator<Item = &Note>| {
@@ -540,7 +541,10 @@ impl Expect {
 
     /// The answer to the request that is next, if it is one that is answered here: ParseComplete or CloseComplete.
     pub fn take_made(&mut self) -> Option<u8> {
-        let front = *self.queue.front().filter(|_| self.is_made())?;
+        if !self.is_made() {
+            return None;
+        }
+        let front = self.queue.front()?;
         let answer = if front.kind == Kind::Close {
             b'3'
         } else {

@@ -131,6 +131,7 @@ impl Relay {
             {
                 self.ready_for_client(status);
             }
+            // Nothing else can be one.
             if let Some(rest @ [b'D' | b'd', ..]) = input.get(at..) {
                 at += self.pass_rows(rest);
             }

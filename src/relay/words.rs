@@ -196,17 +196,12 @@ const fn bytes_in(place: usize) -> [u32; 256] {
 const SECONDS: [u32; 256] = bytes_in(1);
 const THIRDS: [u32; 256] = bytes_in(2);
 
-/// Whether a word may be one that matters that begins with these.
-fn may_begin(first: u8, second: u8, third: u8) -> bool {
-    let fits = |sets: &[u32; 256], byte: u8| sets[first as usize] & 1 << (byte & 31) != 0;
-    fits(&SECONDS, second) && fits(&THIRDS, third)
-}
-
-/// The same as far as it is here.
+/// Whether a word that begins so may be one that matters, as far as it is here.
 fn may_matter(first: u8, after: &[u8]) -> bool {
+    let fits = |sets: &[u32; 256], byte: u8| sets[first as usize] & 1 << (byte & 31) != 0;
     match *after {
-        [second, third, ..] => may_begin(first, second, third),
-        [second] => SECONDS[first as usize] & 1 << (second & 31) != 0,
+        [second, third, ..] => fits(&SECONDS, second) && fits(&THIRDS, third),
+        [second] => fits(&SECONDS, second),
         [] => true,
     }
 }
@@ -233,14 +228,10 @@ fn next_that_may_matter(text: &[u8]) -> Option<usize> {
         while beginnings != 0 {
             let place = number * 8 + (beginnings.trailing_zeros() / 8) as usize;
             beginnings &= beginnings - 1;
-            let may_matter = match text.get(place..place + 3) {
-                Some(&[first, second, third]) => may_begin(first, second, third),
-                _ => match text.get(place..).and_then(<[u8]>::split_first) {
-                    Some((&first, after)) => may_matter(first, after),
-                    None => false,
-                },
-            };
-            if may_matter && !is_within_word(text, place) {
+            if let Some((&first, after)) = text.get(place..).and_then(<[u8]>::split_first)
+                && may_matter(first, after)
+                && !is_within_word(text, place)
+            {
                 return Some(place);
             }
         }
@@ -291,14 +282,14 @@ impl Words {
         if self.skipping || self.hash != SEED {
             rest = self.read_word(rest, seen);
         }
-        while self.behind_set && !rest.is_empty() {
-            rest = self.read_behind_set(rest, seen);
-        }
-        while let Some(place) = next_that_may_matter(rest) {
-            rest = self.read_word(rest.get(place..).unwrap_or_default(), seen);
+        loop {
             while self.behind_set && !rest.is_empty() {
                 rest = self.read_behind_set(rest, seen);
             }
+            let Some(place) = next_that_may_matter(rest) else {
+                break;
+            };
+            rest = self.read_word(rest.get(place..).unwrap_or_default(), seen);
         }
         // What is in progress there does not matter, or it would have been found.
         self.skipping |= rest.last().is_some_and(|last| LETTERS[*last as usize] != 0);
