@@ -78,8 +78,10 @@ impl Engine {
     pub(super) fn is_owner(&self, key: ClientKey) -> bool {
         let is_console =
             |session: &Session| session.place == Place::Console && session.claim.user == OWNER;
-        let found = self.facts_and_session(key);
-        found.is_some_and(|(facts, session)| is_console(session) && facts.peer_is_owner)
+        let client = self.clients.get(key);
+        client.is_some_and(|client| {
+            client.session.as_deref().is_some_and(is_console) && client.link.facts().peer_is_owner
+        })
     }
 
     fn facts_and_session(&self, key: ClientKey) -> Option<(Facts, &Session)> {
@@ -213,7 +215,7 @@ impl Engine {
             _ => Attempt::Now,
         };
         match attempt {
-            Attempt::Now => self.ask_password(key, host),
+            Attempt::Now => self.ask_password(key, facts, host),
             Attempt::At(tick) => {
                 session.charged = true;
                 self.enter_client(key, ClientState::HeldBack(tick));
@@ -230,8 +232,9 @@ impl Engine {
 
     /// Begins the exchange of the rule's method, once the user's secret is known. While the client was held back the configuration
     /// may have changed.
-    pub(super) fn ask_password(&mut self, key: ClientKey, host: &mut dyn Host) {
-        let Some((_, session)) = self.facts_and_session(key) else {
+    fn ask_password(&mut self, key: ClientKey, facts: &Facts, host: &mut dyn Host) {
+        let client = self.clients.get(key);
+        let Some(session) = client.and_then(|client| client.session.as_deref()) else {
             return;
         };
         if let Some(refusal) = self.plain_refused(key, &session.claim.user, &session.claim.database)
@@ -239,16 +242,19 @@ impl Engine {
             return self.refuse(key, refusal, host);
         }
         if let Some(found) = self.look_up(key, Purpose::Prove, host) {
-            self.challenge(key, found, host);
+            self.challenge(key, found, facts, host);
         }
     }
 
     /// Asks a client for its proof.
-    pub(super) fn challenge(&mut self, key: ClientKey, found: Found, host: &mut dyn Host) {
-        let Some((method, user, stored)) = self.proof_of(key, found, host) else {
-            return;
-        };
-        let Some((facts, _)) = self.facts_and_session(key) else {
+    pub(super) fn challenge(
+        &mut self,
+        key: ClientKey,
+        found: Found,
+        facts: &Facts,
+        host: &mut dyn Host,
+    ) {
+        let Some((method, user, stored)) = self.proof_of(key, found, facts, host) else {
             return;
         };
         let mut out = Vec::new();
@@ -256,7 +262,7 @@ impl Engine {
         let demand = Demand {
             method,
             iterations: self.config.auth.scram_iterations,
-            endpoint: endpoint(&facts),
+            endpoint: endpoint(facts),
         };
         let progress = Verify::begin(
             demand,
@@ -276,12 +282,13 @@ impl Engine {
         &mut self,
         key: ClientKey,
         found: Found,
+        facts: &Facts,
         host: &mut dyn Host,
     ) -> Option<(AuthMethod, String, Option<Stored>)> {
         let config = self.config.clone();
-        let (facts, session) = self.facts_and_session(key)?;
+        let session = self.clients.get(key)?.session.as_deref()?;
         let rules = &config.auth.rules;
-        let rule = rules.find(&asking(session, &facts), &mut || host.networks());
+        let rule = rules.find(&asking(session, facts), &mut || host.networks());
         let method = match rule.as_deref().map(|rule| rule.method) {
             Some(Method::Check(method)) if method != AuthMethod::Trust => method,
             _ => {
@@ -295,7 +302,7 @@ impl Engine {
         };
         // Who has a wrong certificate goes through the whole exchange all the same.
         let stored = rule.and_then(|rule| {
-            let certified = certified(&rule, &config, &session.claim.user, &facts);
+            let certified = certified(&rule, &config, &session.claim.user, facts);
             certified
                 .map_err(|why| log::info!("{}: {why}", rule.place))
                 .ok()
@@ -373,7 +380,8 @@ impl Engine {
         };
         match std::mem::replace(&mut client.state, ClientState::undecided()) {
             ClientState::HeldBack(until) if until <= now => {
-                self.ask_password(key, host);
+                let facts = client.link.facts();
+                self.ask_password(key, &facts, host);
                 self.read_ahead(key, host);
                 true
             }

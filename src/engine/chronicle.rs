@@ -17,13 +17,15 @@ impl Engine {
         self.config.log.format == Format::PgBouncer
     }
 
-    /// Who a line is about.
-    fn of_client(&self, client: &Client) -> String {
+    /// Who a line is about, whose database and user are these.
+    fn of_client(&self, client: &Client, database: &str, user: &str) -> String {
         if !self.is_pgbouncer() {
-            return format!("client {} {}:", client.id, client.label());
+            return match client.session {
+                Some(_) => format!("client {} {user}@{database}:", client.id),
+                None => format!("client {} (no user):", client.id),
+            };
         }
         let facts = client.link.facts();
-        let (database, user) = client.database_and_user();
         let place = match facts.address.as_str() {
             "unix" => {
                 let pid = facts.peer_pid.unwrap_or_default();
@@ -88,7 +90,7 @@ impl Engine {
         log::info!(
             client = client.id, user:% = user, database:% = database;
             "{} login attempt: db={database} user={user} tls={tls} replication={replication}",
-            self.of_client(client)
+            self.of_client(client, &database, &user)
         );
     }
 
@@ -120,8 +122,8 @@ impl Engine {
     /// A client was told why it has to go.
     pub(super) fn tell_refused(&self, client: &Client, refusal: &Refusal) {
         let log = &self.config.log;
-        let who = self.of_client(client);
         let (database, user) = client.database_and_user();
+        let who = self.of_client(client, &database, &user);
         let age = self.now.since(client.connected_at) / 1_000_000;
         let (words, code) = match self.is_pgbouncer() {
             true => (compat::text(refusal), String::new()),
@@ -156,7 +158,8 @@ impl Engine {
         };
         log::info!(
             client = client.id, user:% = user, database:% = database, reason:% = reason, age = age;
-            "{} closing because: {reason} {}", self.of_client(client), self.age(age)
+            "{} closing because: {reason} {}", self.of_client(client, &database, &user),
+            self.age(age)
         );
     }
 
@@ -220,8 +223,8 @@ impl Engine {
     }
 
     fn tell_one_slow(&self, client: &Client, slow: &Slow) {
-        let who = self.of_client(client);
         let (database, user) = client.database_and_user();
+        let who = self.of_client(client, &database, &user);
         let ms = |us: u64| format!("{}.{:03}", us / 1_000, us % 1_000);
         let (waited, took) = (ms(slow.waited_us), ms(slow.took_us));
         let (received, sent) = (slow.received, slow.sent);

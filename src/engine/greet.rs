@@ -398,8 +398,26 @@ impl Engine {
         remember_typed(client, &verify, body);
         let mut out = Vec::new();
         let progress = verify.step(body, &mut self.ring, &mut out);
-        self.send_to_client(key, &out);
+        self.answer_proof(key, out, progress, host);
+    }
+
+    /// Sends what a proof is answered with, and the welcome in one piece with it where it follows at once.
+    fn answer_proof(
+        &mut self,
+        key: ClientKey,
+        out: Vec<u8>,
+        progress: Result<Progress<Verify>, Refusal>,
+        host: &mut dyn Host,
+    ) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.link.send_with_next(out);
+        }
         self.proof_progress(key, progress, host);
+        if let Some(client) = self.clients.get_mut(key)
+            && client.link.can_flush()
+        {
+            client.link.flush();
+        }
     }
 
     pub(super) fn client_derived(
@@ -421,8 +439,7 @@ impl Engine {
         };
         let mut out = Vec::new();
         let progress = verify.derived(salted, &mut self.ring, &mut out);
-        self.send_to_client(key, &out);
-        self.proof_progress(key, progress, host);
+        self.answer_proof(key, out, progress, host);
         self.read_ahead(key, host);
     }
 

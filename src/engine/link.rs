@@ -174,9 +174,14 @@ impl Link {
         outbox.map_or(0, |outbox| outbox.bytes.len() - outbox.sent)
     }
 
-    /// Who is there.
+    /// Who is there. Not for nothing: the kernel is asked.
     pub fn facts(&self) -> Facts {
         self.stream.facts()
+    }
+
+    /// Whether it is a Unix socket: nobody can listen in between.
+    pub fn is_unix(&self) -> bool {
+        self.stream.is_unix()
     }
 
     /// Whether something in the carry can be looked at without more being read.
@@ -262,6 +267,17 @@ impl Link {
         if self.broken.is_none() && !rest.is_empty() {
             let bytes = rest.to_vec();
             self.outbox = Some(Box::new(Outbox { bytes, sent: 0 }));
+        }
+    }
+
+    /// Keeps what is to be written together with what comes next; [`flush`](Link::flush) is to follow in the same step.
+    pub fn send_with_next(&mut self, bytes: Vec<u8>) {
+        if self.broken.is_some() || bytes.is_empty() {
+            return;
+        }
+        match &mut self.outbox {
+            Some(outbox) => outbox.bytes.extend_from_slice(&bytes),
+            None => self.outbox = Some(Box::new(Outbox { bytes, sent: 0 })),
         }
     }
 

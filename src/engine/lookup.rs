@@ -653,7 +653,10 @@ impl Engine {
             (News::Found(found), purpose) => {
                 let found = if in_vain { Found::Nobody } else { found };
                 match purpose {
-                    Purpose::Prove => self.challenge(key, found, host),
+                    Purpose::Prove => {
+                        let facts = client.link.facts();
+                        self.challenge(key, found, &facts, host)
+                    }
                     Purpose::LetIn(rule) => self.let_in(key, &rule, &found, host),
                     Purpose::Again(typed) => self.prove_again(key, &typed, found, host),
                 }
@@ -693,7 +696,12 @@ impl Engine {
 
     /// Tries the password that a client has given, by what is known now.
     fn prove_again(&mut self, key: ClientKey, typed: &Secret, found: Found, host: &mut dyn Host) {
-        let Some((AuthMethod::Password, user, stored)) = self.proof_of(key, found, host) else {
+        let Some(client) = self.clients.get(key) else {
+            return;
+        };
+        let facts = client.link.facts();
+        let proof = self.proof_of(key, found, &facts, host);
+        let Some((AuthMethod::Password, user, stored)) = proof else {
             return;
         };
         let iterations = self.config.auth.scram_iterations;

@@ -30,6 +30,10 @@ pub(super) struct Pipe {
     pub(super) handshake: usize,
     /// The engine wants to be told of no fewer bytes; 0: it has not said.
     pub(super) low: usize,
+    /// Writes that found room.
+    pub(super) writes: usize,
+    /// How often the engine has asked for the facts.
+    pub(super) asked: usize,
 }
 
 /// A pipe, held by the test and by a stream.
@@ -64,6 +68,7 @@ impl Stream for PipeStream {
             return Given::Blocked;
         }
         pipe.output.extend_from_slice(from);
+        pipe.writes += 1;
         Given::Bytes(from.len())
     }
 
@@ -81,7 +86,9 @@ impl Stream for PipeStream {
     }
 
     fn facts(&self) -> Facts {
-        self.0.borrow().facts.clone()
+        let mut pipe = self.0.borrow_mut();
+        pipe.asked += 1;
+        pipe.facts.clone()
     }
 }
 

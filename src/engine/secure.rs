@@ -44,8 +44,7 @@ impl Engine {
         let acceptor = self.config.server.tls.clone()?;
         let link = &self.clients.get(key)?.link;
         let wanted = acceptor.mode() != Mode::Disable && link.protection() == Protection::None;
-        // Nobody listens in between on a Unix socket.
-        (wanted && link.facts().address != "unix").then_some(acceptor)
+        (wanted && !link.is_unix()).then_some(acceptor)
     }
 
     /// SSLRequest has come, for the first time. `false`: there is no TLS for this client.
@@ -120,10 +119,12 @@ impl Engine {
         user: &str,
         database: &str,
     ) -> Option<Refusal> {
-        let acceptor = self.acceptor_for(key)?;
+        let mode = self.acceptor_for(key)?.mode();
+        if mode < Mode::Require {
+            return None;
+        }
         let facts = self.clients.get(key)?.link.facts();
-        (acceptor.mode() >= Mode::Require)
-            .then(|| no_encryption(&facts, user, database, acceptor.mode()))
+        Some(no_encryption(&facts, user, database, mode))
     }
 }
 

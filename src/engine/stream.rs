@@ -168,8 +168,12 @@ pub trait Stream {
     fn protection(&self) -> Protection {
         Protection::None
     }
-    /// Who is there.
+    /// Who is there. Not for nothing: the kernel is asked.
     fn facts(&self) -> Facts;
+    /// Whether it is a Unix socket: nobody can listen in between.
+    fn is_unix(&self) -> bool {
+        self.facts().address == "unix"
+    }
 }
 
 /// Where to dial.

@@ -337,14 +337,17 @@ fn set_of(pool: &mut Pool, session: &Session) -> Result<(Rc<Kind>, Rc<Settings>)
         parameters: &parameters,
     };
     let backend = &pool.config.backend;
-    let whole = startup_set::whole(backend, asked)?;
-    if session.mode == PoolMode::Session || whole.is_replication() {
+    if session.mode == PoolMode::Session || startup_set::is_for_replication(backend, asked) {
+        let whole = startup_set::whole(backend, asked)?;
         return Ok((pool.ask(whole), Rc::default()));
     }
     let (kind, settings) = startup_set::shared(backend, asked, pool.reported())?;
     let (shared, settings) = (Rc::new(kind.clone()), Rc::new(settings));
     match pool.welcomes.get(&shared, &settings) {
-        Some(Known::NotBySet) => Ok((pool.ask(whole), Rc::default())),
+        Some(Known::NotBySet) => {
+            let whole = startup_set::whole(backend, asked)?;
+            Ok((pool.ask(whole), Rc::default()))
+        }
         _ => Ok((pool.ask(kind), settings)),
     }
 }

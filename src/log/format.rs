@@ -1,5 +1,6 @@
 //! What a line looks like. Writes nothing.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
@@ -38,6 +39,15 @@ impl Format {
 pub(super) struct Surroundings {
     zone: TimeZone,
     pub(super) pid: u32,
+    second: RefCell<Second>,
+}
+
+/// Date and time of a second: most lines come in the same one as the line before.
+#[derive(Default)]
+struct Second {
+    at: i64,
+    date: String,
+    time: String,
 }
 
 impl Surroundings {
@@ -49,7 +59,16 @@ impl Surroundings {
         Surroundings {
             zone: zone.unwrap_or_else(TimeZone::utc),
             pid: std::process::id(),
+            second: RefCell::default(),
         }
+    }
+
+    /// RFC 3339 with milliseconds, in UTC: every line begins at the same width.
+    fn rfc3339(&self, at: SystemTime) -> String {
+        let (seconds, millis) = unix(at);
+        let mut second = self.second.borrow_mut();
+        second.become_that_of(seconds);
+        format!("{}T{}.{millis:03}Z", second.date, second.time)
     }
 
     /// Date and time here, and what this time is called.
@@ -60,8 +79,10 @@ impl Surroundings {
             Ok(local) => (i64::from(local.ut_offset()), local.time_zone_designation()),
             Err(_) => (0, "UTC"),
         };
-        let (date, time) = date_and_time(seconds + offset);
-        (date, format!("{time}.{millis:03}"), name.to_owned())
+        let mut second = self.second.borrow_mut();
+        second.become_that_of(seconds + offset);
+        let time = format!("{}.{millis:03}", second.time);
+        (second.date.clone(), time, name.to_owned())
     }
 
     /// As syslog wants it: `Nov 29 08:00:00`.
@@ -89,21 +110,24 @@ fn unix(at: SystemTime) -> (i64, u32) {
     (seconds, since.subsec_millis())
 }
 
-fn date_and_time(seconds: i64) -> (String, String) {
-    let Ok(at) = UtcDateTime::from_timespec(seconds, 0) else {
-        return ("1970-01-01".to_owned(), "00:00:00".to_owned());
-    };
-    (
-        format!("{:04}-{:02}-{:02}", at.year(), at.month(), at.month_day()),
-        format!("{:02}:{:02}:{:02}", at.hour(), at.minute(), at.second()),
-    )
-}
-
-/// RFC 3339 with milliseconds, in UTC: every line begins at the same width.
-fn rfc3339(at: SystemTime) -> String {
-    let (seconds, millis) = unix(at);
-    let (date, time) = date_and_time(seconds);
-    format!("{date}T{time}.{millis:03}Z")
+impl Second {
+    fn become_that_of(&mut self, seconds: i64) {
+        if self.at == seconds && !self.date.is_empty() {
+            return;
+        }
+        let (date, time) = match UtcDateTime::from_timespec(seconds, 0) {
+            Ok(at) => (
+                format!("{:04}-{:02}-{:02}", at.year(), at.month(), at.month_day()),
+                format!("{:02}:{:02}:{:02}", at.hour(), at.minute(), at.second()),
+            ),
+            Err(_) => ("1970-01-01".to_owned(), "00:00:00".to_owned()),
+        };
+        *self = Second {
+            at: seconds,
+            date,
+            time,
+        };
+    }
 }
 
 /// A line, its end included. `plain`: whoever reads it knows time and level already.
@@ -111,7 +135,10 @@ pub(super) fn line(format: Format, entry: &Entry, plain: bool, around: &Surround
     let text = cut(&entry.text);
     let mut line = match format {
         Format::Text | Format::PgBouncer if plain => folded(text),
-        Format::Text => format!("{} [{}] {}", rfc3339(entry.at), entry.level, folded(text)),
+        Format::Text => {
+            let time = around.rfc3339(entry.at);
+            format!("{time} [{}] {}", entry.level, folded(text))
+        }
         Format::PgBouncer => {
             let (date, time, zone) = around.local(entry.at);
             let level = pgbouncer_level(entry);
@@ -121,8 +148,8 @@ pub(super) fn line(format: Format, entry: &Entry, plain: bool, around: &Surround
                 folded(text)
             )
         }
-        Format::Json => json(entry, text, around.pid),
-        Format::Logfmt => logfmt(entry, text, around.pid),
+        Format::Json => json(entry, text, around),
+        Format::Logfmt => logfmt(entry, text, around),
     };
     line.push('\n');
     line.into_bytes()
@@ -171,11 +198,12 @@ fn folded(text: &str) -> String {
     text.replace('\n', "\n\t")
 }
 
-fn json(entry: &Entry, text: &str, pid: u32) -> String {
+fn json(entry: &Entry, text: &str, around: &Surroundings) -> String {
     let mut out = format!(
-        "{{\"time\":\"{}\",\"level\":\"{}\",\"pid\":{pid},\"message\":",
-        rfc3339(entry.at),
-        level_word(entry)
+        "{{\"time\":\"{}\",\"level\":\"{}\",\"pid\":{},\"message\":",
+        around.rfc3339(entry.at),
+        level_word(entry),
+        around.pid
     );
     json_text(&mut out, text);
     for (key, value) in &entry.fields {
@@ -204,8 +232,8 @@ fn json_text(out: &mut String, text: &str) {
     out.push('"');
 }
 
-fn logfmt(entry: &Entry, text: &str, pid: u32) -> String {
-    let (time, level) = (rfc3339(entry.at), level_word(entry));
+fn logfmt(entry: &Entry, text: &str, around: &Surroundings) -> String {
+    let (time, level, pid) = (around.rfc3339(entry.at), level_word(entry), around.pid);
     let mut out = format!("time={time} level={level} pid={pid} msg=");
     logfmt_text(&mut out, text);
     for (key, value) in &entry.fields {
@@ -250,6 +278,7 @@ mod tests {
         let around = Surroundings {
             zone: TimeZone::from_posix_tz("CET-1").expect("a zone"),
             pid: 4711,
+            second: RefCell::default(),
         };
         String::from_utf8(line(format, entry, false, &around)).expect("text")
     }
@@ -274,6 +303,25 @@ mod tests {
             shown(Format::Logfmt, &entry),
             "time=1970-01-02T00:00:00.036Z level=info pid=4711 msg=\"closing because: a=b\" user=\"o\\\"neil\" client=7\n"
         );
+    }
+
+    #[test]
+    fn each_line_has_the_time_of_its_own_second() {
+        let around = Surroundings {
+            zone: TimeZone::fixed(3_600).expect("an hour"),
+            pid: 1,
+            second: RefCell::default(),
+        };
+        let mut entry = entry(Level::Info, "text");
+        let mut starts = |after: u64, format| {
+            entry.at = SystemTime::UNIX_EPOCH + Duration::from_secs(after);
+            let line = line(format, &entry, false, &around);
+            String::from_utf8_lossy(&line)[..19].to_owned()
+        };
+        assert_eq!(starts(0, Format::Text), "1970-01-01T00:00:00");
+        assert_eq!(starts(86_399, Format::Text), "1970-01-01T23:59:59");
+        assert_eq!(starts(86_399, Format::PgBouncer), "1970-01-02 00:59:59");
+        assert_eq!(starts(86_400, Format::Text), "1970-01-02T00:00:00");
     }
 
     #[test]
@@ -309,6 +357,7 @@ mod tests {
         let around = Surroundings {
             zone: TimeZone::utc(),
             pid: 1,
+            second: RefCell::default(),
         };
         assert_eq!(
             around.syslog_time(entry(Level::Info, "").at),

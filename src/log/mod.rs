@@ -10,7 +10,7 @@ mod sink;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -41,6 +41,15 @@ pub struct Settings {
     pub syslog: Option<Syslog>,
     /// Lines of one reason that are written in a second; 0: all.
     pub repeat_limit: u64,
+}
+
+impl Settings {
+    /// Those who log are to know what is wanted.
+    fn tell(&self) {
+        ::log::set_max_level(self.level);
+        let has_fields = matches!(self.format, Format::Json | Format::Logfmt);
+        FIELDS.store(has_fields, Ordering::Relaxed);
+    }
 }
 
 /// A line on its way.
@@ -74,6 +83,8 @@ struct Front {
 static FRONT: OnceLock<Front> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 static REPEATED: AtomicU64 = AtomicU64::new(0);
+/// Somebody reads the fields of lines.
+static FIELDS: AtomicBool = AtomicBool::new(true);
 
 /// Lines that were not written since the start of the process, because their way out was full.
 pub fn dropped() -> u64 {
@@ -99,7 +110,7 @@ pub fn start(settings: &Settings) -> io::Result<Flush> {
     let (to, orders) = mpsc::sync_channel(limits::LOG_QUEUE_MAX);
     let (done, is_done) = mpsc::channel();
     let settings = settings.clone();
-    ::log::set_max_level(settings.level);
+    settings.tell();
     let front = FRONT.get_or_init(|| Front {
         to: to.clone(),
         next: Mutex::new(None),
@@ -123,7 +134,7 @@ pub fn start(settings: &Settings) -> io::Result<Flush> {
 
 /// Takes other settings over; the file is opened anew in any case. What is wrong with them is logged.
 pub fn apply(settings: &Settings) {
-    ::log::set_max_level(settings.level);
+    settings.tell();
     if let Some(front) = FRONT.get() {
         *front.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings.clone());
         let _ = front.to.try_send(Order::Apply); // when it is full the thread looks anyhow
@@ -170,10 +181,13 @@ impl Log for Front {
 
 impl Entry {
     fn new(record: &Record<'_>) -> Entry {
-        let mut fields = Fields(Vec::new());
+        let mut fields = Fields {
+            found: Vec::new(),
+            all: FIELDS.load(Ordering::Relaxed),
+        };
         let _ = record.key_values().visit(&mut fields);
-        let fields = fields.0;
-        let reason = fields.iter().find(|(key, _)| key == "reason");
+        let fields = fields.found;
+        let reason = fields.iter().find(|(key, _)| key == REASON);
         Entry {
             at: SystemTime::now(),
             level: record.level(),
@@ -185,11 +199,21 @@ impl Entry {
     }
 }
 
-struct Fields(Vec<(String, String)>);
+/// The field of lines that say the same for different reasons.
+const REASON: &str = "reason";
+
+/// Fields of a line.
+struct Fields {
+    found: Vec<(String, String)>,
+    /// Not the reason alone.
+    all: bool,
+}
 
 impl<'kvs> VisitSource<'kvs> for Fields {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        self.0.push((key.to_string(), value.to_string()));
+        if self.all || key.as_str() == REASON {
+            self.found.push((key.to_string(), value.to_string()));
+        }
         Ok(())
     }
 }

@@ -110,6 +110,10 @@ impl Stream for Socket {
         }
     }
 
+    fn is_unix(&self) -> bool {
+        matches!(self, Socket::Unix(_))
+    }
+
     fn facts(&self) -> Facts {
         let stream = match self {
             Socket::Tcp(stream) => stream,

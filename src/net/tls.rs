@@ -420,6 +420,10 @@ impl Stream for TlsStream {
             ..self.below.facts()
         }
     }
+
+    fn is_unix(&self) -> bool {
+        self.below.is_unix()
+    }
 }
 
 impl TlsStream {

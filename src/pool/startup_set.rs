@@ -44,6 +44,14 @@ pub fn whole(backend: &Backend, asked: Asked<'_>) -> Result<Kind, Refusal> {
     kind_of(backend, asked, asked.parameters)
 }
 
+/// Whether what is asked for is a replication connection, as its [whole kind](whole) would be.
+pub fn is_for_replication(backend: &Backend, asked: Asked<'_>) -> bool {
+    let mut own = backend.parameters.iter();
+    let mut given = asked.parameters.iter().rev();
+    let given = given.find(|(name, _)| *name == b"replication");
+    given.is_some_and(|(_, value)| !is_false(value)) || own.any(|(name, _)| name == "replication")
+}
+
 /// The kind of a client that shares its servers, and what is set on them for it. `reported`: names in lower case.
 ///
 /// # Errors
@@ -318,10 +326,10 @@ mod tests {
 
     type Pairs = Vec<(String, String)>;
 
-    /// The kind's parameters and the settings of a packet with these parameters.
-    fn taken(own: &[(&str, &str)], packet: &[(&str, &[u8])]) -> (Pairs, Pairs) {
+    /// A backend with parameters of its own.
+    fn backend(own: &[(&str, &str)]) -> Backend {
         let text = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
-        let backend = Backend {
+        Backend {
             hosts: Vec::new(),
             database: None,
             user: None,
@@ -330,7 +338,43 @@ mod tests {
             tls: None,
             tls_words: Default::default(),
             demands: Default::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn replication_is_known_before_the_kind_is_made() {
+        let given: [&[(&[u8], &[u8])]; 7] = [
+            &[],
+            &[(b"replication", b"database")],
+            &[(b"replication", b"off")],
+            &[(b"replication", b"on"), (b"replication", b"no")],
+            &[(b"replication", b"0"), (b"replication", b"1")],
+            &[(b"Replication", b"on")],
+            &[(b"replication", b"")],
+        ];
+        let own: [&[(&str, &str)]; 2] = [&[], &[("replication", "true")]];
+        let mut seen = Vec::new();
+        for backend in own.map(backend) {
+            for parameters in given {
+                let asked = Asked {
+                    user: "me",
+                    database: "db",
+                    parameters,
+                };
+                let found = is_for_replication(&backend, asked);
+                let kind = whole(&backend, asked).expect("short");
+                assert_eq!(found, kind.is_replication(), "{parameters:?}");
+                seen.push(found);
+            }
+        }
+        let (without, with) = seen.split_at(given.len());
+        assert_eq!(without, [false, true, false, false, true, false, true]);
+        assert_eq!(with, [true; 7]);
+    }
+
+    /// The kind's parameters and the settings of a packet with these parameters.
+    fn taken(own: &[(&str, &str)], packet: &[(&str, &[u8])]) -> (Pairs, Pairs) {
+        let backend = backend(own);
         let parameters: Vec<(&[u8], &[u8])> = packet
             .iter()
             .map(|(name, value)| (name.as_bytes(), *value))

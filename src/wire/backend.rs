@@ -86,12 +86,15 @@ pub fn write_authentication(out: &mut Vec<u8>, code: u32, data: &[u8]) {
     });
 }
 
-/// Appends a ParameterStatus.
+/// Appends a ParameterStatus. Neither name nor value may have a NUL in it, as none has that was [read](parameter_status).
 pub fn write_parameter_status(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    message(out, b'S', |b| {
-        cstr(b, name);
-        cstr(b, value);
-    });
+    debug_assert!(!name.contains(&0) && !value.contains(&0));
+    let length = (4 + name.len() + 1 + value.len() + 1) as u32;
+    out.reserve(1 + length as usize);
+    out.push(b'S');
+    for part in [&length.to_be_bytes(), name, &[0], value, &[0]] {
+        out.extend_from_slice(part);
+    }
 }
 
 /// Appends a BackendKeyData.

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::super::scene::{Scene, Shared, World, is_closed, said};
 use super::super::{Event, TlsFacts};
 use super::*;
-use crate::wire::frontend;
+use crate::auth::{Channel, Credentials, Progress, Prove, Terms};
+use crate::config::{Demands, Secret};
+use crate::wire::{frame, frontend};
 
 /// A scene whose rules are `hba`, with a map `m`.
 fn scene(hba: &str, auth: &str) -> Scene {
@@ -452,4 +454,75 @@ fn who_is_held_back_in_the_clear_is_turned_away_once_tls_is_required() {
         said(&held),
         "28000 no pg_hba.conf entry for host \"10.0.0.1\", user \"me\", database \"db\", no encryption"
     );
+}
+
+/// Each is a call of the kernel (issue 5: what a login costs).
+#[test]
+fn a_login_takes_no_more_writes_and_questions_than_it_must() {
+    let config = |auth: &str| {
+        format!(
+            "pool: {{dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable', mode: transaction}}\n\
+             auth: {{{auth}}}\n"
+        )
+    };
+    let mut scene = Scene::with(
+        &config("type: scram-sha-256, users: {me: secret}"),
+        World::default(),
+    );
+    // The first welcome waits for a server, and what is derived from the password is kept for the next login.
+    for writes in [4, 3] {
+        let client = scene.client_from(tcp("10.0.0.1"), &[(b"user", b"me"), (b"database", b"db")]);
+        assert_eq!(log_in(&mut scene, &client), b"RRRRKZ");
+        let client = client.borrow();
+        assert_eq!((client.writes, client.asked), (writes, 1));
+    }
+    let mut scene = Scene::with(&config("type: trust"), World::default());
+    for _ in 0..2 {
+        let client = scene.client_from(tcp("10.0.0.1"), &[(b"user", b"me"), (b"database", b"db")]);
+        let client = client.borrow();
+        assert_eq!((client.writes, client.asked), (1, 1));
+    }
+}
+
+/// Answers what a client is asked, until nothing more comes; the messages that it was sent.
+fn log_in(scene: &mut Scene, client: &Shared) -> Vec<u8> {
+    let terms = Terms {
+        demands: Demands::default(),
+        iterations_max: 100_000,
+        channel: Channel::Plain,
+        own_certificate: None,
+    };
+    let credentials = Credentials {
+        user: "me".to_owned(),
+        secret: Some(Stored::Plain(Secret::new("secret"))),
+    };
+    let mut ring = crate::auth::KeyRing::new(&mut |into| into.fill(7), None);
+    let mut prove = Some(Prove::begin(credentials, terms));
+    let mut tags = Vec::new();
+    loop {
+        let said = std::mem::take(&mut client.borrow_mut().output);
+        if said.is_empty() {
+            return tags;
+        }
+        let (mut rest, mut answer) = (&said[..], Vec::new());
+        while let Ok(Some((tag, body, after))) = frame::whole(rest, 10_000) {
+            tags.push(tag);
+            rest = after;
+            let Some(step) = prove.take_if(|_| tag == b'R') else {
+                continue;
+            };
+            let step = step.step(body, &mut ring, &mut |into| into.fill(9), &mut answer);
+            let step = match step.expect("a proof") {
+                Progress::Derive(waits, job) => waits.derived(&job.run(), &mut ring, &mut answer),
+                other => Ok(other),
+            };
+            prove = match step.expect("a proof") {
+                Progress::Next(next) => Some(next),
+                _ => None,
+            };
+        }
+        scene.say(client, &answer);
+        scene.derive();
+        scene.serve_last();
+    }
 }
