@@ -344,6 +344,33 @@ fn who_is_told_at_once_has_it_tried_for_the_next() {
     assert!(said(&third).is_empty(), "{}", said(&third));
 }
 
+/// Simulation, seed 200285: an idle server of another pool took the role's only place, nobody stood in the queue for whom it would
+/// have been closed, and everybody was told of the same old error for ever.
+#[test]
+fn who_would_be_told_at_once_waits_if_room_has_to_be_made_for_trying_again() {
+    let more = "databases: {db: {}, other: {}}\nusers: {me: {max_connections: 1}}\n";
+    let mut scene = scene_of(", server_fast_fail: true, acquire_timeout: 1s", more);
+    let first = scene.client_with("other", &[]);
+    assert!(said(&first).starts_with("R0"), "{}", said(&first));
+    scene.world.unreachable = Some("it is down".to_owned());
+    retire(&mut scene);
+    scene.turn(Vec::new());
+    asks(&mut scene, &first);
+    scene.wait(5 * SECOND); // it has given up
+    scene.world.unreachable = None;
+    let elsewhere = scene.client_with("db", &[]);
+    assert!(said(&elsewhere).starts_with("R0"), "{}", said(&elsewhere));
+    assert_eq!(open(&mut scene), 1, "the role's only place is taken");
+    scene.wait(5 * SECOND);
+    let second = scene.client_with("other", &[]);
+    second.borrow_mut().output.clear();
+    asks(&mut scene, &second);
+    assert_eq!(open(&mut scene), 1);
+    assert!(said(&second).is_empty(), "{}", said(&second));
+    let server = scene.world.servers.last().cloned().expect("a server");
+    assert!(is_asked(&server), "it has got it");
+}
+
 #[test]
 fn a_server_for_single_use_is_closed_after_its_first_client() {
     for mode in ["transaction", "session"] {

@@ -119,7 +119,7 @@ impl Engine {
     }
 
     /// `server_fast_fail`: why a client that asks for a server need not wait for one, since none can be reached. Whether that is
-    /// still so is found out for the next one.
+    /// still so is found out for the next one; where room has to be made for trying, that is the queue's work, and the client waits.
     fn fails_fast(
         &mut self,
         pool_key: PoolKey,
@@ -131,12 +131,17 @@ impl Engine {
         if pool.total() > pool.connecting() {
             return None;
         }
+        let has_room = self.pools.has_room(pool_key, &kind.user);
+        let tries = pool.may_connect(self.now);
+        if tries && !has_room && pool.connecting() == 0 {
+            return None;
+        }
         let refusal = failure.refusal.clone();
         let text = format!(
             "server login has been failing, cached error: {} (server_login_retry)",
             refusal.text()
         );
-        if pool.may_connect(self.now) && self.pools.has_room(pool_key, &kind.user) {
+        if tries && has_room {
             self.dial(pool_key, kind.clone(), host);
         }
         Some(Refusal {
