@@ -302,17 +302,22 @@ impl Engine {
         if let Some(cancel) = session.cancel.take() {
             self.cancel_keys.remove(cancel.pid, key);
         }
+        let waits = client.state.is_waiting();
+        if waits {
+            client.state = ClientState::Leaving { shut: false };
+        }
         if let Place::Pool(pool) = session.place {
-            if client.state.is_waiting() {
+            if waits {
                 self.pools.leave_queue(pool, key);
             }
             if std::mem::take(&mut session.counted) {
                 self.pools.left(pool, session.claim.user.as_bytes());
             }
-            self.unsettled.insert(pool);
-        }
-        if client.state.is_waiting() {
-            client.state = ClientState::Leaving { shut: false };
+            // With the last client of a name that only `"*"` covers, the pool may go as well.
+            let may_go = self.pools.get(pool).is_some_and(|p| p.from_fallback);
+            if waits || may_go || !self.is_calm(pool) {
+                self.unsettled.insert(pool);
+            }
         }
     }
 

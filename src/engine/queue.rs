@@ -371,16 +371,17 @@ impl Engine {
         self.enter_server(key, ServerState::Idle);
         if let Some(server) = self.servers.get(key) {
             self.pools.put_idle(server.pool, key, &server.kind);
-            let calm = self.pools.is_calm(server.pool)
-                && !self.lookups.is_asked(server.pool)
-                && self.stop.is_none()
-                && !server.recycle
-                && !server.kind.is_replication();
-            if !calm {
+            let is_kept = !server.recycle && !server.kind.is_replication();
+            if !is_kept || !self.is_calm(server.pool) {
                 self.unsettled.insert(server.pool);
             }
         }
         self.list_if_it_can_go_on(Who::Server(key));
+    }
+
+    /// Whether nobody waits for anything in a pool, and nothing of it is to go.
+    pub(super) fn is_calm(&self, pool: PoolKey) -> bool {
+        self.pools.is_calm(pool) && !self.lookups.is_asked(pool) && self.stop.is_none()
     }
 
     /// Closes idle servers that should not be kept.
