@@ -24,7 +24,7 @@ use std::time::Instant;
 use world::{Outcome, World};
 
 /// Seeds that once found a bug, each with what it was. A change of the simulation itself makes other worlds of them.
-const NAMED: [(u64, &str); 6] = [
+const NAMED: [(u64, &str); 7] = [
     (
         9124,
         "an unnamed DEALLOCATE, bound again in a later batch, named what the server had no longer",
@@ -48,6 +48,10 @@ const NAMED: [(u64, &str); 6] = [
     (
         2497,
         "who had given a password was asked for it once more when DROP DATABASE took away who knew it",
+    ),
+    (
+        200_285,
+        "with server_fast_fail nobody waited for whom an idle server of another pool would have made room",
     ),
 ];
 

@@ -304,6 +304,9 @@ impl Backend {
         ring: &mut KeyRing,
         random: &mut Random,
     ) -> Option<(u32, Vec<u8>)> {
+        if let Some(clerk) = &mut self.clerk {
+            clerk.learn(door.password);
+        }
         if !self.outgoing.is_empty() {
             // A server that cannot write does not read either.
             self.write(random);

@@ -1920,8 +1920,8 @@ impl World {
 
     fn describe(&self) -> String {
         let mut text = format!(
-            "{:?}, at {} us, wake {:?}\n",
-            self.shape, self.now, self.wake
+            "{:?}, at {} us, wake {:?}, {:?} until {}\n",
+            self.shape, self.now, self.wake, self.trouble, self.trouble_until
         );
         for person in self.people.iter().filter(|person| person.sessions_left > 0) {
             text += &format!("  {}\n", person.client.describe());
