@@ -344,6 +344,29 @@ fn who_is_told_at_once_has_it_tried_for_the_next() {
     assert!(said(&third).is_empty(), "{}", said(&third));
 }
 
+/// The server goes away, the operator pauses, fails over and resumes: whoever asks meanwhile waits for that.
+#[test]
+fn who_would_be_told_at_once_waits_while_the_pool_is_paused() {
+    let mut scene = scene_of(", server_fast_fail: true, server_login_retry: 1s", "");
+    let (first, second) = (scene.client(), scene.client());
+    scene.world.unreachable = Some("it is down".to_owned());
+    retire(&mut scene);
+    scene.turn(Vec::new());
+    asks(&mut scene, &first);
+    assert!(scene.engine.pause(super::pause::Scope::All));
+    scene.turn(Vec::new());
+    scene.wait(5 * SECOND);
+    second.borrow_mut().output.clear();
+    asks(&mut scene, &second);
+    assert!(said(&second).is_empty(), "{}", said(&second));
+    scene.world.unreachable = None;
+    assert!(scene.engine.resume(super::pause::Scope::All));
+    scene.wait(5 * SECOND);
+    open(&mut scene);
+    let server = scene.world.servers.last().cloned().expect("a server");
+    assert!(is_asked(&server), "served after RESUME");
+}
+
 /// Simulation, seed 200285: an idle server of another pool took the role's only place, nobody stood in the queue for whom it would
 /// have been closed, and everybody was told of the same old error for ever.
 #[test]

@@ -128,7 +128,7 @@ impl Engine {
     ) -> Option<Refusal> {
         let pool = self.pools.get(pool_key)?;
         let failure = pool.failure.as_ref()?;
-        if pool.total() > pool.connecting() {
+        if pool.held || pool.total() > pool.connecting() {
             return None;
         }
         let has_room = self.pools.has_room(pool_key, &kind.user);

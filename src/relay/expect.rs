@@ -490,6 +490,71 @@ impl Expect {
         self.tried_readies = count(|owed| is_ready(owed.kind) && owed.owner == Owner::OursTried);
     }
 
+    /// Asserts that queue, notes and counts tell the same.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let noted = self.queue.iter().filter(|owed| owed.noted).count();
+        assert_eq!(noted, self.notes.len(), "notes out of step");
+        let count =
+            |counts: fn(&Owed) -> bool| self.queue.iter().filter(|owed| counts(owed)).count();
+        assert_eq!(
+            self.readies,
+            count(|owed| changes_status(owed.kind, owed.owner)),
+            "readies"
+        );
+        assert_eq!(
+            self.tried_readies,
+            count(|owed| is_ready(owed.kind) && owed.owner == Owner::OursTried),
+            "tried"
+        );
+        let last_sync = self.queue.iter().rposition(|owed| owed.kind == Kind::Sync);
+        let before = self
+            .queue
+            .iter()
+            .take(last_sync.unwrap_or(0))
+            .filter(|o| o.noted)
+            .count();
+        let open = (
+            self.notes
+                .iter()
+                .take(before)
+                .filter(|n| n.leaves_names_open())
+                .count(),
+            self.notes
+                .iter()
+                .skip(before)
+                .filter(|n| n.leaves_names_open())
+                .count(),
+        );
+        assert_eq!(self.open_names, open, "open names {self:?}");
+        // A note with a kind that can have none.
+        let mut notes = self.notes.iter();
+        for owed in self.queue.iter().filter(|owed| owed.noted) {
+            let note = notes.next().expect("a note");
+            if note.described.is_some() {
+                assert!(
+                    owed.kind == Kind::Describe && owed.owner == Owner::Ours,
+                    "described {self:?}"
+                );
+            }
+            for undo in &note.undo {
+                let fits = match undo {
+                    Undo::Name(..) => matches!(
+                        owed.kind,
+                        Kind::Parse | Kind::Close | Kind::Query | Kind::Execute
+                    ),
+                    Undo::Present(..) => {
+                        matches!(owed.kind, Kind::Parse | Kind::Close | Kind::Query)
+                    }
+                    Undo::Unnamed(_) | Undo::Slot(_) => {
+                        matches!(owed.kind, Kind::Parse | Kind::Close | Kind::Query)
+                    }
+                };
+                assert!(fits, "undo of another {self:?}");
+            }
+        }
+    }
+
     fn pop(&mut self) {
         self.take_front();
         while self

@@ -11,6 +11,8 @@ mod recover;
 mod rewrite;
 mod skip;
 pub mod traces;
+#[cfg(test)]
+mod tracks;
 pub mod vars;
 mod words;
 

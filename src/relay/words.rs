@@ -415,6 +415,7 @@ fn skip_comment(text: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tracks::{model::Rng, scripts};
     use super::*;
 
     fn seen(text: &str) -> String {
@@ -574,6 +575,137 @@ mod tests {
             (b"(select)", b""),
         ] {
             assert_eq!(first_word(text), word);
+        }
+    }
+
+    /// Words are found eight bytes at once, wherever a text is cut; here byte by byte.
+    #[test]
+    fn words_are_found_wherever_they_are_cut() {
+        let mut rng = Rng(88172645463325252);
+        let pieces: [&[u8]; 44] = [
+            b"set",
+            b"SET",
+            b"Set_Config",
+            b"local",
+            b"LOCAL",
+            b"transaction",
+            b"temp",
+            b"temporary",
+            b"pg_temp",
+            b"prepare",
+            b"listen",
+            b"declare",
+            b"pg_advisory_lock",
+            b"pg_try_advisory_lock_shared",
+            b"load",
+            b"setseed",
+            b"seed",
+            b"role",
+            b"authorization",
+            b"deallocate",
+            b"discard",
+            b"hold",
+            b"create",
+            b"into",
+            b" ",
+            b" ",
+            b"\t",
+            b"\n",
+            b"'",
+            b"$",
+            b"$$",
+            b"/*",
+            b"*/",
+            b"--",
+            b"\xc3\xa9",
+            b"\xff",
+            b"\x80",
+            b"\xd3",
+            b"\xf3et",
+            b"_",
+            b"1",
+            b"=",
+            b"\0",
+            b"@[`{~\x7f^\\]",
+        ];
+        let letter = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b >= 0x80;
+        let naive = |text: &[u8]| {
+            // Word by word.
+            let mut seen = Seen::default();
+            let mut behind_set = false;
+            let mut at = 0;
+            while at < text.len() {
+                let byte = text[at];
+                if !letter(byte) {
+                    if behind_set && !byte.is_ascii_whitespace() {
+                        behind_set = false;
+                        seen.insert(Seen::SET_SESSION);
+                    }
+                    at += 1;
+                    continue;
+                }
+                let end = text[at..]
+                    .iter()
+                    .position(|b| !letter(*b))
+                    .map_or(text.len(), |n| at + n);
+                let word = text[at..end].to_ascii_lowercase();
+                if word != b"local" && word != b"transaction" && behind_set {
+                    seen.insert(Seen::SET_SESSION);
+                }
+                behind_set = word == b"set";
+                for (name, what) in WORDS {
+                    if name.as_bytes() == word {
+                        seen.insert(what);
+                    }
+                }
+                at = end;
+            }
+            if behind_set {
+                seen.insert(Seen::SET_SESSION);
+            }
+            seen
+        };
+        for _ in 0..100 * scripts().count() {
+            let mut text = Vec::new();
+            for _ in 0..rng.below(10) {
+                match rng.below(6) {
+                    0 => text.push(rng.next() as u8),
+                    1 => {
+                        let piece: &[u8] = rng.one(&pieces);
+                        let cut = rng.below(piece.len() + 1);
+                        text.extend_from_slice(&piece[..cut]);
+                    }
+                    2 => {
+                        let piece: &[u8] = rng.one(&pieces);
+                        let cut = rng.below(piece.len() + 1);
+                        text.extend_from_slice(&piece[cut..]);
+                    }
+                    3 => text.push(b' '),
+                    _ => {
+                        let piece: &[u8] = rng.one(&pieces);
+                        text.extend_from_slice(piece);
+                    }
+                }
+            }
+            let (mut words, mut seen) = (Words::default(), Seen::default());
+            let mut rest = &text[..];
+            let whole = rng.below(3) == 0;
+            while !rest.is_empty() {
+                let count = if whole {
+                    rest.len()
+                } else {
+                    rng.below(rest.len().min(12) + 1)
+                };
+                words.read(&rest[..count], &mut seen);
+                rest = &rest[count..];
+            }
+            words.end(&mut seen);
+            assert_eq!(seen, naive(&text), "{:?}", String::from_utf8_lossy(&text));
+            assert_eq!(
+                format!("{words:?}"),
+                format!("{:?}", Words::default()),
+                "{text:?}"
+            );
         }
     }
 }
