@@ -105,7 +105,7 @@ pub(super) fn run(engine: &mut Engine, call: &Call) -> Result<Done, Refusal> {
         }
         Does::Resume => {
             let given = arguments(engine, call, "resume")?;
-            if engine.is_stopping() {
+            if engine.is_stopping() && !engine.is_succeeded() {
                 return Err(Refusal::error(b"55000", "pooler is shutting down"));
             }
             let was = engine.resume(given.scope());

@@ -499,7 +499,9 @@ impl Engine {
         };
         let patience = pool.config.acquire_timeout;
         let is_old = |question: &Question| question.since.plus(patience) <= now;
-        if pool.failure.is_some() && !patience.is_zero() && desk.questions.values().any(is_old) {
+        // What was so before a pause is no reason; RESUME is waited for.
+        let fails = pool.failure.is_some() && !pool.held;
+        if fails && !patience.is_zero() && desk.questions.values().any(is_old) {
             desk.answer_all(&News::Unreachable, &mut self.lookups.news);
         }
     }
@@ -509,12 +511,18 @@ impl Engine {
         let (Some(desk), Some(pool)) = (self.lookups.desks.get(&key), self.pools.get(key)) else {
             return false;
         };
-        let role = desk.name.user.as_bytes();
-        if pool.coming() >= desk.waiting.len()
-            || !pool.may_connect(self.now)
-            || !self.pools.has_room(key, role)
-        {
+        let role = desk.name.user.clone().into_bytes();
+        if pool.coming() >= desk.waiting.len() || !pool.may_connect(self.now) {
             return false;
+        }
+        if !self.pools.has_room(key, &role) {
+            let Some(idle) = self.pools.in_the_way(key, &role) else {
+                return false;
+            };
+            self.close_server(idle, "made room for a look-up of users", host);
+            if !self.pools.has_room(key, &role) {
+                return false;
+            }
         }
         let desks = || {
             self.lookups

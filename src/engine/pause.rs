@@ -275,7 +275,11 @@ impl Engine {
             self.holds.paused.insert(name.to_owned());
         }
         for key in self.pools_in(scope) {
-            if let Some(pool) = self.pools.get(key) {
+            // What has no name for RESUME could not be resumed.
+            if let Some(pool) = self.pools.get(key)
+                && !pool.for_lookups
+                && self.has_database(&pool.name)
+            {
                 self.holds.paused.insert(pool.name.clone());
             }
             self.holds.orders.push(Order::Kill(key));
@@ -330,6 +334,7 @@ impl Engine {
             };
             let held = self.holds.pauses(&pool.name);
             if std::mem::replace(&mut pool.held, held) != held {
+                pool.failure = None; // whether that is still so is found out after the pause, at once
                 self.unsettled.insert(key);
             }
         }

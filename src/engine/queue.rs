@@ -399,7 +399,7 @@ impl Engine {
         let stopping = self.gives_out_nothing();
         for key in pool.idle_servers() {
             let recycle = self.servers.get(key).is_some_and(|server| server.recycle);
-            if stopping {
+            if stopping && !self.lookups.is_asked(pool_key) {
                 self.close_server(key, "the pooler stops", host);
             } else if recycle || removed {
                 self.close_server(key, "database configuration changed", host);

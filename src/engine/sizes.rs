@@ -460,3 +460,60 @@ fn the_console_is_not_refused_for_too_many_clients() {
         assert!(said(client).starts_with("R0"));
     }
 }
+
+#[test]
+fn who_asks_after_resume_is_not_told_what_was_so_before_the_pause() {
+    let mut scene = scene_of(", server_fast_fail: true, acquire_timeout: 1s", "");
+    let (first, second) = (scene.client(), scene.client());
+    scene.world.unreachable = Some("it is down".to_owned());
+    retire(&mut scene);
+    scene.turn(Vec::new());
+    asks(&mut scene, &first);
+    scene.wait(5 * SECOND); // it has given up
+    scene.engine.pause(super::pause::Scope::All);
+    scene.turn(Vec::new());
+    scene.wait(5 * SECOND);
+    scene.world.unreachable = None;
+    scene.engine.resume(super::pause::Scope::All);
+    scene.turn(Vec::new());
+    second.borrow_mut().output.clear();
+    asks(&mut scene, &second);
+    assert!(said(&second).is_empty(), "{}", said(&second));
+}
+
+/// KILL paused what RESUME does not know by name, and SUSPEND was refused for it.
+#[test]
+fn after_kill_and_resume_of_every_database_suspend_is_possible() {
+    let more = "databases: {db: {}, other: {}}\n";
+    // 1: the pool that stands in for peers and the predecessor.
+    let mut scene = scene_of("", more);
+    scene.engine.succeed(std::path::PathBuf::from("/nowhere"));
+    let asker = Shared::default();
+    let mut packet = Vec::new();
+    frontend::cancel_request(&mut packet, 7, b"none");
+    asker.borrow_mut().input.extend(packet);
+    scene.arrive(&asker);
+    scene.ready(&asker);
+    scene.wait(20 * SECOND);
+    scene.engine.kill(super::pause::Scope::All);
+    scene.turn(Vec::new());
+    for name in ["db", "other"] {
+        assert!(scene.engine.resume(super::pause::Scope::Database(name)));
+    }
+    let peers = scene.engine.suspend();
+    // 2: a database that is gone, with a session left.
+    let text_of = |more: &str| text("me:secret@", "", more).replace("transaction", "session");
+    let mut scene = Scene::with(&text_of(more), World::default());
+    let left = scene.client_with("other", &[]);
+    assert!(said(&left).starts_with("R0"), "{}", said(&left));
+    scene.reload(&text_of("databases: {db: {}}\n"));
+    scene.engine.kill(super::pause::Scope::All);
+    scene.turn(Vec::new());
+    assert!(scene.engine.resume(super::pause::Scope::Database("db")));
+    assert!(
+        !scene.engine.has_database("other"),
+        "the console takes no RESUME other"
+    );
+    let removed = scene.engine.suspend();
+    assert_eq!((peers, removed), (Ok(()), Ok(())));
+}

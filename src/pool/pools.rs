@@ -403,6 +403,19 @@ impl Pools {
         LIMITS.into_iter().all(has_room)
     }
 
+    /// The idle server that would make room for one more of a pool as this role, under the narrowest limit that is reached.
+    /// `None`: there is one that no idle server makes room under.
+    pub fn in_the_way(&self, pool: PoolKey, user: &[u8]) -> Option<ServerKey> {
+        let share = |limit| self.share(pool, user, limit);
+        let can_serve = |limit| share(limit).is_none_or(Share::can_serve);
+        if !LIMITS.into_iter().all(can_serve) {
+            return None;
+        }
+        let full = |limit: &Limit| share(*limit).is_some_and(|share| !share.has_room());
+        let limit = LIMITS.into_iter().rev().find(full)?;
+        share(limit)?.oldest_idle()
+    }
+
     /// A connection attempt begins.
     pub fn dialed(&mut self, pool_key: PoolKey, kind: &Rc<Kind>) {
         debug_assert!(

@@ -25,21 +25,28 @@ pub(super) fn scripts() -> std::ops::Range<u64> {
 
 /// A relay, who uses it, and the server behind it.
 struct Track {
+    /// Everything goes the long way.
     full: bool,
+    mode: Mode,
     relay: Relay,
+    /// Two who take turns, and whose turn it is.
     clients: [ClientStatements; 2],
     which: usize,
     server: ServerStatements,
     library: Library,
     vars: Rc<Vars>,
     model: Model,
+    /// What the relay has left of the client's, and whether it can be looked at again without more.
     up_carry: Vec<u8>,
     decidable: bool,
+    /// The same of the server's.
     down_carry: Vec<u8>,
+    /// What has passed to the clients.
     to_client: Vec<u8>,
+    /// Why one of them has to go, in words.
     over: Option<String>,
+    /// `max_prepared_statements`
     max: usize,
-    mode: Mode,
 }
 
 /// How the engine uses a relay.
@@ -127,6 +134,7 @@ impl Track {
         true
     }
 
+    /// Takes so many bytes of what the server has said.
     fn down(&mut self, most: usize) {
         OFF.set(self.full);
         if self.over.is_some() {
@@ -163,6 +171,7 @@ impl Track {
         self.after();
     }
 
+    /// What the engine does after each: trying again, asking whether all was said.
     fn after(&mut self) {
         self.relay.expect.check();
         if self.relay.is_to_try_again() && self.over.is_none() {
@@ -188,12 +197,14 @@ impl Track {
         }
     }
 
+    /// Whether the engine would give the server back.
     fn is_over(&self) -> bool {
         self.relay.is_over()
             && (self.relay.has_surplus() || self.down_carry.is_empty())
             && self.over.is_none()
     }
 
+    /// The next transaction, perhaps of the other client, perhaps behind a query of ours that restores its settings.
     fn give_back(&mut self, other: bool, one: bool, ours: bool) {
         self.relay.renew();
         if matches!(self.clients[self.which].unnamed, Unnamed::OnServer) {
@@ -212,6 +223,7 @@ impl Track {
         }
     }
 
+    /// All there is to compare.
     fn state(&self) -> String {
         format!(
             "{:?} {:?} {:?} {:?} {:?} {}",
@@ -225,6 +237,7 @@ impl Track {
     }
 }
 
+/// Simple queries. `err`, `copyin` and `copyout` are the model's own.
 const SQL: [&str; 24] = [
     "select 1",
     "select 2",
@@ -251,6 +264,7 @@ const SQL: [&str; 24] = [
     "select into temp t",
     "d",
 ];
+/// Texts of Parse.
 const TEXTS: [&str; 14] = [
     "select 1",
     "select 2",
@@ -270,6 +284,7 @@ const TEXTS: [&str; 14] = [
 const NAMES: [&str; 5] = ["", "", "a", "b", "aether_x"];
 const PORTALS: [&str; 3] = ["", "", "p"];
 
+/// Something that a client may say, in its place or not.
 fn client_message(rng: &mut Rng, out: &mut Vec<u8>) {
     let types = b"\0\0";
     match rng.below(40) {

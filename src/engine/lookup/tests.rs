@@ -485,3 +485,68 @@ fn rules_hold_for_those_who_are_looked_up() {
     let client = scene.client_from(tcp, &[(b"user", b"alice"), (b"database", b"db")]);
     assert_eq!(said(&client), "R3");
 }
+
+/// Each server that was to ask was closed as idle before it had, and another one dialled, as fast as the network goes.
+#[test]
+fn a_stop_that_waits_for_servers_is_no_storm_of_look_ups() {
+    let mut scene = scene();
+    let parameters: [(&[u8], &[u8]); 2] = [(b"user", b"alice"), (b"database", b"db")];
+    let client = scene.late_client(Facts::default(), &parameters);
+    scene.ready(&client);
+    assert_eq!(scene.world.servers.len(), 1, "it is being dialled");
+    scene.turn(vec![Event::Shutdown(
+        super::super::Shutdown::WaitForServers,
+    )]);
+    for _ in 0..100 {
+        scene.serve_last();
+    }
+    assert!(
+        scene.world.servers.len() <= 2,
+        "{} were dialled, {} asked, {:?}",
+        scene.world.servers.len(),
+        asked(&scene),
+        said(&client)
+    );
+}
+
+/// Nobody could log in elsewhere until the idle server of the first look-up was closed for its age.
+#[test]
+fn idle_servers_make_room_for_a_look_up_as_the_same_role() {
+    let config = format!(
+        "pool: {{dsn: 'postgres://127.0.0.1?sslmode=disable', check_query: null}}\ndatabases: {{db: {{}}, other: {{}}}}\n\
+         users: {{'*': {{max_connections: 1}}}}\n{AUTH}"
+    );
+    let mut scene = scene_of(&config);
+    let first = comes(&mut scene, "alice", "db");
+    answers(&mut scene, 0, &has("alice", "secret"));
+    assert_eq!(said(&first), "R3");
+    let second = comes(&mut scene, "bob", "other");
+    for _ in 0..20 {
+        scene.wait(Duration::from_secs(1));
+        scene.serve_last();
+    }
+    assert_eq!(asked(&scene), 2, "{:?}", said(&second));
+}
+
+#[test]
+fn a_question_waits_for_resume_whatever_had_failed_before() {
+    let mut greeting = Vec::new();
+    Refusal::fatal(b"57P03", "starting up", Blame::Server).write(&mut greeting);
+    let world = World {
+        greeting,
+        ..World::default()
+    };
+    let pool = POOL.replace(
+        "check_query: null",
+        "check_query: null, acquire_timeout: 5s",
+    );
+    let mut scene = Scene::with(&format!("{pool}{AUTH}"), world);
+    let client = comes(&mut scene, "alice", "db");
+    scene.engine.pause(pause::Scope::All);
+    scene.turn(Vec::new());
+    for _ in 0..10 {
+        scene.wait(Duration::from_secs(1));
+    }
+    let text = said(&client);
+    assert!(text.is_empty(), "{text}");
+}
