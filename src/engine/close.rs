@@ -313,9 +313,14 @@ impl Engine {
             if std::mem::take(&mut session.counted) {
                 self.pools.left(pool, session.claim.user.as_bytes());
             }
-            // With the last client of a name that only `"*"` covers, the pool may go as well.
-            let may_go = self.pools.get(pool).is_some_and(|p| p.from_fallback);
-            if waits || may_go || !self.is_calm(pool) {
+            // With the last client of a name that only `"*"` covers, the pool may go as well; and where servers are kept ready, it is
+            // seen whether enough are.
+            let is_looked_at = self.pools.get(pool).is_some_and(|pool| {
+                let config = &pool.config;
+                let keeps = config.min_idle_connections > 0 || config.sizes.min_pool_size > 0;
+                pool.from_fallback || keeps
+            });
+            if waits || is_looked_at || !self.is_calm(pool) {
                 self.unsettled.insert(pool);
             }
         }

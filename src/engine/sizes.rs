@@ -517,3 +517,34 @@ fn after_kill_and_resume_of_every_database_suspend_is_possible() {
     let removed = scene.engine.suspend();
     assert_eq!((peers, removed), (Ok(()), Ok(())));
 }
+
+fn comes_as(scene: &mut Scene, user: &str) -> Shared {
+    let own: [(&[u8], &[u8]); 2] = [(b"user", user.as_bytes()), (b"database", b"db")];
+    scene.client_from(super::Facts::default(), &own)
+}
+
+fn of_roles(scene: &Scene, user: &[u8]) -> usize {
+    let pools = scene
+        .engine
+        .pools
+        .iter()
+        .filter_map(|(_, pool)| pool.of_role(user));
+    pools.map(crate::pool::Share::used).sum()
+}
+
+#[test]
+fn min_pool_size_of_one_role_does_not_wait_for_the_limit_of_another() {
+    let keys = ", min_pool_size: 2, max_lifetime: 0";
+    let more = "users: {anna: {max_connections: 1}}\n";
+    let mut scene = Scene::with(&text("", keys, more), World::default());
+    let _anna = comes_as(&mut scene, "anna");
+    let _bob = comes_as(&mut scene, "bob");
+    for _ in 0..5 {
+        open(&mut scene);
+        scene.wait(5 * SECOND);
+    }
+    assert_eq!(
+        (of_roles(&scene, b"anna"), of_roles(&scene, b"bob")),
+        (1, 2)
+    );
+}

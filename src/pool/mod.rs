@@ -580,7 +580,7 @@ impl Pool {
             && (self.failure.is_some()
                 || self.refused.is_some()
                 || self.refill_after > now
-                || self.refill(now).is_some())
+                || self.refill(now, &mut |_| true).is_some())
     }
 
     /// Idle servers.
@@ -682,7 +682,7 @@ impl Pool {
     }
 
     /// The kind of which a server should be made, since its role has fewer than `min_pool_size`.
-    fn refill_role(&self, now: Tick) -> Option<Rc<Kind>> {
+    fn refill_role(&self, now: Tick, fits: &mut dyn FnMut(&Kind) -> bool) -> Option<Rc<Kind>> {
         let roles = self.wanted_roles().into_iter();
         let mut kinds = roles
             .filter(|user| self.has_too_few(user))
@@ -694,7 +694,7 @@ impl Pool {
                     (!self.is_refused(kind), state.welcome.is_some(), state.asked)
                 })
             });
-        let found = kinds.find(|(kind, _)| self.may_refill(kind, now));
+        let found = kinds.find(|(kind, _)| self.may_refill(kind, now) && fits(kind));
         found.map(|(kind, _)| kind.clone())
     }
 
@@ -800,13 +800,14 @@ impl Pool {
         state.idle.first().map(|(server, _)| *server)
     }
 
-    /// Whether an idle server should be made to keep the configured number ready; of which kind.
-    fn refill(&self, now: Tick) -> Option<Rc<Kind>> {
+    /// Whether an idle server should be made to keep the configured number ready; of which kind, if it `fits` under limits that
+    /// are not the pool's.
+    fn refill(&self, now: Tick, fits: &mut dyn FnMut(&Kind) -> bool) -> Option<Rc<Kind>> {
         let wanted = self.config.min_idle_connections + self.needed;
         let few = self.idle() + self.coming < wanted;
         let kind = self.last_asked.as_ref();
-        let kind = kind.filter(|kind| few && self.may_refill(kind, now));
-        kind.cloned().or_else(|| self.refill_role(now))
+        let kind = kind.filter(|kind| few && self.may_refill(kind, now) && fits(kind));
+        kind.cloned().or_else(|| self.refill_role(now, fits))
     }
 
     /// Whether an idle server that has been idle for too long is kept all the same.

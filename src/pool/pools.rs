@@ -904,14 +904,15 @@ impl Pools {
 
     /// Whether an idle server should be made in a pool to keep the configured number ready; of which kind.
     pub fn refill(&mut self, pool: PoolKey, now: Tick) -> Option<Rc<Kind>> {
-        let kind = self.arena.get(pool)?.refill(now)?;
-        match self.users.get_mut(&kind.user) {
+        let (arena, users) = (&self.arena, &mut self.users);
+        let mut fits = |kind: &Kind| match users.get_mut(&kind.user) {
             Some(user) if !user.servers.has_room() => {
                 user.lacking.insert(pool);
-                None
+                false
             }
-            _ => Some(kind),
-        }
+            _ => true,
+        };
+        arena.get(pool)?.refill(now, &mut fits)
     }
 
     /// Asserts what holds once everybody has been looked at.

@@ -323,11 +323,11 @@ fn what_a_server_has_refused_is_not_what_is_kept_ready() {
         of.note_asked(kind);
     }
     of.login_refused(&odd, refusal, NOW);
-    assert_eq!(of.refill(NOW), Some(base.clone()));
+    assert_eq!(of.refill(NOW, &mut |_| true), Some(base.clone()));
     // From then on it is known that servers take this one.
     of.login_succeeded(&base);
     of.state(&base).welcome = Some(Rc::default());
-    assert_eq!(of.refill(NOW), Some(base));
+    assert_eq!(of.refill(NOW, &mut |_| true), Some(base));
 }
 
 const TWO_POOLS: &str = "databases: {a: {dsn: 'postgres://h/a'}, b: {dsn: 'postgres://h/b'}}\n\
