@@ -334,7 +334,9 @@ impl Engine {
             };
             let held = self.holds.pauses(&pool.name);
             if std::mem::replace(&mut pool.held, held) != held {
-                pool.failure = None; // whether that is still so is found out after the pause, at once
+                if !held {
+                    pool.failure = None; // whether that is still so is found out at once
+                }
                 self.unsettled.insert(key);
             }
         }

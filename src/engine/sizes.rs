@@ -62,6 +62,15 @@ fn retire(scene: &mut Scene) {
     }
 }
 
+/// The servers are gone, and whoever asks gives up after `acquire_timeout`.
+fn asks_in_vain(scene: &mut Scene, client: &Shared) {
+    scene.world.unreachable = Some("it is down".to_owned());
+    retire(scene);
+    scene.turn(Vec::new());
+    asks(scene, client);
+    scene.wait(5 * SECOND);
+}
+
 fn is_asked(server: &Shared) -> bool {
     String::from_utf8_lossy(&server.borrow().output).contains("select 1")
 }
@@ -327,11 +336,7 @@ fn who_asks_while_no_server_can_be_reached_is_told_at_once_if_that_is_wanted() {
 fn who_is_told_at_once_has_it_tried_for_the_next() {
     let mut scene = scene_of(", server_fast_fail: true, acquire_timeout: 1s", "");
     let first = scene.client();
-    scene.world.unreachable = Some("it is down".to_owned());
-    retire(&mut scene);
-    scene.turn(Vec::new());
-    asks(&mut scene, &first);
-    scene.wait(5 * SECOND); // it has given up
+    asks_in_vain(&mut scene, &first);
     scene.world.unreachable = None;
     let second = scene.client();
     second.borrow_mut().output.clear();
@@ -375,11 +380,7 @@ fn who_would_be_told_at_once_waits_if_room_has_to_be_made_for_trying_again() {
     let mut scene = scene_of(", server_fast_fail: true, acquire_timeout: 1s", more);
     let first = scene.client_with("other", &[]);
     assert!(said(&first).starts_with("R0"), "{}", said(&first));
-    scene.world.unreachable = Some("it is down".to_owned());
-    retire(&mut scene);
-    scene.turn(Vec::new());
-    asks(&mut scene, &first);
-    scene.wait(5 * SECOND); // it has given up
+    asks_in_vain(&mut scene, &first);
     scene.world.unreachable = None;
     let elsewhere = scene.client_with("db", &[]);
     assert!(said(&elsewhere).starts_with("R0"), "{}", said(&elsewhere));
@@ -465,11 +466,7 @@ fn the_console_is_not_refused_for_too_many_clients() {
 fn who_asks_after_resume_is_not_told_what_was_so_before_the_pause() {
     let mut scene = scene_of(", server_fast_fail: true, acquire_timeout: 1s", "");
     let (first, second) = (scene.client(), scene.client());
-    scene.world.unreachable = Some("it is down".to_owned());
-    retire(&mut scene);
-    scene.turn(Vec::new());
-    asks(&mut scene, &first);
-    scene.wait(5 * SECOND); // it has given up
+    asks_in_vain(&mut scene, &first);
     scene.engine.pause(super::pause::Scope::All);
     scene.turn(Vec::new());
     scene.wait(5 * SECOND);

@@ -11,6 +11,7 @@ use super::plain::OFF;
 use super::prepared::{ClientStatements, Library, ServerStatements, Slot, Unnamed, With};
 use super::{Passage, Relay, Then, Vars};
 use crate::wire::frame::{cstr, message};
+use crate::wire::frontend;
 use model::{Model, Rng};
 
 /// Scripts to be tried.
@@ -61,25 +62,25 @@ enum Mode {
 }
 
 impl Track {
-    fn new(full: bool, seed: u64, faults: bool, max: usize, one: bool) -> Track {
+    fn new(full: bool, mode: Mode, model: Model, max: usize) -> Track {
         let mut relay = Relay::default();
-        relay.begin(one);
+        relay.begin(false);
         Track {
             full,
+            mode,
             relay,
             clients: Default::default(),
             which: 0,
             server: ServerStatements::default(),
             library: Library::default(),
             vars: Rc::default(),
-            model: Model::new(seed, faults),
+            model,
             up_carry: Vec::new(),
             decidable: false,
             down_carry: Vec::new(),
             to_client: Vec::new(),
             over: None,
             max,
-            mode: Mode::Rewriting,
         }
     }
 
@@ -204,6 +205,12 @@ impl Track {
             && self.over.is_none()
     }
 
+    /// The same, and nothing is under way anywhere.
+    fn is_settled(&self) -> bool {
+        let rests = self.model.input.is_empty() && self.model.out.is_empty();
+        self.is_over() && rests && self.up_carry.is_empty()
+    }
+
     /// The next transaction, perhaps of the other client, perhaps behind a query of ours that restores its settings.
     fn give_back(&mut self, other: bool, one: bool, ours: bool) {
         self.relay.renew();
@@ -284,93 +291,63 @@ const TEXTS: [&str; 14] = [
 const NAMES: [&str; 5] = ["", "", "a", "b", "aether_x"];
 const PORTALS: [&str; 3] = ["", "", "p"];
 
+fn named(out: &mut Vec<u8>, tag: u8, kind: u8, name: &str) {
+    message(out, tag, |b| {
+        b.push(kind);
+        cstr(b, name.as_bytes());
+    });
+}
+
+fn parse(out: &mut Vec<u8>, name: &str, text: &str) {
+    message(out, b'P', |b| {
+        cstr(b, name.as_bytes());
+        cstr(b, text.as_bytes());
+        b.extend_from_slice(&[0; 2]); // no types
+    });
+}
+
+fn bind(out: &mut Vec<u8>, portal: &str, name: &str) {
+    message(out, b'B', |b| {
+        cstr(b, portal.as_bytes());
+        cstr(b, name.as_bytes());
+        b.extend_from_slice(&[0; 6]); // no formats, no values, no formats of results
+    });
+}
+
+fn execute(out: &mut Vec<u8>, portal: &str) {
+    message(out, b'E', |b| {
+        cstr(b, portal.as_bytes());
+        b.extend_from_slice(&[0; 4]); // all rows
+    });
+}
+
 /// Something that a client may say, in its place or not.
 fn client_message(rng: &mut Rng, out: &mut Vec<u8>) {
-    let types = b"\0\0";
     match rng.below(40) {
-        0..9 => {
-            let sql = rng.one(&SQL).to_owned();
-            message(out, b'Q', |b| cstr(b, sql.as_bytes()))
-        }
-        9..12 => {
-            let (n, t) = (rng.one(&NAMES), rng.one(&TEXTS));
-            message(out, b'P', |b| {
-                cstr(b, n.as_bytes());
-                cstr(b, t.as_bytes());
-                b.extend_from_slice(types)
-            })
-        }
-        12..16 => {
-            let (p, n) = (rng.one(&PORTALS), rng.one(&NAMES));
-            message(out, b'B', |b| {
-                cstr(b, p.as_bytes());
-                cstr(b, n.as_bytes());
-                b.extend_from_slice(b"\0\0\0\0\0\0")
-            })
-        }
-        16..19 => {
-            let p = rng.one(&PORTALS);
-            message(out, b'D', |b| {
-                b.push(b'P');
-                cstr(b, p.as_bytes())
-            })
-        }
-        19 => {
-            let n = rng.one(&NAMES);
-            message(out, b'D', |b| {
-                b.push(b'S');
-                cstr(b, n.as_bytes())
-            })
-        }
-        20..24 => {
-            let p = rng.one(&PORTALS);
-            message(out, b'E', |b| {
-                cstr(b, p.as_bytes());
-                b.extend_from_slice(b"\0\0\0\0")
-            })
-        }
-        24 => {
-            let n = rng.one(&NAMES);
-            message(out, b'C', |b| {
-                b.push(b'S');
-                cstr(b, n.as_bytes())
-            })
-        }
-        25 => message(out, b'C', |b| {
-            b.push(b'P');
-            cstr(b, b"p")
-        }),
-        26..31 => message(out, b'S', |_| {}),
+        0..9 => frontend::query(out, rng.one(&SQL).as_bytes()),
+        9..12 => parse(out, rng.one(&NAMES), rng.one(&TEXTS)),
+        12..16 => bind(out, rng.one(&PORTALS), rng.one(&NAMES)),
+        16..19 => named(out, b'D', b'P', rng.one(&PORTALS)),
+        19 => named(out, b'D', b'S', rng.one(&NAMES)),
+        20..24 => execute(out, rng.one(&PORTALS)),
+        24 => named(out, b'C', b'S', rng.one(&NAMES)),
+        25 => named(out, b'C', b'P', "p"),
+        26..31 => frontend::sync(out),
         31..33 => message(out, b'H', |_| {}),
         33 => message(out, b'd', |b| b.extend_from_slice(b"x")),
         34 => message(out, b'c', |_| {}),
         35 => message(out, b'f', |b| cstr(b, b"no")),
         _ => {
-            let (n, t) = (rng.one(&NAMES), rng.one(&TEXTS));
-            let fresh = rng.below(2) == 0;
-            if fresh {
-                message(out, b'P', |b| {
-                    cstr(b, n.as_bytes());
-                    cstr(b, t.as_bytes());
-                    b.extend_from_slice(types)
-                })
-            }
-            message(out, b'B', |b| {
-                cstr(b, b"");
-                cstr(b, n.as_bytes());
-                b.extend_from_slice(b"\0\0\0\0\0\0")
-            });
+            let (name, text) = (rng.one(&NAMES), rng.one(&TEXTS));
             if rng.below(2) == 0 {
-                message(out, b'D', |b| {
-                    b.push(b'P');
-                    cstr(b, b"")
-                })
+                parse(out, name, text);
             }
-            message(out, b'E', |b| {
-                cstr(b, b"");
-                b.extend_from_slice(b"\0\0\0\0")
-            });
-            message(out, b'S', |_| {});
+            bind(out, "", name);
+            if rng.below(2) == 0 {
+                named(out, b'D', b'P', "");
+            }
+            execute(out, "");
+            frontend::sync(out);
         }
     }
 }
@@ -379,7 +356,6 @@ fn client_message(rng: &mut Rng, out: &mut Vec<u8>) {
 #[derive(Debug, Default)]
 struct Brought {
     given_back: usize,
-    refused: usize,
     bytes: usize,
 }
 
@@ -394,11 +370,11 @@ fn on_both_tracks(seed: u64, mode: Mode, brought: &mut Brought) {
     let whole_messages = rng.below(2) == 0;
     let model_seed = rng.next();
     let mut tracks = [
-        Track::new(false, model_seed, faults, max, one),
-        Track::new(true, model_seed, faults, max, one),
+        Track::new(false, mode, Model::new(model_seed, faults), max),
+        Track::new(true, mode, Model::new(model_seed, faults), max),
     ];
     for track in &mut tracks {
-        track.mode = mode;
+        track.relay.begin(one);
     }
     let mut pending: Vec<u8> = Vec::new();
     for step in 0..240 {
@@ -420,12 +396,7 @@ fn on_both_tracks(seed: u64, mode: Mode, brought: &mut Brought) {
                 tracks.iter_mut().for_each(|track| track.model.work(10_000));
                 tracks.iter_mut().for_each(|track| track.down(1_000_000));
             }
-            let over = tracks.each_ref().map(|track| {
-                track.is_over()
-                    && track.model.input.is_empty()
-                    && track.model.out.is_empty()
-                    && track.up_carry.is_empty()
-            });
+            let over = tracks.each_ref().map(Track::is_settled);
             assert_eq!(over[0], over[1]);
             if over[0] {
                 let (other, ours) = (rng.below(2) == 0 && pending.is_empty(), rng.below(3) == 0);
@@ -467,12 +438,7 @@ fn on_both_tracks(seed: u64, mode: Mode, brought: &mut Brought) {
                 tracks.iter_mut().for_each(|track| track.down(most));
             }
             _ => {
-                if tracks[0].is_over()
-                    && tracks[1].is_over()
-                    && tracks[0].model.input.is_empty()
-                    && tracks[0].model.out.is_empty()
-                    && tracks[0].up_carry.is_empty()
-                {
+                if tracks.iter().all(Track::is_settled) {
                     let other = rng.below(2) == 0 && pending.is_empty();
                     let ours = rng.below(3) == 0;
                     tracks
@@ -517,7 +483,6 @@ fn on_both_tracks(seed: u64, mode: Mode, brought: &mut Brought) {
             panic!("seed {seed} step {step}:\n{}\n{}", cut(&a), cut(&b));
         }
         if plain.over.is_some() {
-            brought.refused += 1;
             break;
         }
     }
@@ -590,8 +555,8 @@ fn cut_elsewhere(seed: u64, brought: &mut Brought) {
     let full = rng.below(3) == 0;
     let model_seed = rng.next();
     let mut tracks = [
-        Track::new(false, model_seed, faults, max, false),
-        Track::new(full, model_seed, faults, max, false),
+        Track::new(false, Mode::Rewriting, Model::new(model_seed, faults), max),
+        Track::new(full, Mode::Rewriting, Model::new(model_seed, faults), max),
     ];
     let mut pendings = [Vec::new(), Vec::new()];
     for phase in 0..25 {
@@ -665,16 +630,9 @@ fn cut_elsewhere(seed: u64, brought: &mut Brought) {
             "seed {seed} phase {phase}"
         );
         if a.over.is_some() {
-            brought.refused += 1;
             return;
         }
-        let settled = |track: &Track, pending: &Vec<u8>| {
-            track.is_over()
-                && track.model.input.is_empty()
-                && track.up_carry.is_empty()
-                && pending.is_empty()
-        };
-        if settled(a, &pendings[0]) && settled(b, &pendings[1]) {
+        if a.is_settled() && b.is_settled() && pendings.iter().all(Vec::is_empty) {
             let other = rng.below(2) == 0;
             tracks
                 .iter_mut()
@@ -702,7 +660,7 @@ fn what_we_have_run_is_not_the_clients() {
     let mut left = Vec::new();
     for full in [false, true] {
         OFF.set(full);
-        let mut track = Track::new(full, 1, false, 100, false);
+        let mut track = Track::new(full, Mode::Rewriting, Model::new(1, false), 100);
         track.relay.sent_by_us(); // the settings are restored
         let mut query = Vec::new();
         message(&mut query, b'Q', |b| cstr(b, text));
