@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::scene::{Scene, Shared, World, is_closed, said};
 use super::{Tick, ms};
+use crate::wire::refusal::{Blame, Refusal};
 use crate::wire::{backend, frontend};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -156,8 +157,7 @@ fn min_pool_size_is_kept_for_the_pools_own_role_or_as_long_as_there_are_clients(
     assert_eq!(open(&mut scene), 2, "however long they are idle");
     let lost = scene.world.servers[0].clone();
     let mut error = Vec::new();
-    crate::wire::refusal::Refusal::fatal(b"57P01", "bye", crate::wire::refusal::Blame::Server)
-        .write(&mut error);
+    Refusal::fatal(b"57P01", "bye", Blame::Server).write(&mut error);
     scene.say(&lost, &error);
     drop(lost);
     scene.wait(2 * SECOND);
@@ -543,5 +543,29 @@ fn min_pool_size_of_one_role_does_not_wait_for_the_limit_of_another() {
     assert_eq!(
         (of_roles(&scene, b"anna"), of_roles(&scene, b"bob")),
         (1, 2)
+    );
+}
+
+/// Simulation, seed 320280: the pool had never had a server, and then knew of nothing but what the server takes from nobody.
+#[test]
+fn min_pool_size_is_kept_though_the_first_to_come_asks_for_what_the_server_refuses() {
+    let mut world = World::default();
+    Refusal::fatal(b"22023", "invalid value for parameter", Blame::Server)
+        .write(&mut world.greeting);
+    let keys = ", min_pool_size: 1, max_lifetime: 0";
+    let config = text("me:secret@", keys, "").replace("transaction", "session");
+    let mut scene = Scene::with(&config, world);
+    scene.turn(Vec::new());
+    let client = scene.client_with("db", &[("TimeZone", "nonsense")]);
+    open(&mut scene);
+    assert!(said(&client).starts_with("22023"), "{}", said(&client));
+    scene.world.greeting.clear();
+    scene.wait(2 * SECOND);
+    assert_eq!(open(&mut scene), 1);
+    let server = scene.world.servers.last().cloned().expect("a server");
+    let asked = String::from_utf8_lossy(&server.borrow().output).into_owned();
+    assert!(
+        asked.contains("user") && !asked.contains("nonsense"),
+        "{asked}"
     );
 }

@@ -373,7 +373,8 @@ impl Pool {
         }
     }
 
-    /// The server refuses this kind for good: servers are kept ready of the one that was asked for before it and has worked.
+    /// The server refuses this kind for good: servers are kept ready of the one that was asked for before it and has worked, or of the
+    /// one that nobody has to ask for.
     pub fn prefer_another(&mut self, kind: &Rc<Kind>) {
         if self.last_asked.as_ref() != Some(kind) {
             return;
@@ -382,9 +383,9 @@ impl Pool {
             .kinds
             .iter()
             .filter(|(other, state)| *other != kind && state.welcome.is_some());
-        if let Some((other, _)) = others.max_by_key(|(_, state)| state.asked) {
-            self.last_asked = Some(other.clone());
-            self.drop_kind_if_unused(kind);
+        match others.max_by_key(|(_, state)| state.asked) {
+            Some((other, _)) => self.last_asked = Some(other.clone()),
+            None => self.expect_base_kind(),
         }
     }
 

@@ -641,7 +641,9 @@ impl Pools {
         let Some(pool) = self.arena.get_mut(pool_key) else {
             return Vec::new();
         };
-        let state = pool.state(kind);
+        let Some(state) = pool.kinds.get_mut(kind) else {
+            return Vec::new();
+        };
         let lane = std::mem::take(&mut state.waiters);
         let questions = std::mem::take(&mut state.questions).into_values();
         pool.needed -= lane.len();
@@ -655,6 +657,9 @@ impl Pools {
             pool.tickets.remove(client);
         }
         self.refront(pool_key, kind);
+        if let Some(pool) = self.arena.get_mut(pool_key) {
+            pool.drop_kind_if_unused(kind);
+        }
         clients.into_values().collect()
     }
 
