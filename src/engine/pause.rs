@@ -6,6 +6,7 @@
 //! here waits: whoever gave an order asks how far it is.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{
     Client, ClientKey, ClientState, Engine, Host, PoolKey, Server, ServerKey, ServerState,
@@ -52,6 +53,8 @@ pub(super) struct Holds {
 
 #[derive(Clone, Copy)]
 struct Suspension {
+    /// When it began.
+    since: Tick,
     /// Whoever has not taken what was sent to him by then is closed.
     deadline: Option<Tick>,
     /// A console was there: without one nobody could end it.
@@ -161,6 +164,7 @@ impl Engine {
             self.wheel.insert(deadline, Timer::Accept);
         }
         self.holds.suspended = Some(Suspension {
+            since: self.now,
             deadline,
             by_console: self.has_console(),
         });
@@ -202,14 +206,35 @@ impl Engine {
             .collect()
     }
 
-    /// Everything goes on where it stopped.
+    /// Everything goes on where it stopped: nobody is charged with the time in which nobody was listened to.
     fn go_on(&mut self) {
-        self.holds.suspended = None;
+        let Some(suspension) = self.holds.suspended.take() else {
+            return;
+        };
+        let stood = Duration::from_micros(self.now.since(suspension.since));
         for key in self.clients.keys() {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.since = client.since.plus(stood);
+                if client.state.is_unauthenticated() {
+                    client.connected_at = client.connected_at.plus(stood);
+                }
+            }
             self.list(Who::Client(key));
             self.arm_client(key);
         }
         for key in self.servers.keys() {
+            // An idle one has been that all the time, and may have to be looked at.
+            if let Some(server) = self.servers.get_mut(key)
+                && !matches!(server.state, ServerState::Idle)
+            {
+                for at in [
+                    &mut server.since,
+                    &mut server.request_at,
+                    &mut server.transaction_at,
+                ] {
+                    *at = at.plus(stood);
+                }
+            }
             self.list(Who::Server(key));
             self.arm_server(key);
         }

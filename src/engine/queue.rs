@@ -544,11 +544,11 @@ impl Engine {
         // Of replication connections (max_wal_senders) there may be enough while there is room for others.
         let full = refusal.sqlstate == *b"53300" && !kind.is_replication();
         if is_passing(&refusal) || (full && pool.total() > 0) {
-            let attempts = pool
-                .failure
-                .as_ref()
-                .map_or(0, |failure| failure.attempts)
-                .saturating_add(1);
+            let last = pool.failure.take();
+            let (before, due) = last.map_or((0, now), |last| (last.attempts, last.retry_at));
+            // Of attempts that were made together the first counts.
+            let counts = now >= due;
+            let attempts = before.saturating_add(u32::from(counts));
             let first = ms(limits::RETRY_FIRST_MS);
             let longest = pool.config.timeouts.server_login_retry.max(first);
             let pause = (first * (1 << attempts.saturating_sub(1).min(10))).min(longest);
@@ -556,7 +556,7 @@ impl Engine {
             pool.failure = Some(crate::pool::Failure {
                 refusal,
                 attempts,
-                retry_at: now.plus(pause),
+                retry_at: if counts { now.plus(pause) } else { due },
             });
             // The server is full, partly with connections of ours that nobody uses: the waiter's next attempt gets the place.
             if full

@@ -569,3 +569,99 @@ fn min_pool_size_is_kept_though_the_first_to_come_asks_for_what_the_server_refus
         "{asked}"
     );
 }
+
+#[test]
+fn nobodys_servers_are_made_for_those_who_wait_for_room() {
+    let more = "users: {bob: {max_connections: 1}}\n";
+    let mut scene = Scene::with(&text("", "", more), World::default());
+    let bobs: Vec<Shared> = (0..6).map(|_| comes_as(&mut scene, "bob")).collect();
+    let _anna = comes_as(&mut scene, "anna");
+    for bob in &bobs {
+        asks(&mut scene, bob);
+    }
+    open(&mut scene);
+    let of_roles = (of_roles(&scene, b"bob"), of_roles(&scene, b"anna"));
+    assert_eq!(of_roles, (1, 1));
+}
+
+/// In PgBouncer a session is let in without a server, and told so at its first query.
+#[test]
+fn a_session_that_begins_while_no_server_can_be_reached_is_told_at_once_if_that_is_wanted() {
+    for (key, expected) in [("", false), (", server_fast_fail: true", true)] {
+        let config = text("me:secret@", key, "").replace("transaction", "session");
+        let mut scene = Scene::with(&config, World::default());
+        let first = scene.client();
+        assert!(said(&first).starts_with("R0"), "{}", said(&first));
+        leaves(&mut scene, &first);
+        retire(&mut scene);
+        scene.world.unreachable = Some("it is down".to_owned());
+        scene.turn(Vec::new());
+        let second = scene.client();
+        let third = scene.client();
+        assert!(said(&second).is_empty(), "nobody knew yet");
+        let told = said(&third).starts_with("08006");
+        assert_eq!(told, expected, "{key}: {}", said(&third));
+    }
+}
+
+#[test]
+fn who_has_asked_during_a_suspension_was_not_idle() {
+    let mut scene = scene_of(", client_idle_timeout: 5s", "");
+    let client = scene.client();
+    let _console = scene.console();
+    client.borrow_mut().output.clear();
+    scene.engine.suspend().expect("nothing is held");
+    scene.turn(Vec::new());
+    scene.wait(3 * SECOND);
+    asks(&mut scene, &client);
+    scene.wait(10 * SECOND);
+    scene.engine.resume(super::pause::Scope::All);
+    scene.turn(Vec::new());
+    assert!(said(&client).is_empty(), "{}", said(&client));
+}
+
+#[test]
+fn who_waits_or_works_is_not_charged_with_a_suspension() {
+    let limits = ", max_connections: 1, acquire_timeout: 5s, query_timeout: 5s";
+    let mut scene = scene_of(limits, "");
+    let clients = [scene.client(), scene.client()];
+    let _console = scene.console();
+    for client in &clients {
+        client.borrow_mut().output.clear();
+        asks(&mut scene, client);
+    }
+    let late = scene.late_client(super::Facts::default(), &[]);
+    let server = scene.world.servers[0].clone();
+    scene.engine.suspend().expect("nothing is held");
+    scene.turn(Vec::new());
+    answers(&mut scene, &server);
+    scene.wait(100 * SECOND);
+    scene.engine.resume(super::pause::Scope::All);
+    scene.turn(Vec::new());
+    let answer = String::from_utf8_lossy(&clients[0].borrow().output).into_owned();
+    assert!(answer.contains("SELECT 1"), "{answer}");
+    assert!(said(&clients[1]).is_empty(), "{}", said(&clients[1]));
+    assert!(is_asked(&server) && !is_closed(&late));
+    scene.wait(10 * SECOND);
+    let text = said(&clients[1]);
+    assert!(text.starts_with("57014"), "its time goes on: {text}");
+}
+
+#[test]
+fn attempts_that_fail_together_are_one() {
+    for clients in [1, 8] {
+        let mut scene = scene_of(", server_login_retry: 15s", "");
+        let all: Vec<Shared> = (0..clients).map(|_| scene.client()).collect();
+        retire(&mut scene);
+        scene.turn(Vec::new());
+        Refusal::fatal(b"57P03", "starting up", Blame::Server).write(&mut scene.world.greeting);
+        for client in &all {
+            asks(&mut scene, client);
+        }
+        open(&mut scene);
+        scene.world.greeting.clear();
+        let before = scene.world.servers.len();
+        scene.wait(SECOND);
+        assert!(scene.world.servers.len() > before, "{clients}");
+    }
+}

@@ -50,12 +50,18 @@ impl Engine {
             PoolMode::Transaction | PoolMode::Statement => Wants::Welcome(settings),
         };
         let frugal = client.is_frugal(&config) && !kind.is_replication();
+        let is_known = welcome.is_some();
         if let Some(vars) = welcome.filter(|_| frugal) {
             self.welcome(key, &vars, None, host);
             if config.sizes.min_pool_size > 0 {
                 self.unsettled.insert(pool_key);
             }
             return self.enter_client(key, ClientState::Idle);
+        }
+        // PgBouncer would have welcomed it without a server, and told it so at its first query.
+        let fails_fast = config.sizes.server_fast_fail && wants == Wants::Server && is_known;
+        if fails_fast && let Some(refusal) = self.fails_fast(pool_key, &kind, host) {
+            return self.refuse(key, refusal, host);
         }
         self.wait(key, pool_key, &kind, wants, ClientState::AwaitingWelcome);
     }

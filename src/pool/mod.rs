@@ -276,8 +276,6 @@ pub struct Pool {
     pub sessions_ended: u64,
     /// Who waits, under which ticket, and for what.
     tickets: BTreeMap<ClientKey, (u64, Rc<Kind>, Wants)>,
-    /// How many servers those who wait need, all lanes together.
-    needed: usize,
     /// Lanes that wait until connections may be made again.
     paused: BTreeMap<u64, Rc<Kind>>,
     kinds: BTreeMap<Rc<Kind>, KindState>,
@@ -323,7 +321,6 @@ impl Pool {
             cancels: 0,
             sessions_ended: 0,
             tickets: BTreeMap::new(),
-            needed: 0,
             paused: BTreeMap::new(),
             kinds: BTreeMap::new(),
             asked: 0,
@@ -543,15 +540,12 @@ impl Pool {
         };
         let place = state.place_of(waiter.ticket).unwrap_or_else(|place| place);
         state.waiters.insert(place, waiter);
-        self.needed += 1;
     }
 
     /// Takes a client out of its lane.
     fn step_out(&mut self, kind: &Rc<Kind>, ticket: u64) -> Option<Waiter> {
         let state = self.state(kind);
-        let waiter = state.waiters.remove(state.place_of(ticket).ok()?);
-        self.needed -= usize::from(waiter.is_some());
-        waiter
+        state.waiters.remove(state.place_of(ticket).ok()?)
     }
 
     /// Clients that have entered the pool and are still there.
@@ -804,9 +798,11 @@ impl Pool {
     /// Whether an idle server should be made to keep the configured number ready; of which kind, if it `fits` under limits that
     /// are not the pool's.
     fn refill(&self, now: Tick, fits: &mut dyn FnMut(&Kind) -> bool) -> Option<Rc<Kind>> {
-        let wanted = self.config.min_idle_connections + self.needed;
-        let few = self.idle() + self.coming < wanted;
         let kind = self.last_asked.as_ref();
+        // Who waits for one of another kind is no reason for one that nobody has asked for.
+        let state = kind.and_then(|kind| self.kinds.get(kind));
+        let waiting = state.map_or(0, |state| state.waiters.len());
+        let few = self.idle() + self.coming < self.config.min_idle_connections + waiting;
         let kind = kind.filter(|kind| few && self.may_refill(kind, now) && fits(kind));
         kind.cloned().or_else(|| self.refill_role(now, fits))
     }
@@ -853,11 +849,6 @@ impl Pool {
         assert_eq!(
             self.idle_kinds, kinds,
             "pool {name}: kinds with idle servers"
-        );
-        assert_eq!(
-            self.needed,
-            sum(|state| state.waiters.len()),
-            "pool {name}: lanes"
         );
         let for_servers = |waiter: &&Waiter| waiter.wants == Wants::Server;
         let waiting: usize = self

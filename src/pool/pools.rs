@@ -646,7 +646,6 @@ impl Pools {
         };
         let lane = std::mem::take(&mut state.waiters);
         let questions = std::mem::take(&mut state.questions).into_values();
-        pool.needed -= lane.len();
         let askers = questions.flat_map(|question| question.askers.into_values());
         let clients: BTreeMap<u64, ClientKey> = lane
             .into_iter()
