@@ -5,10 +5,10 @@ use super::pause::PAUSE_MODE;
 use super::pump::NO_BLOCKS;
 use super::requests::Watch;
 use super::{
-    Client, ClientKey, ClientState, Engine, Host, Input, Place, ServerKey, ServerState, Tick, Who,
-    Why,
+    Client, ClientKey, ClientState, Engine, Host, Input, Place, Server, ServerKey, ServerState,
+    Tick, Who, Why,
 };
-use crate::pool::{Limit, Waits};
+use crate::pool::{Limit, Pool, Waits};
 use crate::reasons;
 use crate::relay::prepared::{ClientStatements, With};
 use crate::relay::{Relay, Then};
@@ -23,6 +23,7 @@ const QUEUED: &str = "No server connection available in postgres backend, client
 const NO_CODE: [u8; 5] = [0; 5];
 
 pub(super) const CANCEL_LOST: &str = "a cancel against it did not end";
+pub(super) const CONFIG_CHANGED: &str = "database configuration changed";
 const LEFT_IN_THE_MIDDLE: &str = "client left in the middle of a message, a copy or a batch";
 
 /// How a client left its server.
@@ -141,47 +142,11 @@ impl Engine {
 
     /// Why a server that has come to rest is of no more use, if it is not.
     pub(super) fn unfit(&self, key: ServerKey) -> Option<&'static str> {
-        let stopping = self.gives_out_nothing();
         let server = self.servers.get(key)?;
-        let pool = self.pools.get(server.pool);
-        let removed = pool.is_none_or(|pool| pool.removed);
-        let held = pool.is_some_and(|pool| pool.held);
-        if server.relay.has_surplus() {
-            Some("it spoke while nobody had asked")
-        } else if server.relay.is_in_doubt() || server.relay.is_broken() {
-            Some("it sent an answer that nothing explains")
-        } else if !server.shared && !server.relay.is_reusable() {
-            Some("client left something behind that DISCARD ALL does not remove")
-        } else if server.shared && self.must_not_be_shared(server) {
-            Some("client left something behind that no query undoes")
-        } else if server.kind.is_replication() {
-            Some("replication connections serve one session")
-        } else if server.cancel_lost {
-            Some(CANCEL_LOST)
-        } else if server.recycle || removed {
-            Some("database configuration changed")
-        } else if server.is_expired(self.now) || self.is_used_up(server) {
-            Some("server lifetime over")
-        } else if stopping {
-            Some("the pooler stops")
-        } else if held {
-            Some(PAUSE_MODE)
-        } else {
-            None
+        match self.pools.get(server.pool) {
+            Some(pool) => unfit_for(pool, server, self.now, self.gives_out_nothing()),
+            None => Some(CONFIG_CHANGED),
         }
-    }
-
-    /// Whether a server is closed after its first client, and has had one.
-    fn is_used_up(&self, server: &super::Server) -> bool {
-        let pool = self.pools.get(server.pool);
-        server.relay.is_touched() && pool.is_some_and(|pool| pool.config.sizes.single_use)
-    }
-
-    /// Whether the last client of a shared server has left there what the next one must not meet.
-    fn must_not_be_shared(&self, server: &super::Server) -> bool {
-        let pool = self.pools.get(server.pool);
-        server.relay.seen().cannot_be_undone()
-            && pool.is_none_or(|pool| pool.config.transaction_reset)
     }
 
     /// Takes what a server still says to a client that has gone, until it has come to rest.
@@ -709,6 +674,40 @@ impl Engine {
         refusal
             .detail(format!("{waited}; {in_use} of {max} server connections{what} are in use, {clients} clients wait."))
             .hint(format!("Raise {knob}, or look for clients that hold on to their sessions: SHOW CLIENTS in the console."))
+    }
+}
+
+/// Why a server that has come to rest is of no more use in a pool, if it is not. `stopping`: no server is.
+#[inline(always)]
+pub(super) fn unfit_for(
+    pool: &Pool,
+    server: &Server,
+    now: Tick,
+    stopping: bool,
+) -> Option<&'static str> {
+    let (relay, config) = (&server.relay, &pool.config);
+    if relay.has_surplus() {
+        Some("it spoke while nobody had asked")
+    } else if relay.is_in_doubt() || relay.is_broken() {
+        Some("it sent an answer that nothing explains")
+    } else if !server.shared && !relay.is_reusable() {
+        Some("client left something behind that DISCARD ALL does not remove")
+    } else if server.shared && relay.seen().cannot_be_undone() && config.transaction_reset {
+        Some("client left something behind that no query undoes")
+    } else if server.kind.is_replication() {
+        Some("replication connections serve one session")
+    } else if server.cancel_lost {
+        Some(CANCEL_LOST)
+    } else if server.recycle || pool.removed {
+        Some(CONFIG_CHANGED)
+    } else if server.is_expired(now) || (config.sizes.single_use && relay.is_touched()) {
+        Some("server lifetime over")
+    } else if stopping {
+        Some("the pooler stops")
+    } else if pool.held {
+        Some(PAUSE_MODE)
+    } else {
+        None
     }
 }
 

@@ -275,8 +275,7 @@ impl Engine {
             return;
         };
         if fresh > 0 {
-            if let Some(server) = self.at_hand(key, pool) {
-                self.pair(key, server, self.now, host);
+            if let Some(server) = self.pair_at_hand(key) {
                 return self.run_pair_with(key, server, fresh, host);
             }
             let bytes = self.buffer.get(..fresh).unwrap_or_default();

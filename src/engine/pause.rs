@@ -238,6 +238,7 @@ impl Engine {
             self.list(Who::Server(key));
             self.arm_server(key);
         }
+        self.pools.postpone(stood);
         self.arm_logins();
         self.unsettled.extend(self.pools.keys());
     }

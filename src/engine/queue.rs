@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::close::{Departure, closed_while_idle};
+use super::close::{CONFIG_CHANGED, Departure, closed_while_idle, unfit_for};
 use super::{
-    Client, ClientKey, ClientState, Engine, Host, Input, PoolKey, ServerKey, ServerState, Tick,
-    Timer, Who, ms,
+    Client, ClientKey, ClientState, Engine, Host, Input, Place, PoolKey, Server, ServerKey,
+    ServerState, Tick, Timer, Who, ms,
 };
 use crate::config::{PoolConfig, PoolMode};
 use crate::limits;
@@ -182,7 +182,7 @@ impl Engine {
 
     /// Looks whether a server has said something, or has closed the connection, that the poll has not told yet.
     fn is_silent(&mut self, key: ServerKey, host: &mut dyn Host) -> bool {
-        if self.servers.get(key).is_some_and(super::Server::is_quiet) {
+        if self.servers.get(key).is_some_and(Server::is_quiet) {
             return true;
         }
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -226,24 +226,8 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(server.pool) else {
             return;
         };
-        let counters = &mut pool.stats.total;
-        counters.assignments += 1;
-        let waited = now.since(since);
-        counters.wait_us += waited;
-        pool.stats.times.wait.note(waited);
-        counters.idle_us += now.since(server.since);
-        counters.idle_ends += 1;
-        server.relay.begin(client.mode() == PoolMode::Statement);
-        (server.request_at, server.transaction_at) = (now, now);
-        server.shared = client.mode() != PoolMode::Session;
         let awaiting = matches!(client.state, ClientState::AwaitingWelcome);
-        server.waited_us = if awaiting { 0 } else { waited };
-        if let Some(requests) = &mut server.requests {
-            requests.renew();
-        }
-        if server.shared && !awaiting {
-            restore_settings(client, server);
-        }
+        begin(client, server, pool, now, since);
         let only_welcome =
             awaiting && client.is_frugal(&pool.config) && !server.kind.is_replication();
         let vars = awaiting.then(|| server.vars.clone());
@@ -264,6 +248,38 @@ impl Engine {
         if self.pools.is_short(pool, self.now) {
             self.unsettled.insert(pool);
         }
+    }
+
+    /// Gives the server at hand, if there is one that needs no look at it, to an idle client, where nothing else follows from that.
+    pub(super) fn pair_at_hand(&mut self, client_key: ClientKey) -> Option<ServerKey> {
+        let (now, is_settled) = (self.now, self.unsettled.is_empty());
+        let client = self.clients.get_mut(client_key)?;
+        let session = client.session.as_deref()?;
+        let (Place::Pool(pool_key), true) = (session.place, is_settled) else {
+            return None;
+        };
+        let is_known = session.mode != PoolMode::Session;
+        let kind = session.kind.as_ref().filter(|_| is_known)?;
+        let servers = &self.servers;
+        let fit = |server: ServerKey, config: &PoolConfig| {
+            servers.get(server).is_some_and(|server| {
+                server.is_quiet() && !server.is_expired(now) && !is_check_due(server, config, now)
+            })
+        };
+        let server_key = self
+            .pools
+            .take_at_hand(pool_key, kind, session.epoch, fit)?;
+        let (server, pool) = (
+            self.servers.get_mut(server_key)?,
+            self.pools.get_mut(pool_key)?,
+        );
+        begin(client, server, pool, now, now);
+        (client.state, client.since) = (ClientState::Paired(server_key), now);
+        (server.state, server.since) = (ServerState::Paired(client_key), now);
+        if pool.is_short(now) {
+            self.unsettled.insert(pool_key);
+        }
+        Some(server_key)
     }
 
     /// Tells a client that it is logged in. `server`: the one whose process id it is given, if it has one for good.
@@ -324,11 +340,17 @@ impl Engine {
         server_key: ServerKey,
         host: &mut dyn Host,
     ) {
-        if let (Some(client), Some(server)) = (
+        let stopping = self.gives_out_nothing();
+        let (Some(client), Some(server)) = (
             self.clients.get_mut(client_key),
-            self.servers.get(server_key),
-        ) && let Some(session) = client.session.as_deref_mut()
-        {
+            self.servers.get_mut(server_key),
+        ) else {
+            return;
+        };
+        let Some(pool) = self.pools.get(server.pool) else {
+            return;
+        };
+        if let Some(session) = client.session.as_deref_mut() {
             if !Rc::ptr_eq(&session.vars, &server.vars) {
                 session.vars = server.vars.clone();
             }
@@ -336,34 +358,31 @@ impl Engine {
                 session.statements.unnamed = Unnamed::None;
             }
         }
-        self.enter_client(client_key, ClientState::Idle);
-        if self.leaves_nothing(server_key) {
-            self.put_idle(server_key);
-        } else {
-            self.release(server_key, Departure::Over, host);
-        }
-        self.list_if_it_can_go_on(Who::Client(client_key));
-    }
-
-    /// Whether a server whose client's transaction is over can go back to its stack as it is, as nearly always. Its relay is
-    /// renewed then.
-    fn leaves_nothing(&mut self, key: ServerKey) -> bool {
-        let Some(server) = self.servers.get_mut(key) else {
-            return false;
-        };
-        let rests = server.cancels == 0
-            && server.shared
-            && server.relay.is_quiet()
-            && server.relay.leaves_nothing()
-            && server.link.as_ref().is_some_and(|link| !link.is_shut())
-            && server.is_itself();
-        if !rests || self.unfit(key).is_some() {
-            return false;
-        }
-        if let Some(server) = self.servers.get_mut(key) {
+        let rests = leaves_nothing(server) && unfit_for(pool, server, self.now, stopping).is_none();
+        let pool_key = server.pool;
+        if rests {
             server.relay.renew();
         }
-        true
+        // As nearly always: nobody waits for it, and nothing is armed.
+        if rests
+            && !pool.watched
+            && server.idle_watched
+            && self.stop.is_none()
+            && !self.lookups.is_asked(pool_key)
+            && self.pools.put_back(pool_key, server_key, &server.kind)
+        {
+            (client.state, client.since) = (ClientState::Idle, self.now);
+            (server.state, server.since) = (ServerState::Idle, self.now);
+            server.bulk.end(server.link.as_mut());
+        } else {
+            self.enter_client(client_key, ClientState::Idle);
+            match rests {
+                true => self.put_idle(server_key),
+                false => self.release(server_key, Departure::Over, host),
+            }
+        }
+        self.list_if_it_can_go_on(Who::Server(server_key));
+        self.list_if_it_can_go_on(Who::Client(client_key));
     }
 
     /// A server is free: back to its stack.
@@ -402,7 +421,7 @@ impl Engine {
             if stopping && !self.lookups.is_asked(pool_key) {
                 self.close_server(key, "the pooler stops", host);
             } else if recycle || removed {
-                self.close_server(key, "database configuration changed", host);
+                self.close_server(key, CONFIG_CHANGED, host);
             } else if self.is_left_over(key) {
                 self.close_server(key, "replication client disconnected", host);
             }
@@ -588,12 +607,48 @@ pub(super) fn is_passing(refusal: &Refusal) -> bool {
 }
 
 /// Whether a server has been idle for so long that it is checked before it is used.
-pub(super) fn is_check_due(server: &super::Server, config: &PoolConfig, now: Tick) -> bool {
+pub(super) fn is_check_due(server: &Server, config: &PoolConfig, now: Tick) -> bool {
     config.check_query.is_some() && now > server.since.plus(config.check_delay)
 }
 
+/// Notes the time and whose the server is, when a client is given one. `since`: when it began to wait.
+#[inline(always)]
+fn begin(client: &mut Client, server: &mut Server, pool: &mut Pool, now: Tick, since: Tick) {
+    let counters = &mut pool.stats.total;
+    counters.assignments += 1;
+    let waited = now.since(since);
+    counters.wait_us += waited;
+    pool.stats.times.wait.note(waited);
+    counters.idle_us += now.since(server.since);
+    counters.idle_ends += 1;
+    let mode = client.mode();
+    server.relay.begin(mode == PoolMode::Statement);
+    (server.request_at, server.transaction_at) = (now, now);
+    server.shared = mode != PoolMode::Session;
+    let awaiting = matches!(client.state, ClientState::AwaitingWelcome);
+    server.waited_us = if awaiting { 0 } else { waited };
+    if let Some(requests) = &mut server.requests {
+        requests.renew();
+    }
+    if server.shared && !awaiting {
+        restore_settings(client, server);
+    }
+}
+
+/// Whether a server whose client's transaction is over can go back to its stack as it is, as nearly always.
+#[inline(always)]
+fn leaves_nothing(server: &mut Server) -> bool {
+    let cancels = server.cancels > 0;
+    !cancels
+        && server.shared
+        && server.relay.is_quiet()
+        && server.relay.leaves_nothing()
+        && server.link.as_ref().is_some_and(|link| !link.is_shut())
+        && server.is_itself()
+}
+
 /// Sends what brings a server's reported settings to those that the client believes in, ahead of the client's own request.
-fn restore_settings(client: &mut Client, server: &mut super::Server) {
+fn restore_settings(client: &mut Client, server: &mut Server) {
     let Some(session) = client.session.as_deref_mut() else {
         return;
     };

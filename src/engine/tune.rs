@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::queue::is_check_due;
 use super::{ClientKey, ClientState, Engine, Host, PoolKey, ServerKey, ServerState, Session, Who};
 use crate::config::PoolMode;
 use crate::pool::startup_set::{self, Asked};
@@ -105,23 +104,6 @@ impl Engine {
             return self.pair(key, server, self.now, host);
         }
         self.wait(key, pool_key, &kind, Wants::Server, ClientState::Queued);
-    }
-
-    /// The server that an idle client gets at once, without a look at it, if there is one.
-    pub(super) fn at_hand(&mut self, key: ClientKey, pool_key: PoolKey) -> Option<ServerKey> {
-        let (pool, client) = (self.pools.get(pool_key)?, self.clients.get(key)?);
-        let session = client.session.as_deref()?;
-        let is_known = session.epoch == pool.epoch && session.mode != PoolMode::Session;
-        if !is_known || !self.unsettled.is_empty() {
-            return None;
-        }
-        let key = self.pools.at_hand(pool_key, session.kind.as_ref()?)?;
-        let server = self.servers.get(key)?;
-        let config = &self.pools.get(pool_key)?.config;
-        let is_fit = server.is_quiet()
-            && !server.is_expired(self.now)
-            && !is_check_due(server, config, self.now);
-        is_fit.then_some(key)
     }
 
     /// `server_fast_fail`: why a client that asks for a server need not wait for one, since none can be reached. Whether that is

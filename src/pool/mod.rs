@@ -569,7 +569,7 @@ impl Pool {
     }
 
     /// Whether fewer servers are idle than are to be kept ready, and something is to be done about it: now, or later.
-    fn is_short(&self, now: Tick) -> bool {
+    pub fn is_short(&self, now: Tick) -> bool {
         !self.held
             && self.idle() < self.config.min_idle_connections
             && (self.failure.is_some()

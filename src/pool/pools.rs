@@ -12,12 +12,14 @@ mod questions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::time::Duration;
 
 pub(super) use questions::Question;
 
 use super::{Kind, Lane, Pool, Share, Stand, Waiter, Wants, limit_role};
 use crate::arena::{Arena, ClientKey, OfPool, PoolKey, ServerKey, Tick};
 use crate::config::{Config, PoolConfig, PoolMode, UserConfig};
+use crate::limits;
 use crate::relay::Settings;
 use crate::wire::frame::printable;
 
@@ -503,6 +505,61 @@ impl Pools {
         state.waiters.is_empty().then_some(server)
     }
 
+    /// [`Pools::put_idle`] where nothing follows from it: nobody waits, nothing is above a limit, and no limit but the pool's own asks for
+    /// idle servers. `false`: it may, and nothing was done.
+    pub fn put_back(&mut self, pool_key: PoolKey, server: ServerKey, kind: &Rc<Kind>) -> bool {
+        if self.users_are_limited || !self.is_calm(pool_key) {
+            return false;
+        }
+        let Some(pool) = self.arena.get_mut(pool_key) else {
+            return false;
+        };
+        let is_plain = !pool.lists_roles && pool.share.surplus() == 0;
+        let Some(state) = pool.kinds.get_mut(kind).filter(|state| state.is_calm()) else {
+            return false;
+        };
+        let first = state.idle.is_empty();
+        if !is_plain || (first && pool.idle_kinds == limits::IDLE_KINDS_MAX) {
+            return false;
+        }
+        self.last_stamp += 1;
+        state.idle.push((server, self.last_stamp));
+        pool.idle_kinds += usize::from(first);
+        pool.share.put_idle(self.last_stamp, server);
+        true
+    }
+
+    /// [`Pools::at_hand`] and [`Pools::take_idle`] in one, where nothing else follows from that. `epoch`: the pool's when the client's kind
+    /// was made. `None`: something may follow, or the server is not `fit`, and nothing was done.
+    pub fn take_at_hand(
+        &mut self,
+        pool_key: PoolKey,
+        kind: &Kind,
+        epoch: u32,
+        fit: impl FnOnce(ServerKey, &PoolConfig) -> bool,
+    ) -> Option<ServerKey> {
+        if self.users_are_limited || !self.is_settled() {
+            return None;
+        }
+        let pool = self.arena.get_mut(pool_key)?;
+        if pool.held || pool.lists_roles || pool.epoch != epoch {
+            return None;
+        }
+        pool.asked += 1;
+        let state = pool.kinds.get_mut(kind)?;
+        state.asked = pool.asked;
+        let oldest = pool.config.sizes.server_round_robin;
+        let server = state.next_idle(oldest)?;
+        if !state.is_calm() || state.welcome.is_none() || !fit(server, &pool.config) {
+            return None;
+        }
+        let place = if oldest { 0 } else { state.idle.len() - 1 };
+        let (_, stamp) = state.idle.remove(place);
+        pool.idle_kinds -= usize::from(state.idle.is_empty());
+        pool.share.take_idle(stamp);
+        Some(server)
+    }
+
     /// Whether nobody is to be looked at, and nothing to be closed.
     pub fn is_settled(&self) -> bool {
         self.ready.is_empty() && self.surplus.is_empty()
@@ -634,6 +691,20 @@ impl Pools {
         };
         self.arena.get_mut(pool_key)?.drop_kind_if_unused(&kind);
         waiter
+    }
+
+    /// All who wait have done so for less: nobody could be served for so long.
+    pub fn postpone(&mut self, time: Duration) {
+        for key in self.arena.keys() {
+            let kinds = self.arena.get_mut(key).map(|pool| &mut pool.kinds);
+            for state in kinds.into_iter().flat_map(BTreeMap::values_mut) {
+                let questions = state.questions.values_mut();
+                let askers = questions.flat_map(|question| question.askers.values_mut());
+                for waiter in state.waiters.iter_mut().chain(askers) {
+                    waiter.since = waiter.since.plus(time);
+                }
+            }
+        }
     }
 
     /// Takes all who wait for a kind out of the queue.

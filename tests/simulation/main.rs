@@ -24,7 +24,7 @@ use std::time::Instant;
 use world::{Outcome, World};
 
 /// Seeds that once found a bug, each with what it was. A change of the simulation itself makes other worlds of them.
-const NAMED: [(u64, &str); 7] = [
+const NAMED: [(u64, &str); 8] = [
     (
         9124,
         "an unnamed DEALLOCATE, bound again in a later batch, named what the server had no longer",
@@ -52,6 +52,10 @@ const NAMED: [(u64, &str); 7] = [
     (
         200_285,
         "with server_fast_fail nobody waited for whom an idle server of another pool would have made room",
+    ),
+    (
+        320_280,
+        "a pool that knew only what its server refuses was never filled",
     ),
 ];
 

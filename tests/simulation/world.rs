@@ -1420,8 +1420,19 @@ impl World {
             late.extend(gone.then_some(Event::Ready(who, everything)));
         }
         events.append(&mut late);
+        let reload = |event: &Event| match event {
+            Event::Reload(config) => Some(config.clone()),
+            _ => None,
+        };
+        let mut reloads: VecDeque<Rc<Config>> = events.iter().filter_map(reload).collect();
         for at in (1..events.len()).rev() {
             events.swap(at, self.random.below(at + 1));
+        }
+        // One configuration replaces another in the order in which they were made.
+        for event in &mut events {
+            if let Event::Reload(config) = event {
+                *config = reloads.pop_front().expect("as many as there were");
+            }
         }
         let before = self.held_pairs();
         let turn = self
