@@ -359,13 +359,12 @@ impl Engine {
             }
         }
         let rests = leaves_nothing(server) && unfit_for(pool, server, self.now, stopping).is_none();
-        let pool_key = server.pool;
+        let (pool_key, watched) = (server.pool, pool.watched);
         if rests {
             server.relay.renew();
         }
-        // As nearly always: nobody waits for it, and nothing is armed.
+        // As nearly always: nobody waits for it.
         if rests
-            && !pool.watched
             && server.idle_watched
             && self.stop.is_none()
             && !self.lookups.is_asked(pool_key)
@@ -374,6 +373,9 @@ impl Engine {
             (client.state, client.since) = (ClientState::Idle, self.now);
             (server.state, server.since) = (ServerState::Idle, self.now);
             server.bulk.end(server.link.as_mut());
+            if watched {
+                self.arm_client(client_key);
+            }
         } else {
             self.enter_client(client_key, ClientState::Idle);
             match rests {

@@ -292,12 +292,15 @@ impl Pools {
     }
 
     /// Whether there are more servers than there may be, of those that one of this kind counts among.
-    pub fn is_surplus(&self, pool: PoolKey, kind: &Kind) -> bool {
-        let over = |limit| {
-            self.share(pool, &kind.user, limit)
-                .is_some_and(|share| share.surplus() > 0)
+    pub fn is_surplus(&self, pool_key: PoolKey, kind: &Kind) -> bool {
+        let Some(pool) = self.arena.get(pool_key) else {
+            return false;
         };
-        LIMITS.into_iter().any(over)
+        let is_over = |share: Option<&Share>| share.is_some_and(|share| share.surplus() > 0);
+        is_over(Some(&pool.share))
+            || pool.lists_roles && is_over(pool.roles.get(&kind.user))
+            || self.users_are_limited
+                && is_over(self.users.get(&kind.user).map(|user| &user.servers))
     }
 
     /// The pool's clients, and those of a login user in all pools.
@@ -505,27 +508,27 @@ impl Pools {
         state.waiters.is_empty().then_some(server)
     }
 
-    /// [`Pools::put_idle`] where nothing follows from it: nobody waits, nothing is above a limit, and no limit but the pool's own asks for
-    /// idle servers. `false`: it may, and nothing was done.
+    /// [`Pools::put_idle`] where nothing follows from it: nobody waits, and nothing is above a limit. `false`: something may, and
+    /// nothing was done.
     pub fn put_back(&mut self, pool_key: PoolKey, server: ServerKey, kind: &Rc<Kind>) -> bool {
-        if self.users_are_limited || !self.is_calm(pool_key) {
+        if !self.is_calm(pool_key) || self.is_surplus(pool_key, kind) {
             return false;
         }
         let Some(pool) = self.arena.get_mut(pool_key) else {
             return false;
         };
-        let is_plain = !pool.lists_roles && pool.share.surplus() == 0;
         let Some(state) = pool.kinds.get_mut(kind).filter(|state| state.is_calm()) else {
             return false;
         };
         let first = state.idle.is_empty();
-        if !is_plain || (first && pool.idle_kinds == limits::IDLE_KINDS_MAX) {
+        if first && pool.idle_kinds == limits::IDLE_KINDS_MAX {
             return false;
         }
         self.last_stamp += 1;
-        state.idle.push((server, self.last_stamp));
+        let stamp = self.last_stamp;
+        state.idle.push((server, stamp));
         pool.idle_kinds += usize::from(first);
-        pool.share.put_idle(self.last_stamp, server);
+        self.in_idle_lists(pool_key, kind, |share| share.put_idle(stamp, server));
         true
     }
 
@@ -538,11 +541,11 @@ impl Pools {
         epoch: u32,
         fit: impl FnOnce(ServerKey, &PoolConfig) -> bool,
     ) -> Option<ServerKey> {
-        if self.users_are_limited || !self.is_settled() {
+        if !self.is_settled() {
             return None;
         }
         let pool = self.arena.get_mut(pool_key)?;
-        if pool.held || pool.lists_roles || pool.epoch != epoch {
+        if pool.held || pool.epoch != epoch {
             return None;
         }
         pool.asked += 1;
@@ -556,7 +559,7 @@ impl Pools {
         let place = if oldest { 0 } else { state.idle.len() - 1 };
         let (_, stamp) = state.idle.remove(place);
         pool.idle_kinds -= usize::from(state.idle.is_empty());
-        pool.share.take_idle(stamp);
+        self.in_idle_lists(pool_key, kind, |share| share.take_idle(stamp));
         Some(server)
     }
 
