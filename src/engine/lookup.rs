@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::pause;
 use super::queue::{is_passing, pool_removed};
@@ -404,6 +405,14 @@ impl Lookups {
     pub(super) fn is_asked(&self, pool: PoolKey) -> bool {
         let desk = self.desks.get(&pool);
         desk.is_some_and(|desk| !desk.waiting.is_empty())
+    }
+
+    /// All questions have waited for less: nobody could be asked for so long.
+    pub(super) fn postpone(&mut self, time: Duration) {
+        let desks = self.desks.values_mut();
+        for question in desks.flat_map(|desk| desk.questions.values_mut()) {
+            question.since = question.since.plus(time);
+        }
     }
 
     /// The last secret that was seen of a user of a pool.

@@ -173,8 +173,8 @@ struct Stop {
     deadline: Option<Tick>,
     /// They have been told.
     told: bool,
-    /// When it began.
-    since: Tick,
+    /// The number of the last who came before it began.
+    last_id: u64,
 }
 
 impl Stop {
@@ -657,7 +657,7 @@ impl Engine {
             self.accept_the_last(host);
         }
         host.stop_listening();
-        let since = self.stop.map_or(self.now, |stop| stop.since);
+        let last_id = self.stop.map_or(self.next_id, |stop| stop.last_id);
         let deadline = (!limit.is_zero()).then(|| self.now.plus(limit));
         if let Some(deadline) = deadline {
             self.wheel.insert(deadline, Timer::Stop);
@@ -666,7 +666,7 @@ impl Engine {
             how,
             deadline,
             told: false,
-            since,
+            last_id,
         });
         if how == Shutdown::WaitForServers {
             for key in self.clients.keys() {
@@ -688,7 +688,7 @@ impl Engine {
             how: Shutdown::Succeeded,
             deadline: None,
             told: false,
-            since: self.now,
+            last_id: self.next_id,
         });
         self.unsettled.extend(self.pools.keys());
     }
@@ -759,8 +759,8 @@ impl Engine {
 
     /// Whether a client that logs in has come too late: one that was here before a stop began that waits for clients is served.
     fn is_too_late(&self, key: ClientKey) -> bool {
-        let came = self.clients.get(key).map(|client| client.connected_at);
-        let late = |stop: Stop| came.is_none_or(|came| came > stop.since);
+        let id = self.clients.get(key).map(|client| client.id);
+        let late = |stop: Stop| id.is_none_or(|id| id > stop.last_id);
         self.gives_out_nothing() || self.stop.is_some_and(late)
     }
 

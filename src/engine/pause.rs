@@ -211,12 +211,14 @@ impl Engine {
         let Some(suspension) = self.holds.suspended.take() else {
             return;
         };
-        let stood = Duration::from_micros(self.now.since(suspension.since));
+        let (now, stood) = (self.now, self.now.since(suspension.since));
+        let stood = Duration::from_micros(stood);
+        let later = |at: Tick| at.plus(stood).min(now);
         for key in self.clients.keys() {
             if let Some(client) = self.clients.get_mut(key) {
-                client.since = client.since.plus(stood);
+                client.since = later(client.since);
                 if client.state.is_unauthenticated() {
-                    client.connected_at = client.connected_at.plus(stood);
+                    client.connected_at = later(client.connected_at);
                 }
             }
             self.list(Who::Client(key));
@@ -232,13 +234,14 @@ impl Engine {
                     &mut server.request_at,
                     &mut server.transaction_at,
                 ] {
-                    *at = at.plus(stood);
+                    *at = later(*at);
                 }
             }
             self.list(Who::Server(key));
             self.arm_server(key);
         }
         self.pools.postpone(stood);
+        self.lookups.postpone(stood);
         self.arm_logins();
         self.unsettled.extend(self.pools.keys());
     }

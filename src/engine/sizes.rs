@@ -584,6 +584,31 @@ fn nobodys_servers_are_made_for_those_who_wait_for_room() {
     assert_eq!(of_roles, (1, 1));
 }
 
+/// Those that are on their way to others are not ready.
+#[test]
+fn min_idle_connections_does_not_wait_for_those_who_wait() {
+    let mut scene = Scene::with(
+        &text("", ", min_idle_connections: 1, max_connecting: 9", ""),
+        World::default(),
+    );
+    let bobs: Vec<Shared> = (0..3).map(|_| comes_as(&mut scene, "bob")).collect();
+    open(&mut scene);
+    retire(&mut scene);
+    let _anna = comes_as(&mut scene, "anna");
+    open(&mut scene);
+    let ready = scene.world.servers.last().cloned().expect("a server");
+    for bob in &bobs {
+        asks(&mut scene, bob);
+    }
+    let counts = |scene: &Scene| (of_roles(scene, b"bob"), of_roles(scene, b"anna"));
+    assert_eq!(counts(&scene), (3, 1));
+    let mut error = Vec::new();
+    Refusal::fatal(b"57P01", "bye", Blame::Server).write(&mut error);
+    scene.say(&ready, &error);
+    scene.wait(SECOND);
+    assert!(is_closed(&ready));
+    assert_eq!(counts(&scene), (3, 1), "another one in its place");
+}
 /// In PgBouncer a session is let in without a server, and told so at its first query.
 #[test]
 fn a_session_that_begins_while_no_server_can_be_reached_is_told_at_once_if_that_is_wanted() {
@@ -645,6 +670,37 @@ fn who_waits_or_works_is_not_charged_with_a_suspension() {
     scene.wait(10 * SECOND);
     let text = said(&clients[1]);
     assert!(text.starts_with("57014"), "its time goes on: {text}");
+}
+
+/// Its time to log in begins anew after a suspension; whether it came before the stop does not.
+#[test]
+fn who_came_before_a_stop_is_not_too_late_after_a_suspension() {
+    for suspended in [false, true] {
+        let mut scene = scene_of("", "");
+        let _other = scene.client();
+        let _console = scene.console();
+        let early = Shared::default();
+        scene.arrive(&early);
+        scene.engine.shut_down(super::Shutdown::WaitForClients);
+        scene.turn(Vec::new());
+        if suspended {
+            scene.engine.suspend().expect("nothing is held");
+        }
+        scene.turn(Vec::new());
+        scene.wait(20 * SECOND);
+        scene.engine.resume(super::pause::Scope::All);
+        scene.turn(Vec::new());
+        let mut packet = Vec::new();
+        let own: [(&[u8], &[u8]); 2] = [(b"user", b"me"), (b"database", b"db")];
+        frontend::startup(&mut packet, own);
+        early.borrow_mut().input.extend(packet);
+        scene.ready(&early);
+        assert!(
+            said(&early).starts_with("R0"),
+            "{suspended}: {}",
+            said(&early)
+        );
+    }
 }
 
 #[test]

@@ -85,6 +85,10 @@ impl Engine {
                 self.note_long_wait(key, since);
             }
         }
+        if suspended {
+            let told = self.long_waits.told.values_mut();
+            told.for_each(|told| told.last = self.now);
+        }
         let calm = long.max(CALM);
         let is_over = |told: &Told| u128::from(self.now.since(told.last)) >= calm.as_micros();
         let over: Vec<PoolKey> = self

@@ -798,13 +798,20 @@ impl Pool {
     /// Whether an idle server should be made to keep the configured number ready; of which kind, if it `fits` under limits that
     /// are not the pool's.
     fn refill(&self, now: Tick, fits: &mut dyn FnMut(&Kind) -> bool) -> Option<Rc<Kind>> {
+        let few = self.has_too_few_ready();
         let kind = self.last_asked.as_ref();
-        // Who waits for one of another kind is no reason for one that nobody has asked for.
-        let state = kind.and_then(|kind| self.kinds.get(kind));
-        let waiting = state.map_or(0, |state| state.waiters.len());
-        let few = self.idle() + self.coming < self.config.min_idle_connections + waiting;
         let kind = kind.filter(|kind| few && self.may_refill(kind, now) && fits(kind));
         kind.cloned().or_else(|| self.refill_role(now, fits))
+    }
+
+    /// Whether fewer servers than are to be kept ready are idle, or on their way to that and not for those who wait.
+    fn has_too_few_ready(&self) -> bool {
+        let least = self.config.min_idle_connections;
+        let spare = |state: &KindState| {
+            let all = state.idle.len() + state.coming;
+            all.saturating_sub(state.waiters.len())
+        };
+        least > 0 && self.kinds.values().map(spare).sum::<usize>() < least
     }
 
     /// Whether an idle server that has been idle for too long is kept all the same.

@@ -550,3 +550,33 @@ fn a_question_waits_for_resume_whatever_had_failed_before() {
     let text = said(&client);
     assert!(text.is_empty(), "{text}");
 }
+
+#[test]
+fn a_question_is_not_charged_with_a_suspension() {
+    let mut greeting = Vec::new();
+    Refusal::fatal(b"57P03", "starting up", Blame::Server).write(&mut greeting);
+    let world = World {
+        greeting,
+        ..World::default()
+    };
+    let pool = POOL.replace(
+        "check_query: null",
+        "check_query: null, acquire_timeout: 5s",
+    );
+    let mut scene = Scene::with(&format!("{pool}{AUTH}"), world);
+    let client = comes(&mut scene, "alice", "db");
+    scene.wait(Duration::from_secs(1));
+    scene.engine.suspend().expect("nothing is held");
+    scene.turn(Vec::new());
+    scene.wait(Duration::from_secs(10));
+    scene.engine.resume(pause::Scope::All);
+    scene.turn(Vec::new());
+    let text = said(&client);
+    assert!(text.is_empty(), "{text}");
+    for _ in 0..10 {
+        scene.wait(Duration::from_secs(1));
+        scene.serve_last();
+    }
+    let text = said(&client);
+    assert!(text.starts_with("57P03"), "its time goes on: {text}");
+}
