@@ -36,9 +36,9 @@ impl Protocol {
     /// wakes the pooler for each message; and of several, who do not get the same server each time.
     fn known(self) -> [(usize, f64); 2] {
         match self {
-            Protocol::Simple => [(1, 5_525.0), (16, 4_612.0)],
-            Protocol::Extended => [(1, 7_270.0), (16, 6_260.0)],
-            Protocol::Prepared => [(1, 7_050.0), (16, 6_070.0)],
+            Protocol::Simple => [(1, 5_620.0), (16, 4_655.0)],
+            Protocol::Extended => [(1, 7_410.0), (16, 6_285.0)],
+            Protocol::Prepared => [(1, 7_195.0), (16, 6_230.0)],
         }
     }
 
