@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use super::close::{CONFIG_CHANGED, Departure, closed_while_idle, unfit_for};
 use super::{
-    Client, ClientKey, ClientState, Engine, Host, Input, Place, PoolKey, Server, ServerKey,
-    ServerState, Tick, Timer, Who, ms,
+    Client, ClientKey, ClientState, Engine, Host, Input, PoolKey, Server, ServerKey, ServerState,
+    Tick, Timer, Who, ms,
 };
 use crate::config::{PoolConfig, PoolMode};
 use crate::limits;
@@ -252,14 +252,17 @@ impl Engine {
 
     /// Gives the server at hand, if there is one that needs no look at it, to an idle client, where nothing else follows from that.
     pub(super) fn pair_at_hand(&mut self, client_key: ClientKey) -> Option<ServerKey> {
-        let (now, is_settled) = (self.now, self.unsettled.is_empty());
-        let client = self.clients.get_mut(client_key)?;
-        let session = client.session.as_deref()?;
-        let (Place::Pool(pool_key), true) = (session.place, is_settled) else {
+        if !self.unsettled.is_empty() {
             return None;
-        };
-        let is_known = session.mode != PoolMode::Session;
-        let kind = session.kind.as_ref().filter(|_| is_known)?;
+        }
+        let now = self.now;
+        let client = self.clients.get_mut(client_key)?;
+        let pool_key = client.pool()?;
+        let session = client.session.as_deref()?;
+        if session.mode == PoolMode::Session {
+            return None;
+        }
+        let kind = session.kind.as_ref()?;
         let servers = &self.servers;
         let fit = |server: ServerKey, config: &PoolConfig| {
             servers.get(server).is_some_and(|server| {
@@ -376,6 +379,7 @@ impl Engine {
             if watched {
                 self.arm_client(client_key);
             }
+            self.list_if_it_can_go_on(Who::Server(server_key));
         } else {
             self.enter_client(client_key, ClientState::Idle);
             match rests {
@@ -383,7 +387,6 @@ impl Engine {
                 false => self.release(server_key, Departure::Over, host),
             }
         }
-        self.list_if_it_can_go_on(Who::Server(server_key));
         self.list_if_it_can_go_on(Who::Client(client_key));
     }
 

@@ -179,3 +179,34 @@ fn describe(waits: Waits, role: &str) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::pause::Scope;
+    use super::super::scene::{Scene, World};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What waits for RESUME has not ended, though nobody is looked at meanwhile.
+    #[test]
+    fn a_long_wait_does_not_end_with_a_suspension() {
+        let config = "pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable', max_connections: 1, acquire_timeout: 0}\n\
+                      auth: {type: trust, allow_insecure: true}\nlog: {long_wait: 1s}\nadmin: {users: [me]}\n";
+        let mut scene = Scene::with(config, World::default());
+        let _clients = [scene.client(), scene.client()];
+        let _console = scene.console();
+        let passes = |scene: &mut Scene| {
+            for _ in 0..30 {
+                scene.wait(SECOND);
+            }
+            scene.engine.long_waits.told.len()
+        };
+        assert_eq!(passes(&mut scene), 1, "one waits for long");
+        scene.engine.suspend().expect("nothing is held");
+        assert_eq!(passes(&mut scene), 1, "it still does");
+        scene.engine.resume(Scope::All);
+        assert_eq!(passes(&mut scene), 1, "it still does after that");
+    }
+}

@@ -533,7 +533,7 @@ impl Pools {
     }
 
     /// [`Pools::at_hand`] and [`Pools::take_idle`] in one, where nothing else follows from that. `epoch`: the pool's when the client's kind
-    /// was made. `None`: something may follow, or the server is not `fit`, and nothing was done.
+    /// was made. `None`: something may follow, or the server is not `fit`, and none was taken.
     pub fn take_at_hand(
         &mut self,
         pool_key: PoolKey,

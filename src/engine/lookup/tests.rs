@@ -528,8 +528,8 @@ fn idle_servers_make_room_for_a_look_up_as_the_same_role() {
     assert_eq!(asked(&scene), 2, "{:?}", said(&second));
 }
 
-#[test]
-fn a_question_waits_for_resume_whatever_had_failed_before() {
+/// Who waits for an answer of a server that is starting up, with an `acquire_timeout` of five seconds.
+fn asks_in_vain() -> (Scene, Shared) {
     let mut greeting = Vec::new();
     Refusal::fatal(b"57P03", "starting up", Blame::Server).write(&mut greeting);
     let world = World {
@@ -542,6 +542,12 @@ fn a_question_waits_for_resume_whatever_had_failed_before() {
     );
     let mut scene = Scene::with(&format!("{pool}{AUTH}"), world);
     let client = comes(&mut scene, "alice", "db");
+    (scene, client)
+}
+
+#[test]
+fn a_question_waits_for_resume_whatever_had_failed_before() {
+    let (mut scene, client) = asks_in_vain();
     scene.engine.pause(pause::Scope::All);
     scene.turn(Vec::new());
     for _ in 0..10 {
@@ -553,18 +559,7 @@ fn a_question_waits_for_resume_whatever_had_failed_before() {
 
 #[test]
 fn a_question_is_not_charged_with_a_suspension() {
-    let mut greeting = Vec::new();
-    Refusal::fatal(b"57P03", "starting up", Blame::Server).write(&mut greeting);
-    let world = World {
-        greeting,
-        ..World::default()
-    };
-    let pool = POOL.replace(
-        "check_query: null",
-        "check_query: null, acquire_timeout: 5s",
-    );
-    let mut scene = Scene::with(&format!("{pool}{AUTH}"), world);
-    let client = comes(&mut scene, "alice", "db");
+    let (mut scene, client) = asks_in_vain();
     scene.wait(Duration::from_secs(1));
     scene.engine.suspend().expect("nothing is held");
     scene.turn(Vec::new());
