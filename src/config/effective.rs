@@ -191,6 +191,7 @@ fn write_server(server: &ServerConfig, page: &mut Page) {
         ("tcp_user_timeout", show_duration(sockets.tcp_user_timeout)),
         ("tcp_socket_buffer", sockets.tcp_socket_buffer.to_string()),
         ("listen_backlog", sockets.listen_backlog.to_string()),
+        ("tcp_defer_accept", sockets.tcp_defer_accept.to_string()),
         ("bulk_after", server.bulk_after.to_string()),
     ] {
         page.line(1, key, &value);

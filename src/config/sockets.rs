@@ -19,6 +19,8 @@ pub struct Sockets {
     pub tcp_socket_buffer: u32,
     /// Connections that may wait to be accepted.
     pub listen_backlog: u32,
+    /// Whether a connection is accepted only when something has come by it, or after a second.
+    pub tcp_defer_accept: bool,
 }
 
 impl Default for Sockets {
@@ -31,6 +33,7 @@ impl Default for Sockets {
             tcp_user_timeout: Duration::ZERO,
             tcp_socket_buffer: 0,
             listen_backlog: 1024,
+            tcp_defer_accept: true,
         }
     }
 }

@@ -67,6 +67,8 @@ impl Engine {
                         self.clients
                             .insert(Client::new(Link::of_newcomer(stream), id, self.now));
                     self.greet_newcomer(key, host);
+                    // As a rule it has said something already.
+                    self.list(Who::Client(key));
                     let over = self
                         .clients
                         .len()

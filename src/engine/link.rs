@@ -80,9 +80,10 @@ impl Link {
         }
     }
 
-    /// A connection over which a client logs in.
+    /// A connection over which a client logs in. It may have said something before it was accepted.
     pub fn of_newcomer(stream: Box<dyn Stream>) -> Link {
         Link {
+            readable: true,
             private: true,
             ..Link::new(stream)
         }

@@ -594,6 +594,7 @@ fn min_idle_connections_does_not_wait_for_those_who_wait() {
     let bobs: Vec<Shared> = (0..3).map(|_| comes_as(&mut scene, "bob")).collect();
     open(&mut scene);
     retire(&mut scene);
+    scene.turn(Vec::new());
     let _anna = comes_as(&mut scene, "anna");
     open(&mut scene);
     let ready = scene.world.servers.last().cloned().expect("a server");

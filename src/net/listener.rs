@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
@@ -19,7 +20,7 @@ use nix::sys::signal::kill;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::unistd::{Group, Pid, getppid};
 
-use super::socket::{Socket, describe, in_place_of, listening, queue, watch};
+use super::socket::{Kind, Socket, describe, in_place_of, listening, queue, watch_listening};
 use crate::config::{Sockets, UnixSocket};
 
 /// A listening socket.
@@ -40,21 +41,17 @@ enum Listening {
 }
 
 impl Listener {
-    /// Takes a connection; `register` is called for it before anything is read.
+    /// Takes a connection, whose events come for the token from now on. It can be written, and there may be something to read.
     pub(super) fn accept(
         &self,
-        register: impl FnOnce(&mut dyn Source) -> io::Result<()>,
+        registry: &Rc<Registry>,
+        token: Token,
     ) -> io::Result<io::Result<Socket>> {
-        Ok(match &self.socket {
-            Listening::Tcp(listener) => {
-                let (mut stream, _) = listener.accept()?;
-                register(&mut stream).map(|()| Socket::accepted(stream))
-            }
-            Listening::Unix(listener) => {
-                let (mut stream, _) = listener.accept()?;
-                register(&mut stream).map(|()| Socket::unix(stream))
-            }
-        })
+        let accepted = match &self.socket {
+            Listening::Tcp(listener) => Kind::Tcp(listener.accept()?.0),
+            Listening::Unix(listener) => Kind::Unix(listener.accept()?.0),
+        };
+        Ok(Socket::accepted(accepted, registry, token))
     }
 
     /// Takes other options over, for connections that are accepted from now on. `old`: those that it had.
@@ -65,7 +62,7 @@ impl Listener {
         // Asked of a socket that listens already, `listen` only changes how many may wait.
         let _ = match &self.socket {
             Listening::Tcp(listener) => {
-                watch(listener, &in_place_of(old, options));
+                watch_listening(listener, &in_place_of(old, options));
                 socket::listen(listener, backlog)
             }
             Listening::Unix(listener) => socket::listen(listener, backlog),
@@ -76,7 +73,7 @@ impl Listener {
     /// manager's has its own, and how many may wait there is not for us to say.
     pub fn tune(&self, options: &Sockets) {
         if let Listening::Tcp(listener) = &self.socket {
-            watch(listener, options);
+            watch_listening(listener, options);
         }
     }
 

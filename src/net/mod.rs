@@ -22,7 +22,6 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use mio::event::Source;
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -45,7 +44,7 @@ use pages::Pages;
 pub use pidfile::Pidfile;
 use push::{Hands, Push};
 use signals::{Signal, Signals};
-use socket::Socket;
+use socket::{Kind, Socket};
 use succession::Door;
 pub use succession::Estate;
 use systemd::Manager;
@@ -69,7 +68,7 @@ const SPARE_DESCRIPTORS: usize = 64;
 
 /// The process as the engine sees it.
 struct Shell {
-    registry: Registry,
+    registry: Rc<Registry>,
     /// By number; `None`: it is closed.
     listeners: Vec<Option<Listener>>,
     /// Where a successor knocks; `None`: none can.
@@ -358,7 +357,7 @@ pub fn run(
 ) -> io::Result<()> {
     let unix_socket = config.server.unix_socket.clone();
     let mut poll = Poll::new()?;
-    let registry = poll.registry().try_clone()?;
+    let registry = Rc::new(poll.registry().try_clone()?);
     let mut signals = Signals::new()?;
     registry.register(&mut signals, SIGNALS, Interest::READABLE)?;
     let helpers = Helpers::start(mio::Waker::new(&registry, HELPERS)?)?;
@@ -657,20 +656,13 @@ fn owner(Token(token): Token) -> Who {
     }
 }
 
-/// Once, for both directions, edge-triggered; it is never changed afterwards.
-fn register(registry: &Registry, source: &mut dyn Source, who: Who) -> io::Result<()> {
-    registry.register(source, token(who), Interest::READABLE | Interest::WRITABLE)
-}
-
 impl Host for Shell {
     fn accept(&mut self, listener: ListenerId, key: ClientKey) -> Accepted {
         loop {
             let Some(Some(listener)) = self.listeners.get(listener.0) else {
                 return Accepted::Blocked;
             };
-            let register =
-                |source: &mut dyn Source| register(&self.registry, source, Who::Client(key));
-            match listener.accept(register) {
+            match listener.accept(&self.registry, token(Who::Client(key))) {
                 Ok(Ok(socket)) => return Accepted::Stream(Box::new(socket)),
                 Ok(Err(error)) => return Accepted::Exhausted(error.to_string()),
                 Err(error) => match error.kind() {
@@ -686,22 +678,16 @@ impl Host for Shell {
     }
 
     fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
-        let (registry, who) = (&self.registry, Who::Server(key));
-        let dialed = || -> io::Result<Box<dyn Stream>> {
-            Ok(match to {
-                Address::Tcp(address) => {
-                    let mut stream = mio::net::TcpStream::connect(*address)?;
-                    register(registry, &mut stream, who)?;
-                    Box::new(Socket::dialled(stream, &self.sockets))
-                }
-                Address::Unix(path) => {
-                    let mut stream = socket::dial_unix(path)?;
-                    register(registry, &mut stream, who)?;
-                    Box::new(Socket::unix(stream))
-                }
-            })
+        let dialled = || -> io::Result<Box<dyn Stream>> {
+            let kind = match to {
+                Address::Tcp(address) => Kind::Tcp(mio::net::TcpStream::connect(*address)?),
+                Address::Unix(path) => Kind::Unix(socket::dial_unix(path)?),
+            };
+            let token = token(Who::Server(key));
+            let socket = Socket::dialled(kind, &self.sockets, &self.registry, token)?;
+            Ok(Box::new(socket))
         };
-        dialed().map_err(|error| socket::describe(&error))
+        dialled().map_err(|error| socket::describe(&error))
     }
 
     fn secure(

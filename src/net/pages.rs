@@ -6,9 +6,9 @@
 //! clients, and none of its limits counts these connections.
 
 use std::io;
+use std::rc::Rc;
 
-use mio::event::Source;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 use slab::Slab;
 
 use super::listener::Listener;
@@ -133,7 +133,7 @@ impl Pages {
         &mut self,
         now: Tick,
         engine: &Engine,
-        registry: &Registry,
+        registry: &Rc<Registry>,
         scratch: &tls::Scratch,
         facts: &dyn Fn() -> Facts,
     ) -> Option<Tick> {
@@ -183,7 +183,7 @@ impl Pages {
         &mut self,
         now: Tick,
         engine: &Engine,
-        registry: &Registry,
+        registry: &Rc<Registry>,
         scratch: &tls::Scratch,
     ) -> Option<Tick> {
         let mut again = None;
@@ -199,13 +199,11 @@ impl Pages {
                 let first = self.first + LISTENERS_MAX;
                 let entry = self.connections.vacant_entry();
                 let token = Token(first + entry.key());
-                let register = |source: &mut dyn Source| {
-                    registry.register(source, token, Interest::READABLE | Interest::WRITABLE)
-                };
-                let accepted = self.listeners.get(at).map(|of| of.accept(register));
+                let listener = self.listeners.get(at);
+                let accepted = listener.map(|of| of.accept(registry, token));
                 match accepted {
                     Some(Ok(Ok(socket))) => {
-                        let by_tcp = matches!(socket, socket::Socket::Tcp(_));
+                        let by_tcp = !socket.is_unix();
                         let stream: Box<dyn Stream> = Box::new(socket);
                         let stream = match tls.clone().filter(|_| by_tcp) {
                             None => Ok(stream),

@@ -4,14 +4,13 @@
 //! the next push, since everything in it counts from the start; so nothing is kept, and after a failure the next attempt is
 //! only later and later.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 
 use super::helper::Helpers;
-use super::socket::{self, Socket};
+use super::socket::{self, Kind, Socket};
 use super::{facts, tls};
 use crate::arena::Tick;
 
@@ -188,13 +187,11 @@ impl Push {
         let Some(address) = addresses.pop() else {
             return self.failed("its name has no address", None, config, now);
         };
-        let dialed = || -> io::Result<Socket> {
-            let mut stream = mio::net::TcpStream::connect(address)?;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            hands.registry.register(&mut stream, self.token, interest)?;
-            Ok(Socket::dialled(stream, &Sockets::default()))
-        };
-        let stream: Box<dyn Stream> = match dialed() {
+        let dialled = mio::net::TcpStream::connect(address).and_then(|stream| {
+            let (kind, options) = (Kind::Tcp(stream), Sockets::default());
+            Socket::dialled(kind, &options, hands.registry, self.token)
+        });
+        let stream: Box<dyn Stream> = match dialled {
             Ok(socket) => Box::new(socket),
             Err(error) => return self.failed(&socket::describe(&error), None, config, now),
         };

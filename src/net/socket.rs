@@ -6,9 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::{self, ffi::OsStrExt};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
+use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
 use nix::libc;
 use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, getsockopt, setsockopt, sockopt,
@@ -33,38 +36,98 @@ nix::setsockopt_impl!(
     sockopt::SetStruct<i32>
 );
 
+/// `TCP_DEFER_ACCEPT`, in seconds; neither has nix a name for this one.
+#[derive(Clone)]
+struct DeferAccept;
+
+nix::setsockopt_impl!(
+    DeferAccept,
+    libc::IPPROTO_TCP,
+    libc::TCP_DEFER_ACCEPT,
+    u32,
+    sockopt::SetStruct<u32>
+);
+
 /// A TCP or Unix socket.
-pub(super) enum Socket {
+pub(super) struct Socket {
+    kind: Kind,
+    /// Where it is to ask for word that it can be written again, should that be needed for the first time; `None`: it has.
+    asks: Option<(Rc<Registry>, Token)>,
+}
+
+/// What carries it.
+pub(super) enum Kind {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
+// As small as the smallest piece of the heap: there is one for each connection. (In a debug build mio's sockets know more.)
+#[cfg(not(debug_assertions))]
+const _: () = assert!(size_of::<Socket>() <= 24);
+
 impl Socket {
-    /// Takes a TCP connection that was dialled.
-    pub(super) fn dialled(stream: TcpStream, options: &Sockets) -> Socket {
-        watch(&stream, options);
-        Socket::Tcp(stream)
+    /// A connection that is being made: the poll tells when it can be written. Over TCP it is given the options.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn dialled(
+        mut kind: Kind,
+        options: &Sockets,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Socket> {
+        registry.register(kind.source(), token, BOTH)?;
+        if let Kind::Tcp(stream) = &kind {
+            watch(stream, options);
+        }
+        Ok(Socket { kind, asks: None })
     }
 
-    /// Takes a TCP connection from a listening socket, whose options it has inherited.
-    pub(super) fn accepted(stream: TcpStream) -> Socket {
-        Socket::Tcp(stream)
-    }
-
-    /// Takes a Unix connection.
-    pub(super) fn unix(stream: UnixStream) -> Socket {
-        Socket::Unix(stream)
+    /// One from a listening socket, whose options it has inherited. It can be written, as all that are new: to be told of it would wake
+    /// us once more for each.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn accepted(
+        mut kind: Kind,
+        registry: &Rc<Registry>,
+        token: Token,
+    ) -> io::Result<Socket> {
+        registry.register(kind.source(), token, Interest::READABLE)?;
+        let asks = Some((registry.clone(), token));
+        Ok(Socket { kind, asks })
     }
 
     /// For the calls that are made for every message: the C library makes each a point where a thread may be cancelled, which
     /// costs more than the rest of the call does on this side of the kernel.
     fn fd(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Tcp(stream) => stream.as_fd(),
+            Kind::Unix(stream) => stream.as_fd(),
+        }
+    }
+
+    /// Not all was taken: the poll is to say when more is. If there is room already, it says so at once.
+    #[cold]
+    fn ask(&mut self) -> io::Result<()> {
+        let Some((registry, token)) = self.asks.take() else {
+            return Ok(());
+        };
+        registry.reregister(self.kind.source(), token, BOTH)
+    }
+}
+
+impl Kind {
+    fn source(&mut self) -> &mut dyn Source {
         match self {
-            Socket::Tcp(stream) => stream.as_fd(),
-            Socket::Unix(stream) => stream.as_fd(),
+            Kind::Tcp(stream) => stream,
+            Kind::Unix(stream) => stream,
         }
     }
 }
+
+/// Both directions, edge-triggered: asked for once.
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 impl Stream for Socket {
     fn read(&mut self, into: &mut [u8]) -> Taken {
@@ -84,40 +147,45 @@ impl Stream for Socket {
     }
 
     fn write(&mut self, from: &[u8]) -> Given {
-        loop {
-            return match send(self.fd(), from, SendFlags::NOSIGNAL) {
+        let given = loop {
+            break match send(self.fd(), from, SendFlags::NOSIGNAL) {
+                Ok(count) if count == from.len() => return Given::Bytes(count),
                 Ok(count) => Given::Bytes(count),
                 Err(Errno::AGAIN | Errno::NOTCONN) => Given::Blocked,
                 Err(Errno::INTR) => continue,
                 // Of how the peer closed it, this says nothing.
-                Err(Errno::PIPE) => Given::Closed(Why::Eof),
-                Err(error) => Given::Closed(Why::Error(describe(&error.into()))),
+                Err(Errno::PIPE) => return Given::Closed(Why::Eof),
+                Err(error) => return Given::Closed(Why::Error(describe(&error.into()))),
             };
+        };
+        match self.ask() {
+            Ok(()) => given,
+            Err(error) => Given::Closed(Why::Error(describe(&error))),
         }
     }
 
     fn shutdown(&mut self) {
-        let _ = match self {
-            Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+        let _ = match &self.kind {
+            Kind::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Kind::Unix(stream) => stream.shutdown(Shutdown::Write),
         };
     }
 
     /// No Unix socket does it.
     fn wake_at(&mut self, bytes: usize) {
-        if let Socket::Tcp(stream) = self {
+        if let Kind::Tcp(stream) = &self.kind {
             let _ = setsockopt(stream, ReceiveLowWater, &i32::try_from(bytes).unwrap_or(1));
         }
     }
 
     fn is_unix(&self) -> bool {
-        matches!(self, Socket::Unix(_))
+        matches!(self.kind, Kind::Unix(_))
     }
 
     fn facts(&self) -> Facts {
-        let stream = match self {
-            Socket::Tcp(stream) => stream,
-            Socket::Unix(stream) => {
+        let stream = match &self.kind {
+            Kind::Tcp(stream) => stream,
+            Kind::Unix(stream) => {
                 let peer = getsockopt(stream, sockopt::PeerCredentials);
                 return Facts {
                     address: "unix".to_owned(),
@@ -192,6 +260,13 @@ pub(super) fn watch(socket: &impl AsFd, options: &Sockets) {
         let _ = setsockopt(socket, sockopt::SndBuf, &size);
         let _ = setsockopt(socket, sockopt::RcvBuf, &size);
     }
+}
+
+/// The same for a socket that listens, and whether it keeps connections to itself until something has come by them. As with PgBouncer
+/// for a second: the kernel then asks the peer once more and lets it through.
+pub(super) fn watch_listening(socket: &impl AsFd, options: &Sockets) {
+    watch(socket, options);
+    let _ = setsockopt(socket, DeferAccept, &u32::from(options.tcp_defer_accept));
 }
 
 /// What a socket is told that had the old options: where the new ones leave something to the kernel, its own value, since it keeps the
@@ -269,7 +344,7 @@ pub(super) fn listening(
         std::os::fd::AsRawFd::as_raw_fd(&fd.as_fd()),
         &SockaddrStorage::from(address),
     )?;
-    watch(&fd, options);
+    watch_listening(&fd, options);
     socket::listen(&fd, queue(options.listen_backlog)?)?;
     Ok(fd)
 }
@@ -289,6 +364,8 @@ pub(super) fn networks() -> Vec<Network> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     #[test]
@@ -300,16 +377,93 @@ mod tests {
         assert_eq!(text_of(std::net::Ipv6Addr::LOCALHOST.into()), "::1");
     }
 
+    fn listens(options: &Sockets) -> std::net::TcpListener {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        std::net::TcpListener::from(listening(address, false, options).expect("a socket"))
+    }
+
+    fn connects(listener: &std::net::TcpListener) -> std::net::TcpStream {
+        let address = listener.local_addr().expect("an address");
+        std::net::TcpStream::connect(address).expect("a connection")
+    }
+
+    /// A client that has said something, and what was accepted.
+    fn says_something(
+        listener: &std::net::TcpListener,
+    ) -> (std::net::TcpStream, std::net::TcpStream) {
+        let mut client = connects(listener);
+        client.write_all(b"hello").expect("it is connected");
+        (client, listener.accept().expect("a connection").0)
+    }
+
+    /// Nobody is woken for a new connection that could be written; who was told to wait is.
+    #[test]
+    fn what_is_accepted_tells_that_it_can_be_written_again_when_it_could_not() {
+        let listener = listens(&Sockets::default());
+        let (mut client, accepted) = says_something(&listener);
+        accepted.set_nonblocking(true).expect("it listens to us");
+        let mut poll = mio::Poll::new().expect("a poll");
+        let registry = Rc::new(poll.registry().try_clone().expect("its registry"));
+        let kind = Kind::Tcp(TcpStream::from_std(accepted));
+        let mut socket = Socket::accepted(kind, &registry, Token(7)).expect("a socket");
+        let mut told = || {
+            let mut events = mio::Events::with_capacity(8);
+            poll.poll(&mut events, Some(Duration::from_millis(10)))
+                .expect("it polls");
+            let of = |event: &mio::event::Event| {
+                assert_eq!(event.token(), Token(7));
+                (event.is_readable(), event.is_writable())
+            };
+            events.iter().map(of).collect::<Vec<_>>()
+        };
+        assert_eq!(told(), [(true, false)], "it has said something");
+        for round in 1..=2 {
+            let mut sent = 0;
+            loop {
+                match socket.write(&[round; 10_000]) {
+                    Given::Bytes(count) => sent += count,
+                    other => break assert_eq!(other, Given::Blocked),
+                }
+            }
+            assert!(sent > 100_000, "{sent}");
+            let writable = |told: Vec<(bool, bool)>| told.iter().any(|told| told.1);
+            assert!(!writable(told()), "round {round}: it is full");
+            let mut taken = vec![0; sent];
+            client.read_exact(&mut taken).expect("all of it");
+            assert!(writable(told()), "round {round}");
+            assert!(taken.iter().all(|byte| *byte == round));
+        }
+    }
+
+    /// As `server.tcp_defer_accept` has it now, whatever it was before.
+    #[test]
+    fn who_has_said_nothing_is_accepted_at_once_only_if_that_is_wanted() {
+        let wanted = |tcp_defer_accept| Sockets {
+            tcp_defer_accept,
+            ..Sockets::default()
+        };
+        let listener = listens(&wanted(true));
+        let is_accepted = || match listener.accept() {
+            Ok(_) => true,
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                false
+            }
+        };
+        for deferred in [true, false, true] {
+            watch_listening(&listener, &wanted(deferred));
+            let mut client = connects(&listener);
+            assert_eq!(is_accepted(), !deferred);
+            client.write_all(b"hello").expect("it is connected");
+            assert_eq!(is_accepted(), deferred);
+        }
+    }
+
     /// They are set once, on the socket that listens, not for each client.
     #[test]
     fn what_is_accepted_has_inherited_its_options() {
-        let address = "127.0.0.1:0".parse().expect("an address");
-        let listener = std::net::TcpListener::from(
-            listening(address, false, &Sockets::default()).expect("a socket"),
-        );
-        let address = listener.local_addr().expect("an address");
-        let _client = std::net::TcpStream::connect(address).expect("a connection");
-        let (accepted, _) = listener.accept().expect("a connection");
+        let listener = listens(&Sockets::default());
+        let (_client, accepted) = says_something(&listener);
         assert!(getsockopt(&accepted, sockopt::TcpNoDelay).expect("an option"));
         assert!(getsockopt(&accepted, sockopt::KeepAlive).expect("an option"));
         let times = [
@@ -332,13 +486,9 @@ mod tests {
             tcp_socket_buffer: 20_000,
             ..Sockets::default()
         };
-        let address = "127.0.0.1:0".parse().expect("an address");
-        let fd = listening(address, false, &options).expect("a socket");
-        let listener = std::net::TcpListener::from(fd);
-        let address = listener.local_addr().expect("an address");
+        let listener = listens(&options);
         let told = || {
-            let _client = std::net::TcpStream::connect(address).expect("a connection");
-            let (accepted, _) = listener.accept().expect("a connection");
+            let (_client, accepted) = says_something(&listener);
             let alive = getsockopt(&accepted, sockopt::KeepAlive).expect("an option");
             let numbers = [
                 getsockopt(&accepted, sockopt::TcpKeepIdle),
@@ -361,7 +511,7 @@ mod tests {
             options.tcp_keepcnt,
             options.tcp_socket_buffer,
         ) = (false, 4, 30_000);
-        watch(&listener, &options);
+        watch_listening(&listener, &options);
         assert_eq!(told(), (false, [7, 8, 4, 0], 30_000));
         let kernels = Sockets {
             tcp_keepidle: Duration::ZERO,
@@ -370,7 +520,7 @@ mod tests {
             tcp_socket_buffer: 0,
             ..options
         };
-        watch(&listener, &in_place_of(&options, &kernels));
+        watch_listening(&listener, &in_place_of(&options, &kernels));
         let fresh = std::net::TcpListener::bind("127.0.0.1:0").expect("a socket");
         let own = [
             getsockopt(&fresh, sockopt::TcpKeepIdle),

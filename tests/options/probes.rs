@@ -673,9 +673,23 @@ pub(super) fn attempts(lab: &Lab) -> String {
     if count > 9 { "many" } else { "few" }.to_owned()
 }
 
-/// Whether who says nothing is closed within a second.
+/// Whether who has only begun to say something is closed within a second.
 pub(super) fn silence_ends(lab: &Lab) -> String {
-    yes(closes(&mut Wire::connect(lab.pooler().port()), 1_000))
+    let mut wire = Wire::connect(lab.pooler().port());
+    wire.send(&[0]);
+    yes(closes(&mut wire, 1_000))
+}
+
+/// Whether who has said nothing yet is among the clients half a second later.
+pub(super) fn silence_counts(lab: &Lab) -> String {
+    let _silent = Wire::connect(lab.pooler().port());
+    let (_, console) = lab.running.as_ref().expect("it was started");
+    let comes = || {
+        let rows = scene::show(&mut console.borrow_mut(), "LISTS");
+        let mut clients = rows.iter().filter(|row| row["list"] == "login_clients");
+        clients.any(|row| row["items"] == "1")
+    };
+    yes(wait_for(ms(500), comes))
 }
 
 /// Whether a cancel that a peer who says nothing is to be told of is given up within a second.

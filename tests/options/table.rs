@@ -34,6 +34,7 @@ pub(super) const ROWS: &[Row] = &[
     row("pidfile", "{dir}/pid", ["no", "yes"], pidfile).at_start(),
     row("listen_addr", "127.0.0.1, 127.0.0.2", ["true false", "true true"], listens_twice).plain("127.0.0.1").at_start(),
     row("so_reuseport", "1", ["no", "yes"], listens_beside).at_start(),
+    row("tcp_defer_accept", "0", ["no", "yes"], silence_counts),
     row("listen_backlog", "1", ["8", "2"], backlog),
     row("unix_socket_dir", "{dir}", ["777 none", "none 777"], socket_directory).at_start(),
     row("unix_socket_mode", "0700", ["777", "700"], socket_mode).with("unix_socket_dir = {dir}").at_start(),
@@ -194,7 +195,6 @@ pub(super) const ELSEWHERE: &[(&str, &str, &str, &str)] = &[
 pub(super) const DELIBERATE: &[(&str, &str, &str)] = &[
     ("conffile", "/etc/other.ini", "a reload reads the file that was named at the start"),
     ("job_name", "other", "for syslog there is syslog_ident"),
-    ("tcp_defer_accept", "0", ""),
     ("pkt_buf", "8192", "leave the option out"),
     ("sbuf_loopcnt", "9", "leave the option out"),
     ("track_extra_parameters", "DateStyle", ""),

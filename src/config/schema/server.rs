@@ -8,7 +8,7 @@ use super::super::{DnsConfig, ServerConfig, SqlstateCompat, UnixSocket};
 use super::{Context, peers, sockets, tls};
 
 /// The keys.
-pub(super) const KEYS: [&str; 33] = [
+pub(super) const KEYS: [&str; 34] = [
     "listen_addr",
     "listen_port",
     "unix_socket_dir",
@@ -31,6 +31,7 @@ pub(super) const KEYS: [&str; 33] = [
     "tcp_user_timeout",
     "tcp_socket_buffer",
     "listen_backlog",
+    "tcp_defer_accept",
     "bulk_after",
     "log_level",
     "dns_max_ttl",

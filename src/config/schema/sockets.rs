@@ -38,8 +38,13 @@ pub(super) fn read(section: &Section<'_>, problems: &mut Problems) -> Sockets {
         }
         *target = time;
     }
-    let keepalive = section.get("tcp_keepalive");
-    let keepalive = keepalive.and_then(|field| field.flag(problems));
-    sockets.tcp_keepalive = keepalive.unwrap_or(sockets.tcp_keepalive);
+    for (key, target) in [
+        ("tcp_keepalive", &mut sockets.tcp_keepalive),
+        ("tcp_defer_accept", &mut sockets.tcp_defer_accept),
+    ] {
+        let read = section.get(key);
+        let read = read.and_then(|field| field.flag(problems));
+        *target = read.unwrap_or(*target);
+    }
     sockets
 }

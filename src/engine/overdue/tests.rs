@@ -311,7 +311,8 @@ fn server_login_retry_is_the_longest_pause_between_attempts() {
             ..World::default()
         };
         let mut scene = Scene::with(&text(key, ""), world);
-        let _client = scene.client();
+        let own: [(&[u8], &[u8]); 2] = [(b"user", b"me"), (b"database", b"db")];
+        scene.late_client(Facts::default(), &own);
         for &pause in expected {
             let attempts = |scene: &Scene| {
                 let (_, pool) = scene.engine.pools().iter().next().expect("a pool");
@@ -452,7 +453,6 @@ fn cancel_wait_timeout_gives_up_a_cancel_that_does_not_get_through() {
         let asker = Shared::default();
         asker.borrow_mut().input.extend(packet);
         scene.arrive(&asker);
-        scene.ready(&asker);
         let start = scene.engine.now();
         let cancel = server(&scene, 1);
         cancel.borrow_mut().stuck = true;
