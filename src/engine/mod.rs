@@ -150,6 +150,8 @@ pub struct Engine {
     now: Tick,
     /// Steps of TLS handshakes in this turn.
     handshakes: usize,
+    /// Whether servers are given out and taken back in one step where nothing else follows.
+    short_ways: bool,
     /// Whether a panic is kept to its connection.
     containing: bool,
     /// Panics that were.
@@ -254,6 +256,7 @@ impl Engine {
             next_id: 0,
             now,
             handshakes: 0,
+            short_ways: true,
             containing: false,
             contained: 0,
             tally: stats::Process::default(),

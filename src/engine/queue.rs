@@ -250,9 +250,15 @@ impl Engine {
         }
     }
 
+    /// Whether servers are given out and taken back in one step, where nothing else follows from that: as a rule. The long way does the
+    /// same, which the simulation sees by going it.
+    pub fn take_short_ways(&mut self, on: bool) {
+        self.short_ways = on;
+    }
+
     /// Gives the server at hand, if there is one that needs no look at it, to an idle client, where nothing else follows from that.
     pub(super) fn pair_at_hand(&mut self, client_key: ClientKey) -> Option<ServerKey> {
-        if !self.unsettled.is_empty() {
+        if !self.short_ways || !self.unsettled.is_empty() {
             return None;
         }
         let now = self.now;
@@ -368,6 +374,7 @@ impl Engine {
         }
         // As nearly always: nobody waits for it.
         if rests
+            && self.short_ways
             && server.idle_watched
             && self.stop.is_none()
             && !self.lookups.is_asked(pool_key)

@@ -169,6 +169,15 @@ fn seeds_that_once_found_a_bug_find_it_no_more() {
     }
 }
 
+/// What is done in one step where nothing follows from it, and what does it otherwise, state the same rules twice.
+#[test]
+fn the_long_way_gives_the_same_world_as_the_short_ones() {
+    for seed in 0..number("AETHER_SIM_LONG").unwrap_or(200) {
+        let long = World::new(seed).without_short_ways().run();
+        assert_eq!(run(seed), Ok(long), "seed {seed}");
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_world() {
     for seed in 0..40 {

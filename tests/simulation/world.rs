@@ -626,6 +626,12 @@ const WRONG: &str = "a wrong password";
 const ROTATED: &str = "a rotated password";
 
 impl World {
+    /// The same, where the engine goes the long way for each server that is given out or taken back.
+    pub fn without_short_ways(mut self) -> World {
+        self.engine.take_short_ways(false);
+        self
+    }
+
     pub fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
         let mut shape = Shape::draw(&mut random);
