@@ -207,7 +207,7 @@ impl Field {
         };
         format!(
             "server:\n  listen_addr: '127.0.0.1:{port}'\n  max_client_connections: 12000\n  \
-             max_unauthenticated_connections: 12000\n  tls: {{cert_file: server.crt, key_file: server.key}}\n\
+             max_unauthenticated_connections: 12000\n  tcp_defer_accept: true\n  tls: {{cert_file: server.crt, key_file: server.key}}\n\
              pool:\n  dsn: 'postgres://{NAME}@127.0.0.1:{}/{NAME}?sslmode=disable'\n  mode: {}\n  max_connections: {}\n\
              auth:\n  type: {method}\n  allow_insecure: true\n  users: {{{NAME}: '{}'}}\n{databases}{}",
             self.cluster.port(),

@@ -33,7 +33,7 @@ impl Default for Sockets {
             tcp_user_timeout: Duration::ZERO,
             tcp_socket_buffer: 0,
             listen_backlog: 1024,
-            tcp_defer_accept: true,
+            tcp_defer_accept: false,
         }
     }
 }

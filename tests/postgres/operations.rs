@@ -511,6 +511,27 @@ fn sigint_waits_for_the_servers_to_be_released() {
     assert_eq!(status.code(), Some(0));
 }
 
+/// Whoever the kernel has let in is served, though it has said nothing yet when the stop begins.
+#[test]
+fn who_has_connected_before_a_graceful_stop_is_served() {
+    let mut scene = Scene::with_server(Cluster::shared(), "operations_let_in", "", "");
+    let client = scene.login();
+    let mut late = Wire::connect(scene.pooler.port());
+    scene.pooler.signal(Signal::SIGTERM);
+    wait_until("it listens no more", || {
+        !process::listening(scene.pooler.port())
+    });
+    late.startup(&[("user", "username"), ("database", &scene.database)]);
+    late.authenticate("username", PASSWORD)
+        .expect("it is let in");
+    late.read_until(b'Z');
+    assert_eq!(late.value("SELECT 1").as_deref(), Some("1"));
+    late.terminate();
+    client.terminate();
+    let status = scene.pooler.wait_for_end(SOON).expect("nobody is left");
+    assert_eq!(status.code(), Some(0));
+}
+
 /// G3: bounded by shutdown_timeout; the rest is told why.
 #[test]
 fn a_graceful_stop_ends_after_shutdown_timeout() {

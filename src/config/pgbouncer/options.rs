@@ -147,7 +147,7 @@ pub(super) const GLOBAL: &[Row] = &[
     row("unix_socket_mode", Int, Same("0777"), Restart, Own),
     row("unix_socket_group", Text, Same(""), Restart, Own),
     row("so_reuseport", Bool, Same("0"), Restart, Key("server.so_reuseport")),
-    row("tcp_defer_accept", Bool, Same("1"), Reload, Key("server.tcp_defer_accept")),
+    row("tcp_defer_accept", Bool, Other("1"), Reload, Key("server.tcp_defer_accept")),
     row("tcp_socket_buffer", Int, Same("0"), Reload, Key("server.tcp_socket_buffer")),
     row("tcp_keepalive", Bool, Same("1"), Reload, Key("server.tcp_keepalive")),
     row("tcp_keepcnt", Int, Other("0"), Reload, Key("server.tcp_keepcnt")),
