@@ -626,12 +626,6 @@ const WRONG: &str = "a wrong password";
 const ROTATED: &str = "a rotated password";
 
 impl World {
-    /// The same, where the engine goes the long way for each server that is given out or taken back.
-    pub fn without_short_ways(mut self) -> World {
-        self.engine.take_short_ways(false);
-        self
-    }
-
     pub fn new(seed: u64) -> World {
         let mut random = Random::new(seed);
         let mut shape = Shape::draw(&mut random);
@@ -748,6 +742,12 @@ impl World {
             });
         }
         world
+    }
+
+    /// This world, where the engine goes the long way for each server that is given out or taken back.
+    pub fn without_short_ways(mut self) -> World {
+        self.engine.take_short_ways(false);
+        self
     }
 
     /// Runs the world to its end.
