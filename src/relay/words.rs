@@ -180,11 +180,7 @@ const BEHIND_SET: [&str; 2] = ["local", "transaction"];
 const fn bytes_in(place: usize) -> [u32; 256] {
     let (mut sets, mut at) = ([0; 256], 0);
     while at < WORDS.len() + BEHIND_SET.len() {
-        let word = if at < WORDS.len() {
-            WORDS[at].0.as_bytes()
-        } else {
-            BEHIND_SET[at - WORDS.len()].as_bytes()
-        };
+        let word = word_that_matters(at);
         let bit = 1 << (word[place] & 31);
         sets[word[0] as usize] |= bit;
         sets[word[0].to_ascii_uppercase() as usize] |= bit;
@@ -193,8 +189,83 @@ const fn bytes_in(place: usize) -> [u32; 256] {
     sets
 }
 
+const fn word_that_matters(number: usize) -> &'static [u8] {
+    if number < WORDS.len() {
+        WORDS[number].0.as_bytes()
+    } else {
+        BEHIND_SET[number - WORDS.len()].as_bytes()
+    }
+}
+
 const SECONDS: [u32; 256] = bytes_in(1);
 const THIRDS: [u32; 256] = bytes_in(2);
+
+/// What was read last, for each letter that a word which matters begins with, in [`LANE`] bits: whether it was no letter; such a
+/// first letter behind that; behind this a second one that fits; a third one. (The last bit is never set: nothing spills over.)
+type Reading = u64;
+
+const LANE: usize = 5;
+const LANES: Reading = {
+    let (mut lanes, mut at) = (0, 0);
+    while at < INITIALS.len() {
+        lanes |= 1 << (at * LANE);
+        at += 1;
+    }
+    lanes
+};
+/// Nothing, or no letter.
+const OUTSIDE: Reading = LANES;
+/// One or two letters of a word that may matter.
+const BEGUN: Reading = LANES << 1 | LANES << 2;
+/// Three.
+const FOUND: Reading = LANES << 3;
+
+/// The letters that words begin with which matter.
+const INITIALS: &[u8] = b"stpldcrahi";
+
+/// What is still possible when this byte is read.
+const FITS: [Reading; 256] = {
+    let (mut fits, mut byte) = ([0; 256], 0);
+    while byte < 256 {
+        let letter = LETTERS[byte];
+        if letter == 0 {
+            fits[byte] = OUTSIDE;
+        }
+        let mut lane = 0;
+        while lane < INITIALS.len() {
+            let initial = INITIALS[lane];
+            let bit = 1 << (byte & 31);
+            if letter == initial {
+                fits[byte] |= 1 << (lane * LANE + 1);
+            }
+            if letter != 0 && SECONDS[initial as usize] & bit != 0 {
+                fits[byte] |= 1 << (lane * LANE + 2);
+            }
+            if letter != 0 && THIRDS[initial as usize] & bit != 0 {
+                fits[byte] |= 1 << (lane * LANE + 3);
+            }
+            lane += 1;
+        }
+        byte += 1;
+    }
+    fits
+};
+
+/// Every word that matters begins with one of [`INITIALS`].
+const _: () = {
+    let mut number = 0;
+    while number < WORDS.len() + BEHIND_SET.len() {
+        let initial = word_that_matters(number)[0];
+        assert!(FITS[initial as usize] & LANES << 1 != 0);
+        number += 1;
+    }
+};
+
+/// One more byte. A shift and two masks: no branch, and nothing to wait for but the byte itself.
+#[inline(always)]
+const fn read_on(reading: Reading, byte: u8) -> Reading {
+    reading.wrapping_mul(2).wrapping_add(LANES) & FITS[byte as usize]
+}
 
 /// Whether a word that begins so may be one that matters, as far as it is here.
 fn may_matter(first: u8, after: &[u8]) -> bool {
@@ -206,53 +277,38 @@ fn may_matter(first: u8, after: &[u8]) -> bool {
     }
 }
 
-/// Where the first word of a text begins that may matter. Nothing of a word stands before the text.
+/// Where the first word of a text begins that may matter: one whose first three letters fit, or all that are here. Nothing of a
+/// word stands before the text.
 fn next_that_may_matter(text: &[u8]) -> Option<usize> {
     let (blocks, rest) = text.as_chunks::<8>();
-    let last = match text.last_chunk::<8>() {
-        Some(_) if rest.is_empty() => 0,
-        Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
-        None => rest
-            .iter()
-            .rev()
-            .fold(0, |all, byte| all << 8 | u64::from(*byte)),
-    };
-    let mut before = 0; // whether a letter stands before the block
-    for number in 0..=blocks.len() {
-        let block = blocks
-            .get(number)
-            .map_or(last, |block| u64::from_le_bytes(*block));
-        let letters = letters_in(block);
-        let mut beginnings = letters & !(letters << 8 | before);
-        before = letters >> 56;
-        while beginnings != 0 {
-            let place = number * 8 + (beginnings.trailing_zeros() / 8) as usize;
-            beginnings &= beginnings - 1;
-            if let Some((&first, after)) = text.get(place..).and_then(<[u8]>::split_first)
-                && may_matter(first, after)
-                && !is_within_word(text, place)
-            {
-                return Some(place);
-            }
+    let mut reading = OUTSIDE;
+    for (number, block) in blocks.iter().enumerate() {
+        let (before, mut all) = (reading, 0);
+        for &byte in block {
+            reading = read_on(reading, byte);
+            all |= reading;
+        }
+        if all & FOUND != 0 {
+            return third_letter(before, block).map(|third| number * 8 + third - 2);
         }
     }
-    None
+    let behind = text.len() - rest.len();
+    if let Some(third) = third_letter(reading, rest) {
+        return Some(behind + third - 2);
+    }
+    let last = rest
+        .iter()
+        .fold(reading, |reading, &byte| read_on(reading, byte));
+    let begun = if last & LANES << 2 != 0 { 2 } else { 1 };
+    (last & BEGUN != 0).then(|| text.len() - begun)
 }
 
-/// Whether what begins behind a byte that is no letter is part of a word all the same.
-fn is_within_word(text: &[u8], place: usize) -> bool {
-    let before = place.checked_sub(1).and_then(|before| text.get(before));
-    before.is_some_and(|before| LETTERS[*before as usize] != 0)
-}
-
-/// The highest bit of each of eight bytes that is one of A to Z or a to z, or would be without its highest bit. All words that
-/// matter begin with such a one, and none stands before them.
-const fn letters_in(bytes: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 0xff;
-    let folded = (bytes | (ONES * 0x20)) & (ONES * 0x7f);
-    let from_a = folded.wrapping_add(ONES * (0x80 - b'a' as u64));
-    let behind_z = folded.wrapping_add(ONES * (0x80 - (b'z' + 1) as u64));
-    from_a & !behind_z & (ONES * 0x80)
+/// Where the first word that may matter has its third letter, if it has it here.
+fn third_letter(mut reading: Reading, text: &[u8]) -> Option<usize> {
+    text.iter().position(|&byte| {
+        reading = read_on(reading, byte);
+        reading & FOUND != 0
+    })
 }
 
 /// The hashes of [`WORDS`].
@@ -520,22 +576,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn eight_bytes_at_once_are_what_each_of_them_is() {
-        for byte in 0..=255u8 {
-            for other in [0, b' ', b'a', b'Z', 0x7f, 0x80, 0xff] {
-                for place in 0..8 {
-                    let mut bytes = [other; 8];
-                    bytes[place] = byte;
-                    let found = letters_in(u64::from_le_bytes(bytes)).to_le_bytes();
-                    let is_letter = |byte: u8| (byte & 0x7f).is_ascii_alphabetic();
-                    let known = bytes.map(|byte| if is_letter(byte) { 0x80 } else { 0 });
-                    assert_eq!(found, known, "{bytes:?}");
-                }
-            }
-        }
-    }
-
     /// What stands before a word decides whether it is one.
     #[test]
     fn a_word_begins_behind_what_is_part_of_none() {
@@ -578,7 +618,7 @@ mod tests {
         }
     }
 
-    /// Words are found eight bytes at once, wherever a text is cut; here byte by byte.
+    /// Words are found wherever a text is cut, as one finds who looks at word after word.
     #[test]
     fn words_are_found_wherever_they_are_cut() {
         let mut rng = Rng(88172645463325252);
