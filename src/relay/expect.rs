@@ -362,14 +362,20 @@ impl Expect {
         }
     }
 
-    /// The same for an answer to a request of the client's that only moves on in the queue, as [`Expect::answered`] has it.
-    /// False: it is none of these, and nothing is noted.
+    /// Whether answers that only move on in the queue may be noted by [`Expect::answered_plainly`], which changes nothing of that.
+    pub fn takes_plain_answers(&self) -> bool {
+        self.copy == Copy::None && !self.probing
+    }
+
+    /// The same as [`Expect::answered`] for an answer to a request of the client's that only moves on in the queue. False: it is
+    /// none of these, and nothing is noted.
     pub fn answered_plainly(&mut self, tag: u8) -> bool {
         use Kind::*;
+        debug_assert!(self.takes_plain_answers());
         let Some(front) = self.queue.front() else {
             return false;
         };
-        if front.owner != Owner::Client || self.copy != Copy::None || self.probing {
+        if front.owner != Owner::Client {
             return false;
         }
         let moves_on = match (tag, front.kind) {

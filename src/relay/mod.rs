@@ -226,7 +226,9 @@ impl Relay {
         (*words, *seen, *ran) = (Words::default(), Seen::default(), Ran::default());
         (*touched, *ended, *surplus, *stalled) = (false, false, false, false);
         (*unnamed_is_sure, *discarding) = (false, false);
-        deallocates.clear();
+        if !deallocates.is_empty() {
+            deallocates.clear();
+        }
         (*flushed, *barrier, *one_statement, *executed) = (false, false, false, false);
         (*last_answer, *last_error, *tally) = (0, None, Tally::default());
         parameters.clear();
@@ -396,8 +398,19 @@ impl Relay {
         with: &mut With<'_>,
         out: &mut Vec<u8>,
     ) -> Passage {
-        let mut edit = Edit::new(input, out);
         let mut at = 0;
+        if self.down.left == 0 && !self.has_due() {
+            self.swallowed = false;
+            at = self.pass_plain(input, true);
+            if at == input.len() && !self.has_due() {
+                return Passage {
+                    pass: at,
+                    in_place: true,
+                    then: Then::More,
+                }; // as a rule
+            }
+        }
+        let mut edit = Edit::new(input, out);
         let then = loop {
             let count = self.pass_body_down(input.len() - at);
             if self.swallowed {
@@ -452,13 +465,13 @@ impl Relay {
         }
     }
 
-    /// Passes the rows, or the data of a copy, that are here whole and that the client waits for. Nearly all bytes are such.
-    fn pass_rows(&mut self, input: &[u8]) -> usize {
+    /// Passes the rows, or the data of a copy, from `at` on that are here whole and that the client waits for. Nearly all bytes are
+    /// such. Where they end.
+    fn pass_rows(&self, input: &[u8], mut at: usize) -> usize {
         let Some(tag) = self.expect.tag_of_rows() else {
-            return 0;
+            return at;
         };
         let largest = self.largest_down as usize + 1;
-        let mut at = 0;
         while let Some([first, a, b, c, d]) = input.get(at..at + HEADER_LEN)
             && *first == tag
         {
@@ -468,10 +481,6 @@ impl Relay {
                 break;
             }
             at = pass_alike(input, at, length);
-        }
-        if at > 0 {
-            self.last_answer = tag;
-            self.recover.answered();
         }
         at
     }
@@ -814,7 +823,9 @@ impl Relay {
         self.tally.queries += 1;
         if status == TransactionStatus::Idle {
             self.tally.transactions += 1;
-            self.deallocates.clear();
+            if !self.deallocates.is_empty() {
+                self.deallocates.clear();
+            }
         }
     }
 

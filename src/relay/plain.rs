@@ -117,46 +117,49 @@ impl Relay {
         if is_off() {
             return 0;
         }
-        let mut at = self.pass_rows(input);
-        if self.one_statement {
-            return at;
-        }
+        let moves_on = !self.one_statement && self.expect.takes_plain_answers();
+        let (mut at, mut last) = (0, None);
         while let Some([tag, a, b, c, d, body @ ..]) = input.get(at..) {
+            if matches!(tag, b'D' | b'd') {
+                let rows = self.pass_rows(input, at);
+                if rows == at {
+                    break;
+                }
+                (at, last) = (rows, Some(*tag));
+                continue;
+            }
             let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
-            let Some(body) = length.checked_sub(4).and_then(|length| body.get(..length)) else {
+            let body = length.checked_sub(4).and_then(|length| body.get(..length));
+            let Some(body) = body.filter(|_| moves_on && length <= self.largest_down as usize)
+            else {
                 break;
             };
-            if length > self.largest_down as usize {
-                break;
-            }
             let mut ran = Ran::default();
             match tag {
                 b'C' if shared => match plain_tag(body) {
                     Some(tells) => ran = tells,
                     None => break,
                 },
-                b'Z' => match body {
-                    [b'I' | b'T' | b'E'] => {}
-                    _ => break,
-                },
+                b'Z' if !matches!(body, [b'I' | b'T' | b'E']) => break,
                 _ => {}
             }
             if !self.expect.answered_plainly(*tag) {
                 break;
             }
-            self.ran.add(ran);
-            self.last_answer = *tag;
+            match (tag, body) {
+                (b'C', _) => self.ran.add(ran),
+                (b'Z', [status]) => {
+                    if let Some(status) = TransactionStatus::from_byte(*status) {
+                        self.ready_for_client(status);
+                    }
+                }
+                _ => {}
+            }
+            (at, last) = (at + HEADER_LEN + body.len(), Some(*tag));
+        }
+        if let Some(tag) = last {
+            self.last_answer = tag;
             self.recover.answered();
-            at += HEADER_LEN + body.len();
-            if let (b'Z', [status]) = (tag, body)
-                && let Some(status) = TransactionStatus::from_byte(*status)
-            {
-                self.ready_for_client(status);
-            }
-            // Nothing else can be one.
-            if let Some(rest @ [b'D' | b'd', ..]) = input.get(at..) {
-                at += self.pass_rows(rest);
-            }
         }
         at
     }
