@@ -271,6 +271,16 @@ impl Client {
         }
     }
 
+    /// Puts it into a state. What comes and goes with every transaction owns nothing, and is spared the way through all that a
+    /// state may own.
+    pub(super) fn enter(&mut self, state: ClientState, now: Tick) {
+        self.since = now;
+        match std::mem::replace(&mut self.state, state) {
+            old @ (ClientState::Idle | ClientState::Paired(_)) => std::mem::forget(old),
+            old => drop(old),
+        }
+    }
+
     /// Where it stands.
     pub fn state(&self) -> &ClientState {
         &self.state

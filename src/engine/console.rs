@@ -268,21 +268,21 @@ impl Engine {
     /// A client asks for a server: it gets one and is run with it, or waits. `fresh`: what it has sent is in the loop's buffer, not
     /// in its link.
     fn serve_at_once(&mut self, key: ClientKey, fresh: usize, host: &mut dyn Host) {
+        if fresh > 0
+            && let Some(server) = self.pair_at_hand(key)
+        {
+            return self.run_pair_with(key, server, fresh, host);
+        }
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
+        if fresh > 0 {
+            let bytes = self.buffer.get(..fresh).unwrap_or_default();
+            client.link.keep(bytes);
+        }
         let Some(pool) = client.pool() else {
             return;
         };
-        if fresh > 0 {
-            if let Some(server) = self.pair_at_hand(key) {
-                return self.run_pair_with(key, server, fresh, host);
-            }
-            let bytes = self.buffer.get(..fresh).unwrap_or_default();
-            if let Some(client) = self.clients.get_mut(key) {
-                client.link.keep(bytes);
-            }
-        }
         self.wait_for_server(key, pool, host);
         let client = self.clients.get(key);
         if let Some(ClientState::Paired(server)) = client.map(super::Client::state) {

@@ -25,6 +25,24 @@ pub(super) enum Party {
     Pair(ClientKey, ServerKey),
 }
 
+impl Party {
+    /// A client, and its server if it has one.
+    pub(super) fn of_client(key: ClientKey, state: &ClientState) -> Party {
+        match state.server() {
+            Some(server) => Party::Pair(key, server),
+            None => Party::Client(key),
+        }
+    }
+
+    /// A server, and its client if it has one.
+    pub(super) fn of_server(key: ServerKey, state: &ServerState) -> Party {
+        match state.client() {
+            Some(client) => Party::Pair(client, key),
+            None => Party::Server(key),
+        }
+    }
+}
+
 impl Engine {
     /// Whether a panic is kept to the connection that it happened to. Off at first.
     pub fn contain(&mut self, on: bool) {
@@ -51,14 +69,8 @@ impl Engine {
     /// Who is meant, and the other end if there is one; `None`: it has gone.
     pub(super) fn party(&self, who: Who) -> Option<Party> {
         Some(match who {
-            Who::Client(key) => match self.clients.get(key)?.state.server() {
-                Some(server) => Party::Pair(key, server),
-                None => Party::Client(key),
-            },
-            Who::Server(key) => match self.servers.get(key)?.state.client() {
-                Some(client) => Party::Pair(client, key),
-                None => Party::Server(key),
-            },
+            Who::Client(key) => Party::of_client(key, &self.clients.get(key)?.state),
+            Who::Server(key) => Party::of_server(key, &self.servers.get(key)?.state),
         })
     }
 

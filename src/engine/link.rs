@@ -17,6 +17,8 @@ pub struct Link {
     writable: bool,
     /// The poll has reported a hang-up: short reads do not mean drained any more.
     hung_up: bool,
+    /// TLS lies over the connection, or is about to: only such a stream holds anything back.
+    secured: bool,
     /// The stream itself has not sent everything that was written.
     held: bool,
     /// How writing ended. Reading goes on: the peer's last words may still be there.
@@ -57,6 +59,7 @@ impl Link {
     /// A connection that may be read and written until it says otherwise.
     pub fn new(stream: Box<dyn Stream>) -> Link {
         Link {
+            secured: stream.protection() != Protection::None,
             stream,
             readable: false,
             writable: true,
@@ -136,7 +139,7 @@ impl Link {
 
     /// Whether what can be read belongs to a TLS handshake.
     pub(super) fn is_shaking(&self) -> bool {
-        self.readable && self.protection() == Protection::Handshake
+        self.secured && self.readable && self.protection() == Protection::Handshake
     }
 
     /// Whether no bytes are held, in neither direction.
@@ -152,6 +155,11 @@ impl Link {
     /// Whether there is something to write and the peer may take it.
     pub fn can_flush(&self) -> bool {
         self.writable && !self.is_flushed()
+    }
+
+    /// Whether there is something to do for it.
+    pub fn can_go_on(&self) -> bool {
+        self.readable || self.has_carry() || self.can_flush()
     }
 
     /// How writing ended, if it has.
@@ -237,7 +245,11 @@ impl Link {
         match taken {
             Taken::Bytes { count, more } => {
                 self.readable = more || self.hung_up;
-                Input::Bytes(self.take_carry(buffer) + count)
+                let carried = match held {
+                    0 => 0,
+                    _ => self.take_carry(buffer),
+                };
+                Input::Bytes(carried + count)
             }
             Taken::Nothing => Input::Nothing,
             Taken::Blocked => {
@@ -284,6 +296,9 @@ impl Link {
 
     /// A stream that holds something back says so with an event, or with the end of its handshake, which a read brings.
     fn look_at_held(&mut self) {
+        if !self.secured {
+            return;
+        }
         let held = std::mem::replace(&mut self.held, self.stream.holds());
         if self.held {
             self.writable = false;
@@ -310,6 +325,7 @@ impl Link {
         let unsent = unsent.unwrap_or_default();
         let below = std::mem::replace(&mut self.stream, Box::new(Nowhere));
         self.stream = host.secure(below, side, Handover { received, unsent })?;
+        self.secured = true;
         self.readable = true; // what was received tells of itself no more
         self.look_at_held();
         Ok(())

@@ -350,8 +350,7 @@ impl Engine {
 
     /// Puts somebody on that list for whom there is something to do.
     fn list_if_it_can_go_on(&mut self, who: Who) {
-        let can = |link: &mut Link| link.is_readable() || link.has_carry() || link.can_flush();
-        if self.link_mut(who).is_some_and(can) {
+        if self.link_mut(who).is_some_and(|link| link.can_go_on()) {
             self.list(who);
         }
     }
@@ -369,16 +368,28 @@ impl Engine {
         if self.holds.is_suspended() && self.is_held_back(who) {
             return;
         }
-        let Some(link) = self.link_mut(who) else {
-            return;
+        let (link, party) = match who {
+            Who::Client(key) => {
+                let Some(client) = self.clients.get_mut(key) else {
+                    return;
+                };
+                (&mut client.link, Party::of_client(key, &client.state))
+            }
+            Who::Server(key) => {
+                let Some(server) = self.servers.get_mut(key) else {
+                    return;
+                };
+                let party = Party::of_server(key, &server.state);
+                let Some(link) = &mut server.link else {
+                    return;
+                };
+                (link, party)
+            }
         };
         link.listed = false;
         if link.is_shaking() && !self.may_shake(who) {
             return;
         }
-        let Some(party) = self.party(who) else {
-            return;
-        };
         self.guarded(party, host, |engine, host| match party {
             Party::Client(client) => engine.run_client(client, host),
             Party::Server(server) => engine.run_server(server, host),
@@ -611,8 +622,7 @@ impl Engine {
             if client.state.is_unauthenticated() && !state.is_unauthenticated() {
                 self.newcomers.remove(client.id);
             }
-            client.state = state;
-            client.since = self.now;
+            client.enter(state, self.now);
             if matches!(client.state, ClientState::Paired(_)) {
                 return; // whoever runs the pair sees to that
             }
@@ -631,8 +641,7 @@ impl Engine {
     /// Puts a server into a state.
     fn enter_server(&mut self, key: ServerKey, state: ServerState) {
         if let Some(server) = self.servers.get_mut(key) {
-            server.state = state;
-            server.since = self.now;
+            server.enter(state, self.now);
             server.bulk.end(server.link.as_mut());
             match server.state {
                 ServerState::Paired(_) => return, // it may last for ever

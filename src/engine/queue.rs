@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use super::close::{CONFIG_CHANGED, Departure, closed_while_idle, unfit_for};
 use super::{
-    Client, ClientKey, ClientState, Engine, Host, Input, PoolKey, Server, ServerKey, ServerState,
-    Tick, Timer, Who, ms,
+    Client, ClientKey, ClientState, Engine, Host, Input, Link, PoolKey, Server, ServerKey,
+    ServerState, Tick, Timer, Who, ms,
 };
 use crate::config::{PoolConfig, PoolMode};
 use crate::limits;
@@ -283,8 +283,8 @@ impl Engine {
             self.pools.get_mut(pool_key)?,
         );
         begin(client, server, pool, now, now);
-        (client.state, client.since) = (ClientState::Paired(server_key), now);
-        (server.state, server.since) = (ServerState::Paired(client_key), now);
+        client.enter(ClientState::Paired(server_key), now);
+        server.enter(ServerState::Paired(client_key), now);
         if pool.is_short(now) {
             self.unsettled.insert(pool_key);
         }
@@ -380,19 +380,26 @@ impl Engine {
             && !self.lookups.is_asked(pool_key)
             && self.pools.put_back(pool_key, server_key, &server.kind)
         {
-            (client.state, client.since) = (ClientState::Idle, self.now);
-            (server.state, server.since) = (ServerState::Idle, self.now);
+            client.enter(ClientState::Idle, self.now);
+            server.enter(ServerState::Idle, self.now);
             server.bulk.end(server.link.as_mut());
+            let server_goes_on = server.link.as_ref().is_some_and(Link::can_go_on);
+            let client_goes_on = client.link.can_go_on();
             if watched {
                 self.arm_client(client_key);
             }
-            self.list_if_it_can_go_on(Who::Server(server_key));
-        } else {
-            self.enter_client(client_key, ClientState::Idle);
-            match rests {
-                true => self.put_idle(server_key),
-                false => self.release(server_key, Departure::Over, host),
+            if server_goes_on {
+                self.list(Who::Server(server_key));
             }
+            if client_goes_on {
+                self.list(Who::Client(client_key));
+            }
+            return;
+        }
+        self.enter_client(client_key, ClientState::Idle);
+        match rests {
+            true => self.put_idle(server_key),
+            false => self.release(server_key, Departure::Over, host),
         }
         self.list_if_it_can_go_on(Who::Client(client_key));
     }

@@ -26,7 +26,9 @@ pub(super) struct Pipe {
     pub(super) who: Option<Who>,
     /// What the engine is told of the other end.
     pub(super) facts: Facts,
-    /// A read is a step of a TLS handshake, of which so many are left.
+    /// It has TLS over it from the beginning.
+    pub(super) secured: bool,
+    /// Then a read is a step of its handshake, of which so many are left.
     pub(super) handshake: usize,
     /// The engine wants to be told of no fewer bytes; 0: it has not said.
     pub(super) low: usize,
@@ -79,8 +81,10 @@ impl Stream for PipeStream {
     }
 
     fn protection(&self) -> Protection {
-        match self.0.borrow().handshake {
-            0 => Protection::None,
+        let pipe = self.0.borrow();
+        match pipe.handshake {
+            _ if !pipe.secured => Protection::None,
+            0 => Protection::Tls,
             _ => Protection::Handshake,
         }
     }

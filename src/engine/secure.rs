@@ -402,6 +402,7 @@ mod tests {
     /// A client in the middle of its handshake, whose next flight has come.
     fn shaking(scene: &mut Scene) -> Shared {
         let pipe = Shared::default();
+        pipe.borrow_mut().secured = true;
         scene.arrive(&pipe);
         pipe.borrow_mut().handshake = 1;
         pipe

@@ -257,6 +257,15 @@ impl Server {
         }
     }
 
+    /// Puts it into a state, as [`Client::enter`](super::Client::enter) does.
+    pub(super) fn enter(&mut self, state: ServerState, now: Tick) {
+        self.since = now;
+        match std::mem::replace(&mut self.state, state) {
+            old @ (ServerState::Idle | ServerState::Paired(_)) => std::mem::forget(old),
+            old => drop(old),
+        }
+    }
+
     /// Where it stands.
     pub fn state(&self) -> &ServerState {
         &self.state

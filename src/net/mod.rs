@@ -451,6 +451,7 @@ pub fn run(
         }
         for event in &polled {
             match event.token() {
+                token if token.0 < FIRST_OWN_TOKEN => engine.ready(owner(token), readiness(event)),
                 SIGNALS => signals.drain(&mut |signal| {
                     on_signal(signal, &mut keeper, &manager, &mut engine, &mut events)
                 }),
@@ -462,10 +463,7 @@ pub fn run(
                 HEIR => shell.hear_heir(&engine, &keeper.origin, &mut pages, &manager, &mut events),
                 Token(token) if pages.note(token, event) => {}
                 token if push.note(token, event) => {}
-                Token(token) if token >= FIRST_OWN_TOKEN => {
-                    events.push(Event::Incoming(ListenerId(token - FIRST_OWN_TOKEN)))
-                }
-                token => engine.ready(owner(token), readiness(event)),
+                Token(token) => events.push(Event::Incoming(ListenerId(token - FIRST_OWN_TOKEN))),
             }
         }
     }
@@ -575,11 +573,10 @@ impl NextMillisecond for Duration {
 }
 
 fn readiness(event: &mio::event::Event) -> Ready {
-    let hung_up = event.is_read_closed() || event.is_write_closed() || event.is_error();
     Ready {
         read: event.is_readable(),
         write: event.is_writable(),
-        hung_up,
+        hung_up: event.is_read_closed() || event.is_error(),
     }
 }
 
