@@ -27,8 +27,10 @@ pub const PARAMETER_STATUS_MAX: usize = 16 * 1024;
 pub const ERROR_CODE_WITHIN: usize = 128;
 /// Most parameters remembered per server. PostgreSQL reports some fifteen.
 pub const PARAMETERS_MAX: usize = 256;
-/// One read, and the size of the loop's one buffer beside the carry.
-pub const READ_MAX: usize = 64 * 1024;
+/// One read, and the size of the loop's one buffer beside the carry. With what was carried before it, it should fit into the largest
+/// packet that the kernel makes (64 kB with its headers): of 64 kB a few bytes go in a packet of their own, which doubles what large
+/// results cost.
+pub const READ_MAX: usize = 56 * 1024;
 /// While an answer is read in large pieces (`server.bulk_after`), so many bytes wake us. With more, nothing more is saved.
 pub const BULK_PIECE: usize = 96 * 1024;
 /// How long such a piece may take to come; what is there then is read.
