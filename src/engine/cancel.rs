@@ -190,7 +190,7 @@ impl Engine {
             stage: Stage::Opening,
         };
         let mut server = Server::new(
-            ServerState::Cancelling(cancel),
+            ServerState::Cancelling(Box::new(cancel)),
             id,
             victim.pool,
             victim.kind.clone(),
@@ -210,7 +210,9 @@ impl Engine {
         self.servers
             .iter()
             .filter_map(move |(key, server)| match &server.state {
-                ServerState::Cancelling(cancel) if cancel.victim == victim => Some((key, cancel)),
+                ServerState::Cancelling(cancel) if cancel.victim == victim => {
+                    Some((key, &**cancel))
+                }
                 _ => None,
             })
     }

@@ -481,7 +481,7 @@ impl Engine {
             return;
         };
         match server.state {
-            ServerState::Cancelling(cancel) => self.cancel_ended(cancel, server.pool, host),
+            ServerState::Cancelling(cancel) => self.cancel_ended(*cancel, server.pool, host),
             ServerState::Forwarding(forward) => self.forward_ended(&forward, host),
             _ => {}
         }

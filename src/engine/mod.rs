@@ -6,7 +6,7 @@
 //! One noun per file: `greet` takes clients in, `admit` holds them against the rules, `lookup` has servers asked for their
 //! secrets, `newcomers` are those who have not logged in, `claim` keeps what clients say of themselves, `tune` finds out what
 //! servers make of their settings, `queue` gives them servers, `dial` makes servers, `names` knows where their hosts are, `secure` agrees on TLS with both, `pump`
-//! moves bytes between the two and `bulk` has it read long answers in large pieces, `cancel` brings cancels to what they mean, `peers` passes on
+//! moves bytes between the two and `bulk` has it read long answers and copies in large pieces, `cancel` brings cancels to what they mean, `peers` passes on
 //! those of others, `close` ends things, `requests` follows what clients ask and `queries` keeps count of it, `replication` is what replication connections have of their own, `console` reads what is said to the console,
 //! `contain` keeps a panic to one connection, `chronicle` is what the log is told, `compat` says things in PgBouncer's words,
 //! `overdue` knows how long anything may take, `pause` holds up what an operator wants held up,
@@ -643,6 +643,7 @@ impl Engine {
         if let Some(server) = self.servers.get_mut(key) {
             server.enter(state, self.now);
             server.bulk.end(server.link.as_mut());
+            server.copy_in.end(None); // a client that it is taken from in the middle of a copy is not read for it any more
             match server.state {
                 ServerState::Paired(_) => return, // it may last for ever
                 ServerState::Idle if server.idle_watched => return,

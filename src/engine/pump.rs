@@ -95,7 +95,13 @@ impl Engine {
             pumped = Pumped::ClientLeft(Departure::Closed); // the server was told that the client has gone
         }
         let (cancels, watched) = (server.cancels > 0, pool.watched);
-        if server.bulk.is_timed() {
+        if server.copy_in.is_begun() {
+            let goes_on = matches!(pumped, Pumped::Waits | Pumped::GoesOn);
+            if !(goes_on && server.relay.is_copying_in()) {
+                server.copy_in.end(Some(&mut client.link));
+            }
+        }
+        if server.bulk.is_timed() || server.copy_in.is_timed() {
             self.arm_bulk(server_key);
         }
         if !self.slow.is_empty() {
@@ -150,7 +156,7 @@ struct Pair<'a, 'b> {
     now: Tick,
     /// So many bytes of the client's are in the buffer already.
     fresh: usize,
-    /// `bulk_after`: an answer of so many bytes is read in large pieces.
+    /// `bulk_after`: an answer or a copy of so many bytes is read in large pieces.
     bulk_after: usize,
 }
 
@@ -209,7 +215,15 @@ impl Pair<'_, '_> {
             client.link.take_carry(self.buffer)
         } else {
             match client.link.read(self.buffer) {
-                Input::Bytes(count) => count,
+                Input::Bytes(count) => {
+                    if relay.is_copying_in() {
+                        let (after, now) = (self.bulk_after, self.now);
+                        self.server
+                            .copy_in
+                            .note(count, after, now, &mut client.link);
+                    }
+                    count
+                }
                 Input::Nothing => return Ok(false),
                 Input::Closed(Why::Eof) => return Ok(true),
                 Input::Closed(why) => return Err(Pumped::ClientLeft(Departure::Lost(why))),

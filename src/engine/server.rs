@@ -74,6 +74,8 @@ pub struct Server {
     pub relay: Relay,
     /// How its answers are read.
     pub(super) bulk: Bulk,
+    /// How the data of its client's COPY FROM STDIN is read.
+    pub(super) copy_in: Bulk,
     /// When the client's request came that it works on.
     pub(super) request_at: Tick,
     /// When the transaction began.
@@ -105,7 +107,7 @@ pub struct Route {
     pub again: bool,
 }
 
-/// Where a server stands.
+/// Where a server stands. Small, since it changes with every transaction.
 pub enum ServerState {
     /// Its host's name is being looked up.
     Resolving,
@@ -122,7 +124,7 @@ pub enum ServerState {
     /// The check query runs; it goes to the client that waits.
     Checking(Reset),
     /// It is asked what it makes of the settings of a client that waits for its welcome.
-    Tuning(Tuning),
+    Tuning(Box<Tuning>),
     /// It is asked for a user's secret.
     Looking(Box<Lookup>),
     /// A client holds it.
@@ -134,10 +136,12 @@ pub enum ServerState {
     /// The reset runs.
     Resetting(Reset),
     /// Not a session: carries a CancelRequest.
-    Cancelling(Cancel),
+    Cancelling(Box<Cancel>),
     /// Not a session: carries a CancelRequest to a peer, to whose clients its key belongs.
     Forwarding(Box<Forward>),
 }
+
+const _: () = assert!(size_of::<ServerState>() <= 24);
 
 /// A cancel under way. At most two for one server: one that is sent, and one that waits.
 #[derive(Debug)]
@@ -250,6 +254,7 @@ impl Server {
             shared: false,
             relay: Relay::default(),
             bulk: Bulk::NONE,
+            copy_in: Bulk::NONE,
             request_at: now,
             transaction_at: now,
             waited_us: 0,

@@ -266,7 +266,7 @@ impl Engine {
         server.statements.slot = Slot::Empty; // a simple query ends it
         server.shared = true; // who has a server for a session does not get one on which settings were tried
         self.pools.asking(pool_key, key, &kind, &asked);
-        self.enter_server(key, ServerState::Tuning(tuning));
+        self.enter_server(key, ServerState::Tuning(Box::new(tuning)));
         self.list(Who::Server(key));
     }
 

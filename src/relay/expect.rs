@@ -561,6 +561,7 @@ impl Expect {
         }
     }
 
+    #[inline]
     fn pop(&mut self) {
         self.take_front();
         while self
@@ -572,6 +573,7 @@ impl Expect {
         }
     }
 
+    #[inline]
     fn take_front(&mut self) {
         let Some(owed) = self.queue.pop_front() else {
             return;
@@ -586,6 +588,7 @@ impl Expect {
     }
 
     /// The request is answered that the first note is of.
+    #[inline(never)]
     fn take_note(&mut self) {
         let Some(mut note) = self.notes.pop_front() else {
             return;

@@ -897,6 +897,11 @@ impl Relay {
         self.expect.is_clients() || self.recover.is_pending()
     }
 
+    /// Whether the server waits for the data of the client's copy.
+    pub fn is_copying_in(&self) -> bool {
+        self.expect.is_copying_in()
+    }
+
     /// Whether the client may be read, as far as the number of owed answers goes.
     pub fn has_room(&self) -> bool {
         let waits =

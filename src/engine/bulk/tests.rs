@@ -6,6 +6,7 @@ use super::super::scene::{Scene, Shared, World};
 use super::*;
 use crate::wire::backend;
 use crate::wire::frame::message;
+use crate::wire::refusal::Refusal;
 
 /// Each turn of a scene takes a millisecond.
 const NONE: Duration = Duration::ZERO;
@@ -121,4 +122,110 @@ fn zero_is_off() {
         scene.say(&server, &row(1 << 20));
     }
     assert_eq!((taken(&client), low(&server)), (20 << 20, 0));
+}
+
+/// With a client that copies to the server.
+fn copying(bulk_after: usize) -> (Scene, Shared, Shared) {
+    let (mut scene, client, server) = begun(bulk_after);
+    let mut begin = Vec::new();
+    message(&mut begin, b'G', |body| body.extend([0, 0, 0]));
+    scene.say(&server, &begin);
+    assert_eq!(taken(&client), begin.len());
+    taken(&server);
+    (scene, client, server)
+}
+
+/// Data, so many bytes long with all that belongs to it.
+fn data(length: usize) -> Vec<u8> {
+    let mut data = Vec::new();
+    message(&mut data, b'd', |data| data.resize(length, b'x'));
+    data
+}
+
+#[test]
+fn of_a_long_copy_what_is_there_is_read_after_a_millisecond_and_its_end_ends_it() {
+    let (mut scene, client, server) = copying(1_000);
+    scene.say(&client, &data(600));
+    assert_eq!((taken(&server), low(&client)), (600, 0));
+    scene.say(&client, &data(400));
+    assert_eq!((taken(&server), low(&client)), (400, limits::BULK_PIECE));
+    // Of which the kernel tells nothing.
+    let much = data(limits::BULK_LEAST);
+    for _ in 0..3 {
+        client.borrow_mut().input.extend(&much);
+        scene.wait(NONE);
+        assert_eq!(taken(&server), much.len());
+        assert_eq!(low(&client), limits::BULK_PIECE);
+    }
+    let mut rest = data(100);
+    message(&mut rest, b'c', |_| {});
+    client.borrow_mut().input.extend(&rest);
+    scene.wait(NONE);
+    assert_eq!((taken(&server), low(&client)), (rest.len(), 1));
+    scene.say(&server, &end());
+    assert_eq!(taken(&client), end().len());
+    // Whatever comes now is no copy.
+    scene.ask(&client, &vec![b' '; 2_000]);
+    assert_eq!(low(&client), 1);
+    assert_eq!(
+        low(&server),
+        0,
+        "and the answers were never waited for in this way"
+    );
+}
+
+#[test]
+fn a_copy_that_comes_slowly_is_read_at_once_again() {
+    let (mut scene, client, server) = copying(1_000);
+    scene.say(&client, &data(1_000));
+    assert_eq!((taken(&server), low(&client)), (1_000, limits::BULK_PIECE));
+    let little = data(limits::BULK_LEAST - 1);
+    client.borrow_mut().input.extend(&little);
+    scene.wait(NONE);
+    assert_eq!((taken(&server), low(&client)), (little.len(), 1));
+    scene.say(&client, &data(990));
+    assert_eq!((taken(&server), low(&client)), (990, 1));
+}
+
+/// The server ends it, the client goes, or both are told to.
+#[test]
+fn a_copy_that_fails_leaves_nothing_waited_for() {
+    let (mut scene, client, server) = copying(1_000);
+    scene.say(&client, &data(1_000));
+    assert_eq!(low(&client), limits::BULK_PIECE);
+    let mut error = Vec::new();
+    Refusal::error(b"22P02", "no").write(&mut error);
+    backend::write_ready(&mut error);
+    scene.say(&server, &error);
+    assert_eq!((taken(&client), low(&client)), (error.len(), 1));
+    taken(&server);
+    // What it had sent by then is ignored, and the next one begins from nothing.
+    scene.say(&client, &data(100));
+    scene.ask(&client, b"copy");
+    let mut begin = Vec::new();
+    message(&mut begin, b'G', |body| body.extend([0, 0, 0]));
+    scene.say(&server, &begin);
+    scene.say(&client, &data(999));
+    assert_eq!(low(&client), 1);
+    scene.say(&client, &data(10));
+    assert_eq!(low(&client), limits::BULK_PIECE);
+
+    let (mut scene, client, _server) = copying(1_000);
+    scene.say(&client, &data(1_000));
+    client.borrow_mut().input.extend(b"?????");
+    scene.wait(NONE);
+    assert_eq!(
+        low(&client),
+        1,
+        "refused, and what it says is read to its end"
+    );
+}
+
+#[test]
+fn a_copy_is_not_waited_for_either_when_it_is_off() {
+    let (mut scene, client, server) = copying(0);
+    for _ in 0..20 {
+        scene.say(&client, &data(1 << 20));
+    }
+    assert_eq!((taken(&server), low(&client)), (20 << 20, 0));
 }
