@@ -60,6 +60,9 @@ impl Relay {
         mut at: usize,
         with: &With<'_>,
     ) -> usize {
+        if !self.has_a_plain_batch() {
+            return at;
+        }
         while let Some([tag @ (b'D' | b'E' | b'S'), a, b, c, d, body @ ..]) = input.get(at..) {
             let header = Header {
                 tag: *tag,
@@ -72,7 +75,8 @@ impl Relay {
                 b'E' => self.deallocates.is_empty() && !self.discarding,
                 _ => true,
             };
-            if !(is_here && is_plain && self.has_a_plain_batch()) {
+            let is_free = self.expect.takes_plain_messages() && !self.recover.is_pending();
+            if !(is_here && is_plain && is_free) {
                 break;
             }
             match tag {
@@ -85,30 +89,28 @@ impl Relay {
             }
             (self.touched, self.up.swallowed) = (true, false);
             self.expect.sent(*tag);
-            let passed = Passed {
-                header,
-                begins: false, // it matters with a name only
-                made: false,
-                named: None,
-            };
             let next = at + header.message_len();
-            if self.recover.passed(passed, at) {
-                self.recover.keep(input, next);
-                self.decide(with);
+            if !self.recover.passed_unkept(*tag) {
+                let passed = Passed {
+                    header,
+                    begins: false, // it matters with a name only
+                    made: false,
+                    named: None,
+                };
+                if self.recover.passed(passed, at) {
+                    self.recover.keep(input, next);
+                    self.decide(with);
+                }
             }
             at = next;
         }
         at
     }
 
-    /// Whether nothing holds up the next message of a batch, or makes it another one.
+    /// Whether nothing holds up the messages of a batch, or makes them others, that those which are passed here could change.
     fn has_a_plain_batch(&self) -> bool {
-        let waits = self.barrier || self.flushed || self.one_statement || self.recover.is_pending();
-        !waits
-            && !is_off()
-            && !self.ended
-            && !self.seen.contains(Seen::ENDS_STATEMENTS)
-            && self.expect.takes_plain_messages()
+        let waits = self.barrier || self.flushed || self.one_statement;
+        !waits && !is_off() && !self.ended && !self.seen.contains(Seen::ENDS_STATEMENTS)
     }
 
     /// Passes the plain answers at the start of what the server sent: how many bytes they have. `shared`: the client has the

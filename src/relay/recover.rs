@@ -159,6 +159,15 @@ impl Recover {
         false
     }
 
+    /// The same for the Describe of a portal, Execute or Sync of a batch that is not kept. False: it is, and nothing was noted.
+    pub(super) fn passed_unkept(&mut self, tag: u8) -> bool {
+        let unkept = self.stage == Stage::Passed;
+        if unkept {
+            self.end_at(tag);
+        }
+        unkept
+    }
+
     fn passed_first(&mut self, passed: Passed, at: usize) {
         match passed.header.tag {
             b'S' | b'Q' | b'F' => self.parsed = None,
