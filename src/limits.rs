@@ -31,8 +31,9 @@ pub const PARAMETERS_MAX: usize = 256;
 /// packet that the kernel makes (64 kB with its headers): of 64 kB a few bytes go in a packet of their own, which doubles what large
 /// results cost.
 pub const READ_MAX: usize = 56 * 1024;
-/// While an answer is read in large pieces (`server.bulk_after`), so many bytes wake us. With more, nothing more is saved.
-pub const BULK_PIECE: usize = 96 * 1024;
+/// While an answer or a copy is read in large pieces (`server.bulk_after`), so many bytes wake us: four whole reads. With more, little
+/// more is saved, and it would not stay in the processor's cache.
+pub const BULK_PIECE: usize = 4 * READ_MAX;
 /// How long such a piece may take to come; what is there then is read.
 pub const BULK_WAIT_MS: u64 = 1;
 /// If that is less than this, the answer comes slowly, and waiting for more saves nothing.
