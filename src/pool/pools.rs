@@ -511,7 +511,15 @@ impl Pools {
     /// [`Pools::put_idle`] where nothing follows from it: nobody waits, and nothing is above a limit. `false`: something may, and
     /// nothing was done.
     pub fn put_back(&mut self, pool_key: PoolKey, server: ServerKey, kind: &Rc<Kind>) -> bool {
-        if !self.is_calm(pool_key) || self.is_surplus(pool_key, kind) {
+        let calm = self.is_settled() && self.parked == 0;
+        let Some(pool) = self.arena.get_mut(pool_key) else {
+            return false;
+        };
+        if !(calm && pool.is_calm()) || pool.share.surplus() > 0 {
+            return false;
+        }
+        let is_listed = pool.lists_roles || self.users_are_limited;
+        if is_listed && self.is_surplus(pool_key, kind) {
             return false;
         }
         let Some(pool) = self.arena.get_mut(pool_key) else {
@@ -528,7 +536,11 @@ impl Pools {
         let stamp = self.last_stamp;
         state.idle.push((server, stamp));
         pool.idle_kinds += usize::from(first);
-        self.in_idle_lists(pool_key, kind, |share| share.put_idle(stamp, server));
+        if is_listed {
+            self.in_idle_lists(pool_key, kind, |share| share.put_idle(stamp, server));
+        } else {
+            pool.share.put_idle(stamp, server);
+        }
         true
     }
 
@@ -556,10 +568,16 @@ impl Pools {
         if !state.is_calm() || state.welcome.is_none() || !fit(server, &pool.config) {
             return None;
         }
-        let place = if oldest { 0 } else { state.idle.len() - 1 };
-        let (_, stamp) = state.idle.remove(place);
+        let (_, stamp) = match oldest {
+            true => state.idle.remove(0),
+            false => state.idle.pop()?,
+        };
         pool.idle_kinds -= usize::from(state.idle.is_empty());
-        self.in_idle_lists(pool_key, kind, |share| share.take_idle(stamp));
+        if pool.lists_roles || self.users_are_limited {
+            self.in_idle_lists(pool_key, kind, |share| share.take_idle(stamp));
+        } else {
+            pool.share.take_idle(stamp);
+        }
         Some(server)
     }
 
