@@ -17,10 +17,7 @@ pub struct Link {
     writable: bool,
     /// The poll has reported a hang-up: short reads do not mean drained any more.
     hung_up: bool,
-    /// TLS lies over the connection, or is about to: only such a stream holds anything back.
-    secured: bool,
-    /// The stream itself has not sent everything that was written.
-    held: bool,
+    cover: Cover,
     /// How writing ended. Reading goes on: the peer's last words may still be there.
     broken: Option<Box<Why>>,
     /// Our side is closed.
@@ -36,6 +33,21 @@ pub struct Link {
     /// Whether the loop's list of what to run holds it.
     pub(super) listed: bool,
 }
+
+/// What lies over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cover {
+    /// Nothing: what the stream took has been sent.
+    Nothing,
+    /// TLS, or it is about to.
+    Tls,
+    /// TLS, which has not sent everything that was written.
+    Holding,
+}
+
+// There may be very many.
+#[cfg(not(debug_assertions))]
+const _: () = assert!(size_of::<Link>() <= 56);
 
 /// Bytes that a peer has not taken yet, at least one.
 struct Outbox {
@@ -59,12 +71,14 @@ impl Link {
     /// A connection that may be read and written until it says otherwise.
     pub fn new(stream: Box<dyn Stream>) -> Link {
         Link {
-            secured: stream.protection() != Protection::None,
+            cover: match stream.protection() {
+                Protection::None => Cover::Nothing,
+                _ => Cover::Tls,
+            },
             stream,
             readable: false,
             writable: true,
             hung_up: false,
-            held: false,
             broken: None,
             shut: false,
             carry: Box::default(),
@@ -139,7 +153,7 @@ impl Link {
 
     /// Whether what can be read belongs to a TLS handshake.
     pub(super) fn is_shaking(&self) -> bool {
-        self.secured && self.readable && self.protection() == Protection::Handshake
+        self.cover != Cover::Nothing && self.readable && self.protection() == Protection::Handshake
     }
 
     /// Whether no bytes are held, in neither direction.
@@ -149,7 +163,7 @@ impl Link {
 
     /// Whether everything was written.
     pub fn is_flushed(&self) -> bool {
-        self.outbox.is_none() && !self.held
+        self.outbox.is_none() && self.cover != Cover::Holding
     }
 
     /// Whether there is something to write and the peer may take it.
@@ -296,14 +310,15 @@ impl Link {
 
     /// A stream that holds something back says so with an event, or with the end of its handshake, which a read brings.
     fn look_at_held(&mut self) {
-        if !self.secured {
+        let before = self.cover;
+        if before == Cover::Nothing {
             return;
         }
-        let held = std::mem::replace(&mut self.held, self.stream.holds());
-        if self.held {
-            self.writable = false;
-        } else if held {
-            self.writable = true;
+        if self.stream.holds() {
+            (self.cover, self.writable) = (Cover::Holding, false);
+        } else {
+            self.cover = Cover::Tls;
+            self.writable |= before == Cover::Holding;
         }
     }
 
@@ -325,7 +340,7 @@ impl Link {
         let unsent = unsent.unwrap_or_default();
         let below = std::mem::replace(&mut self.stream, Box::new(Nowhere));
         self.stream = host.secure(below, side, Handover { received, unsent })?;
-        self.secured = true;
+        self.cover = Cover::Tls;
         self.readable = true; // what was received tells of itself no more
         self.look_at_held();
         Ok(())
@@ -338,7 +353,7 @@ impl Link {
 
     /// Writes what waits.
     pub fn flush(&mut self) {
-        if self.held {
+        if self.cover == Cover::Holding {
             if let Given::Closed(why) = self.stream.flush() {
                 return self.broke(why);
             }
@@ -376,7 +391,9 @@ impl Link {
 
     fn broke(&mut self, why: Why) {
         self.writable = false;
-        self.held = false;
+        if self.cover == Cover::Holding {
+            self.cover = Cover::Tls;
+        }
         self.outbox = None;
         self.broken = Some(Box::new(why));
         self.readable = true; // the read side says the rest
