@@ -77,6 +77,9 @@ impl Engine {
         let client = self.clients.get_mut(key)?;
         let server = client.state.server()?;
         client.state = ClientState::Leaving { shut: false };
+        if let Some(server) = self.servers.get_mut(server) {
+            server.copy_in.end(Some(&mut client.link)); // what it still says is read to its end
+        }
         if self.watches {
             self.left_unanswered(key, server);
         }

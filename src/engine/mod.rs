@@ -643,7 +643,6 @@ impl Engine {
         if let Some(server) = self.servers.get_mut(key) {
             server.enter(state, self.now);
             server.bulk.end(server.link.as_mut());
-            server.copy_in.end(None); // a client that it is taken from in the middle of a copy is not read for it any more
             match server.state {
                 ServerState::Paired(_) => return, // it may last for ever
                 ServerState::Idle if server.idle_watched => return,
@@ -861,6 +860,10 @@ impl Engine {
             self.check_link(Who::Client(key), &client.link);
         }
         for (key, server) in self.servers.iter() {
+            assert!(
+                server.state.client().is_some() || !server.copy_in.is_begun(),
+                "server {key:?} has no client, and reads a copy"
+            );
             if let Some(client) = server.state.client() {
                 assert!(
                     server.relay.owed() <= limits::OWED_MAX,

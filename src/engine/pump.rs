@@ -95,11 +95,8 @@ impl Engine {
             pumped = Pumped::ClientLeft(Departure::Closed); // the server was told that the client has gone
         }
         let (cancels, watched) = (server.cancels > 0, pool.watched);
-        if server.copy_in.is_begun() {
-            let goes_on = matches!(pumped, Pumped::Waits | Pumped::GoesOn);
-            if !(goes_on && server.relay.is_copying_in()) {
-                server.copy_in.end(Some(&mut client.link));
-            }
+        if server.copy_in.is_begun() && !server.relay.is_copying_in() {
+            server.copy_in.end(Some(&mut client.link));
         }
         if server.bulk.is_timed() || server.copy_in.is_timed() {
             self.arm_bulk(server_key);

@@ -127,12 +127,16 @@ fn zero_is_off() {
 /// With a client that copies to the server.
 fn copying(bulk_after: usize) -> (Scene, Shared, Shared) {
     let (mut scene, client, server) = begun(bulk_after);
-    let mut begin = Vec::new();
-    message(&mut begin, b'G', |body| body.extend([0, 0, 0]));
-    scene.say(&server, &begin);
-    assert_eq!(taken(&client), begin.len());
+    scene.say(&server, &copy_begins());
+    assert_eq!(taken(&client), copy_begins().len());
     taken(&server);
     (scene, client, server)
+}
+
+fn copy_begins() -> Vec<u8> {
+    let mut begin = Vec::new();
+    message(&mut begin, b'G', |body| body.extend([0, 0, 0]));
+    begin
 }
 
 /// Data, so many bytes long with all that belongs to it.
@@ -202,9 +206,7 @@ fn a_copy_that_fails_leaves_nothing_waited_for() {
     // What it had sent by then is ignored, and the next one begins from nothing.
     scene.say(&client, &data(100));
     scene.ask(&client, b"copy");
-    let mut begin = Vec::new();
-    message(&mut begin, b'G', |body| body.extend([0, 0, 0]));
-    scene.say(&server, &begin);
+    scene.say(&server, &copy_begins());
     scene.say(&client, &data(999));
     assert_eq!(low(&client), 1);
     scene.say(&client, &data(10));
@@ -228,4 +230,61 @@ fn a_copy_is_not_waited_for_either_when_it_is_off() {
         scene.say(&client, &data(1 << 20));
     }
     assert_eq!((taken(&server), low(&client)), (20 << 20, 0));
+}
+
+/// The server takes nothing for a while, and what lies with the client meanwhile is less than the kernel tells of.
+#[test]
+fn a_copy_that_stood_still_goes_on() {
+    let (mut scene, client, server) = copying(1_000);
+    scene.say(&client, &data(1_000));
+    taken(&server);
+    server.borrow_mut().stuck = true;
+    scene.say(&client, &data(limits::BULK_LEAST));
+    client.borrow_mut().input.extend(data(5_000));
+    scene.wait(Duration::from_millis(5));
+    assert_eq!(taken(&server), 0);
+    server.borrow_mut().stuck = false;
+    scene.ready(&server);
+    scene.wait(Duration::from_millis(5));
+    assert_eq!(taken(&server), limits::BULK_LEAST + 5_000);
+    assert_eq!(low(&client), 1);
+}
+
+#[test]
+fn a_copy_goes_on_after_a_suspension() {
+    let (mut scene, client, server) = copying(1_000);
+    scene.say(&client, &data(1_000));
+    taken(&server);
+    scene.engine.suspend().expect("nothing is held");
+    client.borrow_mut().input.extend(data(500));
+    scene.wait(Duration::from_millis(50));
+    assert_eq!(taken(&server), 0);
+    assert!(scene.engine.resume(super::super::Scope::All));
+    scene.wait(Duration::from_millis(5));
+    assert_eq!((taken(&server), low(&client)), (500, 1));
+}
+
+/// Found by reading: a time limit that ended the copy left the mark on the client's socket, and what it still sent lay there.
+#[test]
+fn a_copy_that_takes_too_long_leaves_nothing_waited_for() {
+    let config = "server: {bulk_after: 1000}\n\
+         pool: {dsn: 'postgres://me:secret@127.0.0.1/db?sslmode=disable', mode: transaction, query_timeout: 1s}\n\
+         auth: {type: trust, allow_insecure: true}\n";
+    let mut scene = Scene::with(config, World::default());
+    let client = scene.client();
+    scene.ask(&client, b"copy");
+    let server = scene.world.servers[0].clone();
+    scene.say(&server, &copy_begins());
+    let state = |scene: &Scene| {
+        let client = scene.engine.clients.iter().next();
+        client.map(|(_, client)| client.state().name())
+    };
+    for _ in 0..1_500 {
+        scene.say(&client, &data(limits::BULK_LEAST));
+        if state(&scene) != Some("active") {
+            break;
+        }
+        assert_eq!(low(&client), limits::BULK_PIECE);
+    }
+    assert_eq!((state(&scene), low(&client)), (Some("leaving"), 1));
 }
