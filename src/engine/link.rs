@@ -17,6 +17,7 @@ pub struct Link {
     writable: bool,
     /// The poll has reported a hang-up: short reads do not mean drained any more.
     hung_up: bool,
+    /// Only TLS holds anything back, or shakes hands: without it nobody is asked.
     cover: Cover,
     /// How writing ended. Reading goes on: the peer's last words may still be there.
     broken: Option<Box<Why>>,
@@ -46,7 +47,6 @@ enum Cover {
 }
 
 // There may be very many.
-#[cfg(not(debug_assertions))]
 const _: () = assert!(size_of::<Link>() <= 56);
 
 /// Bytes that a peer has not taken yet, at least one.
@@ -220,6 +220,9 @@ impl Link {
     /// Moves the carry into the start of `buffer` without reading.
     pub fn take_carry(&mut self, buffer: &mut [u8]) -> usize {
         let count = self.carry.len();
+        if count == 0 {
+            return 0; // as a rule
+        }
         if let Some(front) = buffer.get_mut(..count) {
             front.copy_from_slice(&self.carry);
         }
@@ -259,11 +262,7 @@ impl Link {
         match taken {
             Taken::Bytes { count, more } => {
                 self.readable = more || self.hung_up;
-                let carried = match held {
-                    0 => 0,
-                    _ => self.take_carry(buffer),
-                };
-                Input::Bytes(carried + count)
+                Input::Bytes(self.take_carry(buffer) + count)
             }
             Taken::Nothing => Input::Nothing,
             Taken::Blocked => {

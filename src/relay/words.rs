@@ -261,20 +261,10 @@ const _: () = {
     }
 };
 
-/// One more byte. A shift and two masks: no branch, and nothing to wait for but the byte itself.
+/// One more byte: a shift, an addition and a mask, and no branch.
 #[inline(always)]
 const fn read_on(reading: Reading, byte: u8) -> Reading {
     reading.wrapping_mul(2).wrapping_add(LANES) & FITS[byte as usize]
-}
-
-/// Whether a word that begins so may be one that matters, as far as it is here.
-fn may_matter(first: u8, after: &[u8]) -> bool {
-    let fits = |sets: &[u32; 256], byte: u8| sets[first as usize] & 1 << (byte & 31) != 0;
-    match *after {
-        [second, third, ..] => fits(&SECONDS, second) && fits(&THIRDS, third),
-        [second] => fits(&SECONDS, second),
-        [] => true,
-    }
 }
 
 /// Where the first word of a text begins that may matter: one whose first three letters fit, or all that are here. Nothing of a
@@ -358,8 +348,9 @@ impl Words {
         match rest.split_first() {
             None => {}
             Some((&byte, _)) if LETTERS[byte as usize] == 0 => self.not_local(seen),
-            Some((&byte, after)) => {
-                if !may_matter(byte, after) {
+            Some(_) => {
+                let start = rest.get(..3).unwrap_or(rest);
+                if next_that_may_matter(start) != Some(0) {
                     self.skipping = true;
                     self.not_local(seen);
                 }

@@ -16,6 +16,24 @@ const FAILING: &str = "SELECT 1 / (20000 - n), repeat('x', 100) FROM generate_se
 /// Says that it goes on for long, and does not.
 const PAUSING: &str = "SELECT CASE WHEN n = 3000 THEN pg_sleep(30)::text ELSE repeat('x', 1000) END FROM generate_series(1, 4000) n";
 
+/// Modes, and `bulk_after`.
+const WAYS: [(&str, usize); 5] = [
+    ("session", 1),
+    ("transaction", 0),
+    ("transaction", 1),
+    ("transaction", 100_000),
+    ("statement", 100_000),
+];
+
+/// With one server, which all have one after the other.
+fn pooler(cluster: &Cluster, database: &str, mode: &str, after: usize) -> Pooler {
+    Pooler::start(&format!(
+        "server: {{listen_addr: \"127.0.0.1:{{port}}\", bulk_after: {after}}}\n\
+         pool:\n  dsn: \"postgres://username:{PASSWORD}@127.0.0.1:{}/{database}\"\n  mode: {mode}\n  max_connections: 1\n",
+        cluster.port()
+    ))
+}
+
 fn same(here: &[Message], there: &[Message], what: &str) {
     assert_eq!(here.len(), there.len(), "{what}");
     for (here, there) in here.iter().zip(there) {
@@ -28,18 +46,8 @@ fn long_answers_are_those_of_a_direct_connection_however_they_are_read() {
     let cluster = Cluster::shared();
     let database = cluster.database("long_answers");
     let mut direct = Wire::login(cluster.port(), "username", PASSWORD, &database);
-    for (mode, after) in [
-        ("session", 1),
-        ("transaction", 0),
-        ("transaction", 1),
-        ("transaction", 100_000),
-        ("statement", 100_000),
-    ] {
-        let pooler = Pooler::start(&format!(
-            "server: {{listen_addr: \"127.0.0.1:{{port}}\", bulk_after: {after}}}\n\
-             pool:\n  dsn: \"postgres://username:{PASSWORD}@127.0.0.1:{}/{database}\"\n  mode: {mode}\n  max_connections: 1\n",
-            cluster.port()
-        ));
+    for (mode, after) in WAYS {
+        let pooler = pooler(cluster, &database, mode, after);
         let mut client = Wire::login(pooler.port(), "username", PASSWORD, &database);
         for sql in [UNEVEN, "SELECT 1", COPY, FAILING, "SELECT 2", COPY] {
             let what = format!("{mode}, {after}: {sql}");
@@ -100,7 +108,7 @@ fn copy(client: &mut Wire, table: &str, pieces: &[Vec<u8>]) {
     }
 }
 
-/// The server's answer, without waiting for all the rest to be taken.
+/// What the server answers to the end of a copy: its messages, or the SQLSTATE of its error.
 fn ended(client: &mut Wire) -> String {
     let answer = client.read_until(b'Z');
     first_error(&answer).map_or(kinds(&answer), |error| error.sqlstate().to_owned())
@@ -123,18 +131,8 @@ fn long_copies_from_a_client_arrive_whole_however_they_are_read() {
     assert_eq!(ended(&mut direct), "CZ");
     let whole = direct.value(&sum("there")).expect("a sum");
     assert!(whole.starts_with("60000"), "{whole}");
-    for (mode, after) in [
-        ("session", 1),
-        ("transaction", 0),
-        ("transaction", 1),
-        ("transaction", 100_000),
-        ("statement", 100_000),
-    ] {
-        let pooler = Pooler::start(&format!(
-            "server: {{listen_addr: \"127.0.0.1:{{port}}\", bulk_after: {after}}}\n\
-             pool:\n  dsn: \"postgres://username:{PASSWORD}@127.0.0.1:{}/{database}\"\n  mode: {mode}\n  max_connections: 1\n",
-            cluster.port()
-        ));
+    for (mode, after) in WAYS {
+        let pooler = pooler(cluster, &database, mode, after);
         let what = format!("{mode}, {after}");
         let mut client = Wire::login(pooler.port(), "username", PASSWORD, &database);
         for round in 0..2 {
