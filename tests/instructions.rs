@@ -36,9 +36,9 @@ impl Protocol {
     /// wakes the pooler for each message; and of several, who do not get the same server each time.
     fn known(self) -> [(usize, f64); 2] {
         match self {
-            Protocol::Simple => [(1, 4_955.0), (16, 4_000.0)],
-            Protocol::Extended => [(1, 6_800.0), (16, 5_785.0)],
-            Protocol::Prepared => [(1, 6_690.0), (16, 5_700.0)],
+            Protocol::Simple => [(1, 5_010.0), (16, 4_010.0)],
+            Protocol::Extended => [(1, 6_845.0), (16, 5_860.0)],
+            Protocol::Prepared => [(1, 6_745.0), (16, 5_760.0)],
         }
     }
 
