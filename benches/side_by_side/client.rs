@@ -209,7 +209,10 @@ fn tls_config() -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_file(path).expect("a certificate");
         roots.add(root).expect("a root");
-        let mut config = ClientConfig::builder()
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("its own versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.resumption = Resumption::disabled();

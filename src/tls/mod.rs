@@ -18,8 +18,10 @@ use ring::digest;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned, SupportedCipherSuite};
+#[cfg(feature = "aws-lc")]
+use rustls::{SignatureAlgorithm, SignatureScheme};
 
 pub use names::Versions;
 pub use own::OwnCertificate;
@@ -198,9 +200,9 @@ fn parts<'a>(
 
 /// The key and certificate as rustls wants them. Not its own way there: that takes no certificate of version 1.
 fn certified(identity: Identity) -> Result<Arc<CertifiedKey>, String> {
-    let key = rustls::crypto::ring::sign::any_supported_type(&identity.key).map_err(|_| {
-        "the key cannot be used; there are RSA of 2048 to 8192 bits, ECDSA on P-256 and P-384, and Ed25519".to_owned()
-    })?;
+    let key = signing_key(&identity.key).ok_or(
+        "the key cannot be used; there are RSA of 2048 to 8192 bits, ECDSA on P-256 and P-384, and Ed25519",
+    )?;
     let own = identity.chain.first().and_then(|der| x509::read(der));
     let (Some(own), Some(public)) = (own, key.public_key()) else {
         return Err("the certificate is broken".to_owned());
@@ -212,6 +214,21 @@ fn certified(identity: Identity) -> Result<Arc<CertifiedKey>, String> {
         );
     }
     Ok(Arc::new(CertifiedKey::new(identity.chain, key)))
+}
+
+/// The key, if ring can use it. With the feature `aws-lc`, those of RSA sign by way of AWS-LC.
+fn signing_key(key: &PrivateKeyDer<'_>) -> Option<Arc<dyn SigningKey>> {
+    let own = rustls::crypto::ring::sign::any_supported_type(key).ok()?;
+    #[cfg(feature = "aws-lc")]
+    if own.algorithm() == SignatureAlgorithm::RSA
+        && let Ok(faster) = rustls::crypto::aws_lc_rs::sign::RsaSigningKey::new(key)
+    {
+        let faster = Arc::new(faster);
+        // Its first signature waits some 25 ms for randomness: not that of a client, beside whom all others would stand still.
+        let signer = faster.choose_scheme(&[SignatureScheme::RSA_PSS_SHA256])?;
+        return signer.sign(b"").is_ok().then_some(faster);
+    }
+    Some(own)
 }
 
 /// TLS towards clients.
