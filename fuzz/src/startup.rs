@@ -46,7 +46,7 @@ pub fn holds(data: &[u8]) {
     }
 }
 
-fn read(first: &First, packet: &[u8]) {
+fn read(first: &First<'_>, packet: &[u8]) {
     match first {
         First::Ssl | First::GssEnc => {}
         First::Cancel { pid, key } => {
@@ -66,7 +66,7 @@ fn read(first: &First, packet: &[u8]) {
     }
 }
 
-fn written_again(startup: &Startup, packet: &[u8]) {
+fn written_again(startup: &Startup<'_>, packet: &[u8]) {
     let mut out = Vec::new();
     frame::packet(&mut out, |b| {
         b.extend_from_slice(&(PROTOCOL_3_0 + startup.minor).to_be_bytes());
@@ -90,7 +90,7 @@ fn written_again(startup: &Startup, packet: &[u8]) {
     );
 }
 
-fn negotiated(startup: &Startup) {
+fn negotiated(startup: &Startup<'_>) {
     assert!(
         [0, NEWEST_MINOR].contains(&startup.agreed_minor())
             && startup.agreed_minor() <= startup.minor.max(1)
@@ -113,7 +113,7 @@ fn negotiated(startup: &Startup) {
     assert_eq!(count as usize, startup.extensions.len());
     for extension in &startup.extensions {
         let (name, rest) = frame::take_cstr(body).expect("a name");
-        assert_eq!(name, extension);
+        assert_eq!(name, *extension);
         body = rest;
     }
     assert!(body.is_empty());

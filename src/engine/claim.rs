@@ -2,16 +2,21 @@
 //!
 //! Of thousands of clients nearly all come from a few applications, and differ in nothing.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
 use ring::digest::{SHA256, digest};
 
+use super::PoolKey;
+use crate::config::PoolConfig;
+use crate::pool::{Kind, Pool};
+use crate::relay::Settings;
 use crate::wire::frame::{cstr, printable, take_cstr};
 use crate::wire::startup::Startup;
 
 /// What a startup packet says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Claim {
     /// The role it logs in as.
     pub user: String,
@@ -22,10 +27,38 @@ pub struct Claim {
     parameters: Box<[u8]>,
     /// Minor version of the protocol.
     pub(super) minor: u32,
+    /// What the pool made of it where somebody last came with it: thousands come with the same.
+    understood: RefCell<Option<Understood>>,
 }
 
+/// What a claim asks of servers that are shared: in this pool, as it was configured, and as far as it was known in this epoch.
+#[derive(Debug)]
+struct Understood {
+    pool: PoolKey,
+    config: Weak<PoolConfig>,
+    epoch: u32,
+    kind: Rc<Kind>,
+    settings: Rc<Settings>,
+}
+
+impl Understood {
+    fn is_of(&self, key: PoolKey, pool: &Pool) -> bool {
+        let is_as_configured = std::ptr::eq(self.config.as_ptr(), Rc::as_ptr(&pool.config));
+        is_as_configured && (self.pool, self.epoch) == (key, pool.epoch)
+    }
+}
+
+impl PartialEq for Claim {
+    fn eq(&self, other: &Claim) -> bool {
+        (self.minor, &self.user, &self.database) == (other.minor, &other.user, &other.database)
+            && self.parameters == other.parameters
+    }
+}
+
+impl Eq for Claim {}
+
 impl Claim {
-    pub(super) fn new(startup: &Startup) -> Claim {
+    pub(super) fn new(startup: &Startup<'_>) -> Claim {
         let text = |name: &[u8]| {
             let value = startup.parameter(name).unwrap_or_default();
             String::from_utf8_lossy(value).into_owned()
@@ -34,19 +67,43 @@ impl Claim {
         if database.is_empty() {
             database.clone_from(&user);
         }
-        let mut parameters = Vec::new();
-        for (name, value) in &startup.parameters {
-            if name != b"user" && name != b"database" {
-                cstr(&mut parameters, name);
-                cstr(&mut parameters, value);
-            }
+        let others = || {
+            let all = startup.parameters.iter();
+            all.filter(|(name, _)| *name != b"user" && *name != b"database")
+        };
+        let length = others()
+            .map(|(name, value)| name.len() + value.len() + 2)
+            .sum();
+        let mut parameters = Vec::with_capacity(length);
+        for (name, value) in others() {
+            cstr(&mut parameters, name);
+            cstr(&mut parameters, value);
         }
         Claim {
             user,
             database,
             parameters: parameters.into_boxed_slice(),
             minor: startup.agreed_minor(),
+            understood: RefCell::default(),
         }
+    }
+
+    /// The kind of server and the settings that it asks for, if that was [noted](Claim::note) and nothing has changed since.
+    pub(super) fn understood(&self, key: PoolKey, pool: &Pool) -> Option<(Rc<Kind>, Rc<Settings>)> {
+        let understood = self.understood.borrow();
+        let understood = understood.as_ref().filter(|of| of.is_of(key, pool))?;
+        Some((understood.kind.clone(), understood.settings.clone()))
+    }
+
+    /// Notes what it asks for.
+    pub(super) fn note(&self, key: PoolKey, pool: &Pool, kind: &Rc<Kind>, settings: &Rc<Settings>) {
+        *self.understood.borrow_mut() = Some(Understood {
+            pool: key,
+            config: Rc::downgrade(&pool.config),
+            epoch: pool.epoch,
+            kind: kind.clone(),
+            settings: settings.clone(),
+        });
     }
 
     /// With where the client is added to its `application_name`, as PgBouncer does it.
@@ -108,22 +165,22 @@ pub(super) struct Claims {
     known: BTreeMap<[u8; 32], Weak<Claim>>,
     /// With so many, those that nobody has any more are swept out.
     sweep_at: usize,
-    /// The one that was shared last.
-    last: Weak<Claim>,
+    /// The one that was shared last, kept for the next client: as a rule it says the same.
+    last: Option<Rc<Claim>>,
 }
 
 impl Claims {
     /// The one that others have already who say the same, or else this one.
     pub(super) fn share(&mut self, claim: &Rc<Claim>) -> Rc<Claim> {
-        if let Some(last) = self.last.upgrade().filter(|last| last == claim) {
-            return last;
+        if let Some(last) = self.last.as_ref().filter(|last| *last == claim) {
+            return last.clone();
         }
         let known = self.known.entry(claim.digest()).or_default();
         if let Some(known) = known.upgrade() {
-            self.last = Rc::downgrade(&known);
+            self.last = Some(known.clone());
             return known;
         }
-        self.last = Rc::downgrade(claim);
+        self.last = Some(claim.clone());
         *known = Rc::downgrade(claim);
         if self.known.len() > self.sweep_at {
             self.known.retain(|_, claim| claim.strong_count() > 0);
@@ -138,10 +195,9 @@ mod tests {
     use super::*;
 
     fn claim(minor: u32, parameters: &[(&str, &str)]) -> Rc<Claim> {
-        let bytes = |text: &str| text.as_bytes().to_vec();
         let parameters = parameters
             .iter()
-            .map(|(name, value)| (bytes(name), bytes(value)));
+            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         Rc::new(Claim::new(&Startup {
             minor,
             parameters: parameters.collect(),

@@ -1,5 +1,6 @@
 //! A client: its connection, its state, and what it said of itself.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::claim::Claim;
@@ -14,6 +15,7 @@ use crate::pool::cancel::CancelKey;
 use crate::pool::{Kind, Replication};
 use crate::relay::prepared::ClientStatements;
 use crate::relay::{Skip, Vars};
+use crate::wire::frame::printable_str;
 use crate::wire::refusal::Refusal;
 
 /// A client.
@@ -309,13 +311,13 @@ impl Client {
     }
 
     /// Where it wants to go and who it says it is, printable.
-    pub(super) fn database_and_user(&self) -> (String, String) {
+    pub(super) fn database_and_user(&self) -> (Cow<'_, str>, Cow<'_, str>) {
         match self.session.as_deref() {
             Some(session) => (
-                printable(&session.claim.database),
-                printable(&session.claim.user),
+                printable_str(&session.claim.database),
+                printable_str(&session.claim.user),
             ),
-            None => ("(nodb)".to_owned(), "(nouser)".to_owned()),
+            None => (Cow::Borrowed("(nodb)"), Cow::Borrowed("(nouser)")),
         }
     }
 

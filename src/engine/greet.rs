@@ -265,7 +265,7 @@ impl Engine {
     fn first_packet(
         &mut self,
         key: ClientKey,
-        first: First,
+        first: First<'_>,
         more_behind: bool,
         host: &mut dyn Host,
     ) {
@@ -318,7 +318,7 @@ impl Engine {
         }
     }
 
-    fn startup(&mut self, key: ClientKey, startup: Startup, host: &mut dyn Host) {
+    fn startup(&mut self, key: ClientKey, startup: Startup<'_>, host: &mut dyn Host) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -661,8 +661,9 @@ impl Engine {
                     .pgbouncer(pgbouncer),
             )
         };
-        let (name, max) = (pool.label(), pool.config.max_client_connections);
+        let max = pool.config.max_client_connections;
         if max > 0 && of_pool >= max {
+            let name = pool.label();
             return refusal(
                 format!("too many connections for database \"{name}\""),
                 format!(
@@ -678,8 +679,8 @@ impl Engine {
             .pools
             .user_config(user.as_bytes())
             .max_client_connections;
-        let name = printable(user.as_bytes());
         if max > 0 && of_user >= max {
+            let name = printable(user.as_bytes());
             return refusal(
                 format!("too many connections for role \"{name}\""),
                 format!("Aether serves at most {max} clients of this user (users.{name}.max_client_connections), and {of_user} are there."),

@@ -469,7 +469,7 @@ impl Engine {
                     let kind = self
                         .pools
                         .get_mut(key)
-                        .map(|pool| pool.ask(kind_of(&pool.config)));
+                        .map(|pool| pool.ask(Rc::new(kind_of(&pool.config))));
                     if let Some(kind) = kind {
                         self.dial(key, kind, host);
                     }

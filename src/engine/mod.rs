@@ -1082,7 +1082,7 @@ mod tests {
         let good = pool.last_asked().expect("the DSN's own").clone();
         let mut bad = (*good).clone();
         bad.parameters = vec![(b"nonsense".to_vec(), b"1".to_vec())];
-        let bad = pool.ask(bad);
+        let bad = pool.ask(Rc::new(bad));
         assert_eq!(pool.last_asked(), Some(&bad));
         let refusal = Refusal::fatal(b"42704", "unrecognized", Blame::Client);
         scene

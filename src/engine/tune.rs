@@ -32,7 +32,7 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(pool_key) else {
             return;
         };
-        let (kind, settings) = match set_of(pool, session) {
+        let (kind, settings) = match set_of(pool_key, pool, session) {
             Ok(set) => set,
             Err(refusal) => return self.refuse(key, refusal, host),
         };
@@ -82,7 +82,7 @@ impl Engine {
         };
         // One whose parameters are too long together with those of the pool by now goes on as it was.
         if session.epoch != pool.epoch
-            && let Ok((kind, _)) = set_of(pool, session)
+            && let Ok((kind, _)) = set_of(pool_key, pool, session)
         {
             (session.kind, session.epoch) = (Some(kind), pool.epoch);
         }
@@ -168,7 +168,7 @@ impl Engine {
                 continue;
             };
             if let Some(session) = client.session.as_deref_mut()
-                && let Ok((kind, settings)) = set_of(pool, session)
+                && let Ok((kind, settings)) = set_of(pool_key, pool, session)
             {
                 (session.kind, session.epoch) = (Some(kind.clone()), pool.epoch);
                 self.pools.wait_for(pool_key, key, &kind, &settings);
@@ -317,7 +317,18 @@ impl Engine {
 }
 
 /// What a client needs, as things are known now: servers of this kind, with these settings.
-fn set_of(pool: &mut Pool, session: &Session) -> Result<(Rc<Kind>, Rc<Settings>), Refusal> {
+fn set_of(
+    pool_key: PoolKey,
+    pool: &mut Pool,
+    session: &Session,
+) -> Result<(Rc<Kind>, Rc<Settings>), Refusal> {
+    let understood = session.claim.understood(pool_key, pool);
+    if session.mode != PoolMode::Session
+        && let Some((kind, settings)) = understood
+        && !matches!(pool.welcomes.get(&kind, &settings), Some(Known::NotBySet))
+    {
+        return Ok((pool.ask(kind), settings));
+    }
     let ignored = &pool.config.sessions.ignore_startup_parameters;
     let heeded = startup_set::heeded(session.claim.parameters(), ignored, pool.reported());
     let parameters: Vec<(&[u8], &[u8])> = heeded
@@ -332,17 +343,17 @@ fn set_of(pool: &mut Pool, session: &Session) -> Result<(Rc<Kind>, Rc<Settings>)
     let backend = &pool.config.backend;
     if session.mode == PoolMode::Session || startup_set::is_for_replication(backend, asked) {
         let whole = startup_set::whole(backend, asked)?;
-        return Ok((pool.ask(whole), Rc::default()));
+        return Ok((pool.ask(Rc::new(whole)), Rc::default()));
     }
     let (kind, settings) = startup_set::shared(backend, asked, pool.reported())?;
-    let (shared, settings) = (Rc::new(kind.clone()), Rc::new(settings));
-    match pool.welcomes.get(&shared, &settings) {
-        Some(Known::NotBySet) => {
-            let whole = startup_set::whole(backend, asked)?;
-            Ok((pool.ask(whole), Rc::default()))
-        }
-        _ => Ok((pool.ask(kind), settings)),
+    let (kind, settings) = (Rc::new(kind), Rc::new(settings));
+    if let Some(Known::NotBySet) = pool.welcomes.get(&kind, &settings) {
+        let whole = startup_set::whole(backend, asked)?;
+        return Ok((pool.ask(Rc::new(whole)), Rc::default()));
     }
+    let kind = pool.ask(kind);
+    session.claim.note(pool_key, pool, &kind, &settings);
+    Ok((kind, settings))
 }
 
 #[cfg(test)]
@@ -502,6 +513,30 @@ mod tests {
         let next = scene.world.servers[1].clone();
         scene.ready(&next);
         assert!(said(&alone).contains("TimeZone\0UTC\0"), "{}", said(&alone));
+    }
+
+    /// What was understood of the same words before counts no more.
+    #[test]
+    fn a_reload_counts_for_the_next_who_comes_with_the_same() {
+        let mut scene = scene();
+        let first = scene.client_with("db", CET);
+        answer(&mut scene, 0);
+        let ignoring = CONFIG.replace(
+            "mode: transaction",
+            "mode: transaction, ignore_startup_parameters: [timezone]",
+        );
+        for (config, zone) in [(&ignoring[..], "UTC"), (CONFIG, "CET"), (CONFIG, "CET")] {
+            scene.reload(config);
+            for _ in 0..2 {
+                let next = scene.client_with("db", CET);
+                assert!(
+                    said(&next).contains(&format!("TimeZone\0{zone}\0")),
+                    "{zone}"
+                );
+            }
+        }
+        assert!(said(&first).contains("TimeZone\0CET\0"));
+        assert_eq!((scene.world.servers.len(), asked(&scene, 0)), (1, 1));
     }
 
     /// Section `users` decides who shares servers, and so whose settings are tried on one.

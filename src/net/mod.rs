@@ -10,6 +10,7 @@ mod listener;
 mod pages;
 mod pidfile;
 mod push;
+mod random;
 mod signals;
 mod socket;
 mod succession;
@@ -25,7 +26,6 @@ use std::time::{Duration, Instant};
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::admin::{Admin, Steward as _};
 use crate::arena::{ClientKey, ServerKey, Tick};
@@ -43,6 +43,7 @@ pub use listener::Listener;
 use pages::Pages;
 pub use pidfile::Pidfile;
 use push::{Hands, Push};
+use random::Random;
 use signals::{Signal, Signals};
 use socket::{Kind, Socket};
 use succession::Door;
@@ -76,7 +77,7 @@ struct Shell {
     /// Ours, until somebody succeeds us.
     pidfile: Option<Pidfile>,
     helpers: Helpers,
-    random: SystemRandom,
+    random: Random,
     scratch: tls::Scratch,
     sockets: Sockets,
 }
@@ -367,7 +368,7 @@ pub fn run(
         door: None,
         pidfile,
         helpers,
-        random: SystemRandom::new(),
+        random: Random::new(),
         scratch: tls::Scratch::default(),
         sockets: config.server.sockets,
     };

@@ -366,7 +366,7 @@ impl Pool {
                 database: bytes(database),
                 parameters,
             };
-            self.ask(kind);
+            self.ask(Rc::new(kind));
         }
     }
 
@@ -402,10 +402,10 @@ impl Pool {
     }
 
     /// Notes that a kind is asked for, and gives back the pool's own copy of it.
-    pub fn ask(&mut self, kind: Kind) -> Rc<Kind> {
+    pub fn ask(&mut self, kind: Rc<Kind>) -> Rc<Kind> {
         let kind = match self.kinds.get_key_value(&kind) {
-            Some((kind, _)) => kind.clone(),
-            None => Rc::new(kind),
+            Some((own, _)) => own.clone(),
+            None => kind,
         };
         self.asked += 1;
         self.state(&kind).asked = self.asked;

@@ -17,7 +17,7 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 
 /// The first packet, or one of the first packets, of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum First {
+pub enum First<'a> {
     /// Asks for TLS.
     Ssl,
     /// Asks for GSSAPI encryption.
@@ -30,28 +30,28 @@ pub enum First {
         key: Vec<u8>,
     },
     /// Asks for a session.
-    Startup(Startup),
+    Startup(Startup<'a>),
 }
 
-/// A StartupMessage.
+/// A StartupMessage, in the bytes that it came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Startup {
+pub struct Startup<'a> {
     /// Minor version asked for; the major version is 3.
     pub minor: u32,
     /// Key and value pairs in the order in which they came, `_pq_.` ones left out.
-    pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    pub parameters: Vec<(&'a [u8], &'a [u8])>,
     /// Names of protocol extensions (`_pq_.`...) that were asked for. Aether knows none.
-    pub extensions: Vec<Vec<u8>>,
+    pub extensions: Vec<&'a [u8]>,
 }
 
-impl Startup {
+impl<'a> Startup<'a> {
     /// The value of a parameter; the last one wins, as in PostgreSQL.
-    pub fn parameter(&self, name: &[u8]) -> Option<&[u8]> {
+    pub fn parameter(&self, name: &[u8]) -> Option<&'a [u8]> {
         self.parameters
             .iter()
             .rev()
-            .find(|(n, _)| n == name)
-            .map(|(_, v)| v.as_slice())
+            .find(|(n, _)| *n == name)
+            .map(|(_, v)| *v)
     }
 
     /// The minor version that the session will use.
@@ -88,7 +88,7 @@ pub enum NotStartup {
 }
 
 /// Reads the packet at the start of `bytes`: what it is, and how many bytes it took. `Ok(None)`: not whole yet.
-pub fn read(bytes: &[u8]) -> Result<Option<(First, usize)>, NotStartup> {
+pub fn read(bytes: &[u8]) -> Result<Option<(First<'_>, usize)>, NotStartup> {
     let Some((length, rest)) = take_u32(bytes) else {
         return Ok(None);
     };
@@ -111,7 +111,7 @@ pub fn read(bytes: &[u8]) -> Result<Option<(First, usize)>, NotStartup> {
     Ok(Some((first, length)))
 }
 
-fn cancel(body: &[u8]) -> Result<First, NotStartup> {
+fn cancel(body: &[u8]) -> Result<First<'_>, NotStartup> {
     let Some((pid, key)) = take_u32(body) else {
         return Err(NotStartup::Silent);
     };
@@ -124,7 +124,7 @@ fn cancel(body: &[u8]) -> Result<First, NotStartup> {
     })
 }
 
-fn startup(code: u32, body: &[u8]) -> Result<Startup, Refusal> {
+fn startup(code: u32, body: &[u8]) -> Result<Startup<'_>, Refusal> {
     let (major, minor) = (code >> 16, code & 0xFFFF);
     if major != 3 {
         let text = format!(
@@ -153,9 +153,9 @@ fn startup(code: u32, body: &[u8]) -> Result<Startup, Refusal> {
             return Err(no_terminator());
         };
         if name.starts_with(b"_pq_.") {
-            startup.extensions.push(name.to_vec());
+            startup.extensions.push(name);
         } else {
-            startup.parameters.push((name.to_vec(), value.to_vec()));
+            startup.parameters.push((name, value));
         }
         rest = after;
     }
@@ -216,9 +216,8 @@ mod tests {
 
     #[test]
     fn the_last_of_two_equal_keys_wins() {
-        let Ok(Some((First::Startup(startup), _))) =
-            read(&packet(PROTOCOL_3_0, b"user\0a\0user\0b\0\0"))
-        else {
+        let packet = packet(PROTOCOL_3_0, b"user\0a\0user\0b\0\0");
+        let Ok(Some((First::Startup(startup), _))) = read(&packet) else {
             panic!("a startup message")
         };
         assert_eq!(startup.parameter(b"user"), Some(&b"b"[..]));
@@ -227,8 +226,8 @@ mod tests {
     #[test]
     fn newer_versions_and_extensions_are_negotiated_down() {
         let negotiated = |minor: u32, body: &[u8]| {
-            let Ok(Some((First::Startup(startup), _))) = read(&packet(PROTOCOL_3_0 + minor, body))
-            else {
+            let packet = packet(PROTOCOL_3_0 + minor, body);
+            let Ok(Some((First::Startup(startup), _))) = read(&packet) else {
                 panic!("a startup message")
             };
             let mut out = Vec::new();

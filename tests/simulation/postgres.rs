@@ -335,7 +335,7 @@ impl Backend {
                     self.input = connection.far_secure(sides.of_server(true), received);
                     0
                 }
-                Phase::Startup => match startup::read(&self.input) {
+                Phase::Startup => match startup::read(&self.input.clone()) {
                     Ok(Some((First::Cancel { pid, key }, _))) => {
                         cancel = Some((pid, key));
                         self.phase = Phase::Ended;
@@ -427,7 +427,7 @@ impl Backend {
 
     fn begin(
         &mut self,
-        startup: &startup::Startup,
+        startup: &startup::Startup<'_>,
         door: &Door<'_>,
         ring: &mut KeyRing,
         random: &mut Random,
@@ -444,7 +444,7 @@ impl Backend {
         let parameters = startup
             .parameters
             .iter()
-            .filter(|(name, _)| name != b"user" && name != b"database");
+            .filter(|(name, _)| *name != b"user" && *name != b"database");
         let parameters: Vec<_> = parameters
             .map(|(name, value)| (text(name), text(value)))
             .collect();

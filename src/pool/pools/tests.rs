@@ -77,7 +77,10 @@ impl Book {
             database: b"db".to_vec(),
             parameters: vec![(b"application_name".to_vec(), set.as_bytes().to_vec())],
         };
-        self.pools.get_mut(pool).expect("the pool").ask(kind)
+        self.pools
+            .get_mut(pool)
+            .expect("the pool")
+            .ask(Rc::new(kind))
     }
 
     /// A client that wants a server.
