@@ -153,7 +153,7 @@ fn pool_of_20() -> (Pools, PoolKey, Rc<Kind>) {
         database: b"db".to_vec(),
         parameters: Vec::new(),
     };
-    let kind = pools.get_mut(pool).expect("the pool").ask(kind);
+    let kind = pools.get_mut(pool).expect("the pool").ask(kind.into());
     for number in 0..20 {
         pools.dialed(pool, &kind);
         pools.dial_ended(pool, &kind);
