@@ -28,11 +28,13 @@ impl Proven {
     /// Notes what a client has proven.
     pub(super) fn note(&mut self, user: &str, verifier: &ScramVerifier, client_key: &ClientKey) {
         self.uses += 1;
-        let entry = Entry {
+        let entry = self.keys.entry(place(user, verifier));
+        // One that is known is the same: its hash is the StoredKey.
+        let entry = entry.or_insert_with(|| Entry {
             client_key: Secret::new(**client_key),
-            used: self.uses,
-        };
-        self.keys.insert(place(user, verifier), entry);
+            used: 0,
+        });
+        entry.used = self.uses;
     }
 
     /// All that is needed to log in as this user where the verifier is this one.

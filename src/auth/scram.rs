@@ -1,5 +1,7 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677): the messages and the arithmetic of both sides.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::{digest, hmac};
@@ -153,8 +155,11 @@ impl Binding {
     }
 
     /// What the client's last message says of it, behind `c=`.
-    fn attribute(&self) -> String {
-        STANDARD.encode([self.header.as_bytes(), &self.data].concat())
+    fn attribute(&self) -> Cow<'static, str> {
+        if *self == Binding::NONE {
+            return Cow::Borrowed("biws"); // as of nearly all
+        }
+        Cow::Owned(STANDARD.encode([self.header.as_bytes(), &self.data].concat()))
     }
 
     /// What a client's first message says of it, and the rest of that message. `bound`: the mechanism is the one with channel
@@ -268,8 +273,9 @@ impl Challenge {
         salt: &[u8],
         iterations: u32,
     ) -> Challenge {
-        let nonce = format!("{}{own_nonce}", client.nonce);
-        let server_first = format!("r={nonce},s={},i={iterations}", STANDARD.encode(salt));
+        let nonce = [&client.nonce, own_nonce].concat();
+        let (salt, iterations) = (STANDARD.encode(salt), iterations.to_string());
+        let server_first = ["r=", &nonce, ",s=", &salt, ",i=", &iterations].concat();
         Challenge {
             client,
             nonce,
@@ -317,7 +323,7 @@ impl Challenge {
             return Err(false);
         }
         let signature = sign(verifier.server_key.expose(), &signed);
-        Ok((format!("v={}", STANDARD.encode(signature)), client_key))
+        Ok((["v=", &STANDARD.encode(signature)].concat(), client_key))
     }
 
     fn last_message<'a>(&self, message: &'a [u8]) -> Option<(&'a str, [u8; 32])> {
@@ -327,7 +333,7 @@ impl Challenge {
         let (without_proof, proof) = text.rsplit_once(",p=")?;
         let rest = without_proof
             .strip_prefix("c=")?
-            .strip_prefix(&self.client.binding.attribute())?;
+            .strip_prefix(&*self.client.binding.attribute())?;
         let nonce = rest.strip_prefix(",r=")?.split(',').next()?;
         let proof = STANDARD.decode(proof).ok()?.try_into().ok()?;
         (nonce == self.nonce).then_some((without_proof, proof))
@@ -441,6 +447,13 @@ mod tests {
     use super::*;
 
     /// RFC 7677, section 3; the name is not empty there, which makes no difference but in the signed text.
+    #[test]
+    fn what_nearly_all_say_of_their_channel_is_what_it_would_be_encoded_to() {
+        for binding in [Binding::NONE, Binding::UNOFFERED] {
+            assert_eq!(binding.attribute(), STANDARD.encode(binding.header));
+        }
+    }
+
     #[test]
     fn the_test_vector_of_rfc_7677() {
         let client = ClientFirst::read(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", false, None)

@@ -11,7 +11,7 @@ use crate::config::secret::ScramVerifier;
 use crate::config::{AuthMethod, Secret, Stored};
 use crate::limits;
 use crate::wire::backend;
-use crate::wire::frame::{printable, take_cstr};
+use crate::wire::frame::{cstr, printable, take_cstr};
 use crate::wire::frontend;
 use crate::wire::refusal::{Blame, Refusal};
 
@@ -78,8 +78,10 @@ impl Offer {
     fn request(&self, out: &mut Vec<u8>) {
         let bound = self.endpoint.as_ref().map(|_| MECHANISM_PLUS);
         let unbound = Some(MECHANISM).filter(|_| !self.only_bound);
-        let list = bound.into_iter().chain(unbound).chain([&b""[..]]);
-        let list: Vec<u8> = list.flat_map(|name| [name, b"\0"].concat()).collect();
+        let mut list = Vec::with_capacity(64);
+        for name in bound.into_iter().chain(unbound).chain([&b""[..]]) {
+            cstr(&mut list, name);
+        }
         backend::write_authentication(out, 10, &list);
     }
 
