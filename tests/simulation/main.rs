@@ -1,6 +1,6 @@
 //! The whole pooler, unchanged, on a simulated network and clock, in front of a model PostgreSQL: one seed, one world.
 //!
-//! `AETHER_SIM_SEEDS=n` worlds are tried (15,000 when unset; a third of them have faults), beginning with seed
+//! `AETHER_SIM_SEEDS=n` worlds are tried (12,000 when unset; a third of them have faults), beginning with seed
 //! `AETHER_SIM_FIRST` (0). `AETHER_SIM_SEED=n` replays one; with `AETHER_SIM_TRACE=1` and `--nocapture` it prints
 //! what is said. The same seed gives the same world, byte for byte.
 
@@ -97,7 +97,7 @@ fn no_world_violates_a_promise() {
     }
     let (first, count) = (
         number("AETHER_SIM_FIRST").unwrap_or(0),
-        number("AETHER_SIM_SEEDS").unwrap_or(15_000),
+        number("AETHER_SIM_SEEDS").unwrap_or(12_000),
     );
     let (next, begin) = (AtomicU64::new(first), Instant::now());
     let threads = thread::available_parallelism().map_or(2, usize::from);
