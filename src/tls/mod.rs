@@ -222,11 +222,11 @@ fn signing_key(key: &PrivateKeyDer<'_>) -> Option<Arc<dyn SigningKey>> {
     #[cfg(feature = "aws-lc")]
     if own.algorithm() == SignatureAlgorithm::RSA
         && let Ok(faster) = rustls::crypto::aws_lc_rs::sign::RsaSigningKey::new(key)
-    {
-        let faster = Arc::new(faster);
         // Its first signature waits some 25 ms for randomness: not that of a client, beside whom all others would stand still.
-        let signer = faster.choose_scheme(&[SignatureScheme::RSA_PSS_SHA256])?;
-        return signer.sign(b"").is_ok().then_some(faster);
+        && let Some(signer) = faster.choose_scheme(&[SignatureScheme::RSA_PSS_SHA256])
+        && signer.sign(b"").is_ok()
+    {
+        return Some(Arc::new(faster));
     }
     Some(own)
 }
