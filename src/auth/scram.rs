@@ -446,7 +446,6 @@ pub(super) fn is_signed(message: &[u8], signature: &[u8; 32]) -> bool {
 mod tests {
     use super::*;
 
-    /// RFC 7677, section 3; the name is not empty there, which makes no difference but in the signed text.
     #[test]
     fn what_nearly_all_say_of_their_channel_is_what_it_would_be_encoded_to() {
         for binding in [Binding::NONE, Binding::UNOFFERED] {
@@ -454,6 +453,7 @@ mod tests {
         }
     }
 
+    /// RFC 7677, section 3; the name is not empty there, which makes no difference but in the signed text.
     #[test]
     fn the_test_vector_of_rfc_7677() {
         let client = ClientFirst::read(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", false, None)
