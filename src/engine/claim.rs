@@ -15,6 +15,10 @@ use crate::relay::Settings;
 use crate::wire::frame::{cstr, printable, take_cstr};
 use crate::wire::startup::Startup;
 
+/// So many have to share a claim for what was understood of it to be kept when another was shared last: it takes some hundred bytes,
+/// and thousands may differ in their `application_name`.
+const SHARED_BY: usize = 8;
+
 /// What a startup packet says.
 #[derive(Debug)]
 pub struct Claim {
@@ -27,7 +31,7 @@ pub struct Claim {
     parameters: Box<[u8]>,
     /// Minor version of the protocol.
     pub(super) minor: u32,
-    /// What the pool made of it where somebody last came with it: thousands come with the same.
+    /// What the pool made of it where somebody last came with it, if it is the one that was shared last or [`SHARED_BY`] many.
     understood: RefCell<Option<Understood>>,
 }
 
@@ -95,7 +99,7 @@ impl Claim {
         Some((understood.kind.clone(), understood.settings.clone()))
     }
 
-    /// Notes what it asks for.
+    /// Notes what it asks for: of the one that was shared last.
     pub(super) fn note(&self, key: PoolKey, pool: &Pool, kind: &Rc<Kind>, settings: &Rc<Settings>) {
         *self.understood.borrow_mut() = Some(Understood {
             pool: key,
@@ -177,16 +181,23 @@ impl Claims {
         }
         let known = self.known.entry(claim.digest()).or_default();
         if let Some(known) = known.upgrade() {
-            self.last = Some(known.clone());
+            self.replace_last(&known);
             return known;
         }
-        self.last = Some(claim.clone());
         *known = Rc::downgrade(claim);
+        self.replace_last(claim);
         if self.known.len() > self.sweep_at {
             self.known.retain(|_, claim| claim.strong_count() > 0);
             self.sweep_at = 2 * self.known.len() + 100;
         }
         claim.clone()
+    }
+
+    fn replace_last(&mut self, claim: &Rc<Claim>) {
+        let old = self.last.replace(claim.clone());
+        if let Some(old) = old.filter(|old| Rc::strong_count(old) <= SHARED_BY) {
+            old.understood.take();
+        }
     }
 }
 

@@ -32,7 +32,7 @@ impl Engine {
         let Some(pool) = self.pools.get_mut(pool_key) else {
             return;
         };
-        let (kind, settings) = match set_of(pool_key, pool, session) {
+        let (kind, settings) = match set_of(pool_key, pool, session, true) {
             Ok(set) => set,
             Err(refusal) => return self.refuse(key, refusal, host),
         };
@@ -82,7 +82,7 @@ impl Engine {
         };
         // One whose parameters are too long together with those of the pool by now goes on as it was.
         if session.epoch != pool.epoch
-            && let Ok((kind, _)) = set_of(pool_key, pool, session)
+            && let Ok((kind, _)) = set_of(pool_key, pool, session, false)
         {
             (session.kind, session.epoch) = (Some(kind), pool.epoch);
         }
@@ -168,7 +168,7 @@ impl Engine {
                 continue;
             };
             if let Some(session) = client.session.as_deref_mut()
-                && let Ok((kind, settings)) = set_of(pool_key, pool, session)
+                && let Ok((kind, settings)) = set_of(pool_key, pool, session, false)
             {
                 (session.kind, session.epoch) = (Some(kind.clone()), pool.epoch);
                 self.pools.wait_for(pool_key, key, &kind, &settings);
@@ -316,11 +316,12 @@ impl Engine {
     }
 }
 
-/// What a client needs, as things are known now: servers of this kind, with these settings.
+/// What a client needs, as things are known now: servers of this kind, with these settings. `notes`: for the next who comes with the same.
 fn set_of(
     pool_key: PoolKey,
     pool: &mut Pool,
     session: &Session,
+    notes: bool,
 ) -> Result<(Rc<Kind>, Rc<Settings>), Refusal> {
     let understood = session.claim.understood(pool_key, pool);
     if session.mode != PoolMode::Session
@@ -352,12 +353,15 @@ fn set_of(
         return Ok((pool.ask(Rc::new(whole)), Rc::default()));
     }
     let kind = pool.ask(kind);
-    session.claim.note(pool_key, pool, &kind, &settings);
+    if notes {
+        session.claim.note(pool_key, pool, &kind, &settings);
+    }
     Ok((kind, settings))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::client::Place;
     use super::super::ms;
     use super::super::scene::{Scene, Shared, World, is_closed};
     use crate::wire::backend;
@@ -537,6 +541,37 @@ mod tests {
         }
         assert!(said(&first).contains("TimeZone\0CET\0"));
         assert_eq!((scene.world.servers.len(), asked(&scene, 0)), (1, 1));
+    }
+
+    /// Thousands of clients may differ in their `application_name`.
+    #[test]
+    fn what_was_understood_of_few_is_forgotten_when_somebody_else_comes() {
+        let mut scene = scene();
+        let keeps = |scene: &Scene| {
+            let sessions = scene.engine.clients.iter();
+            let sessions = sessions.filter_map(|(_, client)| client.session.as_deref());
+            let kept = sessions.filter(|session| {
+                let Place::Pool(key) = session.place else {
+                    return false;
+                };
+                let pool = scene.engine.pools.get(key).expect("its pool");
+                session.claim.understood(key, pool).is_some()
+            });
+            kept.count()
+        };
+        let mut clients = vec![scene.client_with("db", CET)];
+        answer(&mut scene, 0);
+        clients.push(scene.client_with("db", CET)); // by now it is known what servers report
+        assert_eq!(keeps(&scene), 2, "the two who came last");
+        clients.push(scene.client_with("db", &[]));
+        assert_eq!(keeps(&scene), 1, "the one who came last");
+        for _ in 0..6 {
+            clients.push(scene.client_with("db", CET));
+        }
+        assert_eq!(keeps(&scene), 8, "all who say the same");
+        clients.push(scene.client_with("db", &[]));
+        assert_eq!(keeps(&scene), 10, "the eight as well");
+        assert!(!clients.iter().any(is_closed));
     }
 
     /// Section `users` decides who shares servers, and so whose settings are tried on one.
