@@ -1,4 +1,4 @@
-//! What clients say of themselves in their startup packets, kept once for all that say the same.
+//! What clients say of themselves in their startup packets, kept once for all that say the same, and with it what their pool made of it.
 //!
 //! Of thousands of clients nearly all come from a few applications, and differ in nothing.
 
@@ -32,7 +32,7 @@ pub struct Claim {
     /// Minor version of the protocol.
     pub(super) minor: u32,
     /// What the pool made of it where somebody last came with it, if it is the one that was shared last or [`SHARED_BY`] many.
-    understood: RefCell<Option<Understood>>,
+    understood: RefCell<Option<Box<Understood>>>,
 }
 
 /// What a claim asks of servers that are shared: in this pool, as it was configured, and as far as it was known in this epoch.
@@ -101,13 +101,13 @@ impl Claim {
 
     /// Notes what it asks for: of the one that was shared last.
     pub(super) fn note(&self, key: PoolKey, pool: &Pool, kind: &Rc<Kind>, settings: &Rc<Settings>) {
-        *self.understood.borrow_mut() = Some(Understood {
+        *self.understood.borrow_mut() = Some(Box::new(Understood {
             pool: key,
             config: Rc::downgrade(&pool.config),
             epoch: pool.epoch,
             kind: kind.clone(),
             settings: settings.clone(),
-        });
+        }));
     }
 
     /// With where the client is added to its `application_name`, as PgBouncer does it.
