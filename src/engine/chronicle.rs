@@ -3,6 +3,8 @@
 //! A connection is good for one line, when it ends; `log_connections` and its sisters make it more. Beside the text go fields, for
 //! formats that have some.
 
+use std::fmt;
+
 use super::compat;
 use super::requests::{Slow, What};
 use super::{Client, ClientKey, Engine, Server, ServerKey, ServerState, Timer, TlsFacts};
@@ -12,29 +14,45 @@ use crate::stats::{Period, mean};
 use crate::wire::frame::{printable, printable_all};
 use crate::wire::refusal::Refusal;
 
+/// A text that is made where it is written.
+struct Written<F>(F);
+
+impl<F: Fn(&mut fmt::Formatter<'_>) -> fmt::Result> fmt::Display for Written<F> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0(to)
+    }
+}
+
 impl Engine {
     fn is_pgbouncer(&self) -> bool {
         self.config.log.format == Format::PgBouncer
     }
 
-    /// Who a line is about, whose database and user are these.
-    fn of_client(&self, client: &Client, database: &str, user: &str) -> String {
-        if !self.is_pgbouncer() {
-            return match client.session {
-                Some(_) => format!("client {} {user}@{database}:", client.id),
-                None => format!("client {} (no user):", client.id),
-            };
-        }
-        let facts = client.link.facts();
-        let place = match facts.address.as_str() {
-            "unix" => {
-                let pid = facts.peer_pid.unwrap_or_default();
-                let port = self.config.server.listen.first();
-                format!("unix({pid}):{}", port.map_or(0, std::net::SocketAddr::port))
+    /// Who a line is about, whose database and user are these. Written when the line is: many are only counted.
+    fn of_client<'a>(
+        &'a self,
+        client: &'a Client,
+        database: &'a str,
+        user: &'a str,
+    ) -> impl fmt::Display + 'a {
+        Written(move |to: &mut fmt::Formatter<'_>| {
+            if !self.is_pgbouncer() {
+                return match client.session {
+                    Some(_) => write!(to, "client {} {user}@{database}:", client.id),
+                    None => write!(to, "client {} (no user):", client.id),
+                };
             }
-            address => at(address, facts.port),
-        };
-        format!("C-0x{:x}: {database}/{user}@{place}", client.id)
+            let facts = client.link.facts();
+            let place = match facts.address.as_str() {
+                "unix" => {
+                    let pid = facts.peer_pid.unwrap_or_default();
+                    let port = self.config.server.listen.first();
+                    format!("unix({pid}):{}", port.map_or(0, std::net::SocketAddr::port))
+                }
+                address => at(address, facts.port),
+            };
+            write!(to, "C-0x{:x}: {database}/{user}@{place}", client.id)
+        })
     }
 
     /// Who a line is about.
@@ -50,11 +68,12 @@ impl Engine {
         format!("S-0x{:x}: {pool}/{user}@{place}", server.id)
     }
 
-    fn age(&self, age: u64) -> String {
-        match self.is_pgbouncer() {
-            true => format!("(age={age}s)"),
-            false => format!("(age {age}s)"),
-        }
+    fn age(&self, age: u64) -> impl fmt::Display {
+        let is_pgbouncer = self.is_pgbouncer();
+        Written(move |to: &mut fmt::Formatter<'_>| match is_pgbouncer {
+            true => write!(to, "(age={age}s)"),
+            false => write!(to, "(age {age}s)"),
+        })
     }
 
     /// A startup packet has come.

@@ -270,7 +270,6 @@ mod tests {
                 ("user".to_owned(), "o\"neil".to_owned()),
                 ("client".to_owned(), "7".to_owned()),
             ],
-            reason: 0,
         }
     }
 

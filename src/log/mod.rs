@@ -2,7 +2,7 @@
 //!
 //! Whoever logs never waits: lines that find the queue full are dropped and counted, and so are those that a sink does not
 //! take; the next line that gets through says how many. [`format`] makes lines, [`sink`] writes them, [`repeats`] keeps one
-//! reason from filling the disk.
+//! reason from filling the disk, before a line is made. Lines wait a moment for others ([`GATHER`]), errors and warnings do not.
 
 mod format;
 mod repeats;
@@ -10,11 +10,11 @@ mod sink;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant, SystemTime};
 
 use ::log::kv::{Error, Key, Value, VisitSource};
 use ::log::{Level, LevelFilter, Log, Metadata, Record};
@@ -23,7 +23,7 @@ pub use format::Format;
 pub use sink::{Facility, Syslog};
 
 use crate::limits;
-use repeats::Repeats;
+use repeats::{Reason, Repeats};
 use sink::Sinks;
 
 /// What an operator decides about the log.
@@ -60,8 +60,6 @@ struct Entry {
     fatal: bool,
     text: String,
     fields: Vec<(String, String)>,
-    /// What lines that say the same have in common.
-    reason: u64,
 }
 
 /// What goes to the thread.
@@ -74,8 +72,20 @@ enum Order {
 }
 
 /// The end of the queue where lines go in.
+#[derive(Clone)]
 struct Front {
-    to: SyncSender<Order>,
+    to: Sender<Order>,
+    shared: Arc<Shared>,
+    writer: Thread,
+}
+
+/// What those who log share with the thread that writes.
+struct Shared {
+    /// Lines in the queue.
+    waiting: AtomicUsize,
+    /// They are not to wait for others.
+    urgent: AtomicBool,
+    repeats: Mutex<Repeats>,
     /// Settings that the thread has not seen yet.
     next: Mutex<Option<Settings>>,
 }
@@ -107,37 +117,37 @@ pub const FATAL: &str = "fatal";
 /// What the operating system says when the thread cannot be started or the file not be opened.
 pub fn start(settings: &Settings) -> io::Result<Flush> {
     let sinks = Sinks::open(settings)?;
-    let (to, orders) = mpsc::sync_channel(limits::LOG_QUEUE_MAX);
+    let (to, orders) = mpsc::channel();
     let (done, is_done) = mpsc::channel();
     let settings = settings.clone();
     settings.tell();
-    let front = FRONT.get_or_init(|| Front {
-        to: to.clone(),
-        next: Mutex::new(None),
-    });
+    let shared = Arc::new(Shared::new(settings.repeat_limit));
     let mut writer = Writer {
-        repeats: Repeats::new(settings.repeat_limit),
+        shared: shared.clone(),
         settings,
         sinks,
+        patience: GATHER,
         told: 0,
     };
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name("log".to_owned())
         .stack_size(256 * 1024)
         .spawn(move || {
             writer.run(&orders);
             drop(done);
         })?;
-    let _ = ::log::set_logger(front);
-    Ok(Flush { to, is_done })
+    let writer = thread.thread().clone();
+    let front = Front { to, shared, writer };
+    let _ = ::log::set_logger(FRONT.get_or_init(|| front.clone()));
+    Ok(Flush { front, is_done })
 }
 
 /// Takes other settings over; the file is opened anew in any case. What is wrong with them is logged.
 pub fn apply(settings: &Settings) {
     settings.tell();
     if let Some(front) = FRONT.get() {
-        *front.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(settings.clone());
-        let _ = front.to.try_send(Order::Apply); // when it is full the thread looks anyhow
+        *lock(&front.shared.next) = Some(settings.clone());
+        front.order(Order::Apply);
     }
 }
 
@@ -148,15 +158,65 @@ pub fn set_level(level: LevelFilter) {
 
 /// Waits at the end of the process until what was logged is written.
 pub struct Flush {
-    to: SyncSender<Order>,
+    front: Front,
     is_done: Receiver<()>,
 }
 
 impl Flush {
     /// Waits, but not for a reader that does not read.
     pub fn wait(self) {
-        if self.to.try_send(Order::End).is_ok() {
-            let _ = self.is_done.recv_timeout(Duration::from_secs(1));
+        self.front.order(Order::End);
+        let _ = self.is_done.recv_timeout(Duration::from_secs(1));
+    }
+}
+
+impl Shared {
+    fn new(repeat_limit: u64) -> Shared {
+        Shared {
+            waiting: AtomicUsize::new(0),
+            urgent: AtomicBool::new(false),
+            repeats: Mutex::new(Repeats::new(repeat_limit)),
+            next: Mutex::new(None),
+        }
+    }
+
+    /// What was said lately, if nobody else looks at it.
+    fn try_repeats(&self) -> Option<MutexGuard<'_, Repeats>> {
+        match self.repeats.try_lock() {
+            Ok(repeats) => Some(repeats),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Front {
+    /// Something that does not wait for others.
+    fn order(&self, order: Order) {
+        let _ = self.to.send(order); // the thread is gone at the end only
+        self.hurry();
+    }
+
+    fn hurry(&self) {
+        self.shared.urgent.store(true, Ordering::Release);
+        self.writer.unpark();
+    }
+
+    fn send(&self, entry: Entry) {
+        let is_urgent = entry.level <= Level::Warn || entry.fatal;
+        let before = self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        if before >= limits::LOG_QUEUE_MAX {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let _ = self.to.send(Order::Entry(Box::new(entry)));
+        if is_urgent || before == CROWD {
+            self.hurry();
         }
     }
 }
@@ -170,62 +230,61 @@ impl Log for Front {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let order = Order::Entry(Box::new(Entry::new(record)));
-        if self.to.try_send(order).is_err() {
-            DROPPED.fetch_add(1, Ordering::Relaxed);
+        let at = SystemTime::now();
+        // The thread holds them for a moment once in a while, and is not waited for.
+        if record.target() != FATAL
+            && let Some(mut repeats) = self.shared.try_repeats()
+        {
+            let reason = Reason::of(record);
+            if !repeats.pass(reason, at, || Entry::new(record, at)) {
+                REPEATED.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
         }
+        self.send(Entry::new(record, at));
     }
 
     fn flush(&self) {}
 }
 
 impl Entry {
-    fn new(record: &Record<'_>) -> Entry {
-        let mut fields = Fields {
-            found: Vec::new(),
-            all: FIELDS.load(Ordering::Relaxed),
-        };
-        let _ = record.key_values().visit(&mut fields);
-        let fields = fields.found;
-        let reason = fields.iter().find(|(key, _)| key == REASON);
+    fn new(record: &Record<'_>, at: SystemTime) -> Entry {
+        let mut fields = Fields(Vec::new());
+        if FIELDS.load(Ordering::Relaxed) {
+            let _ = record.key_values().visit(&mut fields);
+        }
         Entry {
-            at: SystemTime::now(),
+            at,
             level: record.level(),
             fatal: record.target() == FATAL,
             text: record.args().to_string(),
-            reason: repeats::reason(record.file(), record.line(), reason.map(|(_, text)| text)),
-            fields,
+            fields: fields.0,
         }
     }
 }
 
-/// The field of lines that say the same for different reasons.
-const REASON: &str = "reason";
-
 /// Fields of a line.
-struct Fields {
-    found: Vec<(String, String)>,
-    /// Not the reason alone.
-    all: bool,
-}
+struct Fields(Vec<(String, String)>);
 
 impl<'kvs> VisitSource<'kvs> for Fields {
     fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
-        if self.all || key.as_str() == REASON {
-            self.found.push((key.to_string(), value.to_string()));
-        }
+        self.0.push((key.to_string(), value.to_string()));
         Ok(())
     }
 }
 
 /// How long a line may wait for others, to be written together: waking a thread for every line costs more than the line.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(50);
+/// So many lines wait no longer.
+const CROWD: usize = 256;
 
 /// The thread that writes.
 struct Writer {
+    shared: Arc<Shared>,
     settings: Settings,
     sinks: Sinks,
-    repeats: Repeats,
+    /// How long lines wait for others.
+    patience: Duration,
     /// Dropped lines that were told of.
     told: u64,
 }
@@ -233,13 +292,14 @@ struct Writer {
 impl Writer {
     fn run(&mut self, orders: &Receiver<Order>) {
         loop {
-            let first = match orders.recv_timeout(self.repeats.patience()) {
+            let patience = lock(&self.shared.repeats).patience();
+            let first = match orders.recv_timeout(patience) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             if matches!(first, Some(Order::Entry(_))) {
-                thread::sleep(GATHER);
+                self.wait_for_others();
             }
             self.look_at_settings();
             let ends = self.gather(first, orders);
@@ -251,15 +311,31 @@ impl Writer {
         }
     }
 
-    /// Takes all lines that are there. Whether the last one has come.
+    /// Waits for other lines, unless something is urgent.
+    fn wait_for_others(&self) {
+        let begin = Instant::now();
+        while !self.shared.urgent.swap(false, Ordering::Acquire) {
+            let Some(left) = self.patience.checked_sub(begin.elapsed()) else {
+                return;
+            };
+            thread::park_timeout(left);
+        }
+    }
+
+    /// Takes all lines that are there, or as many as are written together. Whether the last one has come.
     fn gather(&mut self, first: Option<Order>, orders: &Receiver<Order>) -> bool {
         for order in first.into_iter().chain(orders.try_iter()) {
             match order {
-                Order::Entry(entry) => self.take(*entry),
+                Order::Entry(entry) => {
+                    self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.tell_of_dropped();
+                    self.write(&entry);
+                }
                 Order::Apply => {}
                 Order::End => return true,
             }
             if self.sinks.held() >= limits::LOG_WRITE_MAX {
+                self.shared.urgent.store(true, Ordering::Relaxed); // the others have waited
                 break;
             }
         }
@@ -272,14 +348,11 @@ impl Writer {
     }
 
     fn look_at_settings(&mut self) {
-        let next = FRONT.get().and_then(|front| {
-            let mut next = front.next.lock().unwrap_or_else(PoisonError::into_inner);
-            next.take()
-        });
+        let next = lock(&self.shared.next).take();
         let Some(settings) = next else {
             return;
         };
-        self.repeats.limit(settings.repeat_limit);
+        lock(&self.shared.repeats).limit(settings.repeat_limit);
         self.flush();
         if let Err(error) = self.sinks.reopen(&settings) {
             let text = format!("the log stays where it is: {error}");
@@ -288,18 +361,10 @@ impl Writer {
         self.settings = settings;
     }
 
-    fn take(&mut self, entry: Entry) {
-        if self.repeats.pass(&entry) {
-            self.tell_of_dropped();
-            self.write(&entry);
-        } else {
-            REPEATED.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     /// Tells how often reasons were met that have had their share. `now`: of those whose time is over; `None`: of all.
     fn repeated(&mut self, now: Option<SystemTime>) {
-        for entry in self.repeats.over(now) {
+        let over = lock(&self.shared.repeats).over(now);
+        for entry in over {
             self.write(&entry);
         }
     }
@@ -320,7 +385,6 @@ impl Writer {
             fatal: false,
             text,
             fields: Vec::new(),
-            reason: 0,
         });
     }
 
@@ -334,28 +398,15 @@ impl Writer {
 mod tests {
     use super::*;
 
-    /// Catalogue fault R3: a log sink that is not read must not hold up the loop.
-    #[test]
-    fn a_sink_that_is_not_read_costs_lines_and_not_time() {
-        let (to, orders) = mpsc::sync_channel(2);
-        let front = Front {
-            to,
-            next: Mutex::new(None),
-        };
-        ::log::set_max_level(LevelFilter::Info);
-        let say = |n: u32| {
-            let mut record = Record::builder();
-            front.log(
-                &record
-                    .level(Level::Error)
-                    .args(format_args!("line {n}"))
-                    .build(),
-            );
-        };
-        let before = dropped();
-        (0..10).for_each(say);
-        assert_eq!(dropped() - before, 8);
-        let path = std::env::temp_dir().join(format!("aether-log-{}-full", std::process::id()));
+    fn say(front: &Front, level: Level, text: &str) {
+        let mut record = Record::builder();
+        front.log(&record.level(level).args(format_args!("{text}")).build());
+    }
+
+    /// One that writes to a file of this name.
+    fn writer(name: &str, shared: Arc<Shared>, told: u64) -> (Writer, PathBuf) {
+        let name = format!("aether-log-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
         let _ = std::fs::remove_file(&path);
         let settings = Settings {
             level: LevelFilter::Info,
@@ -365,12 +416,70 @@ mod tests {
             syslog: None,
             repeat_limit: 0,
         };
-        let mut writer = Writer {
-            repeats: Repeats::new(0),
+        let writer = Writer {
+            shared,
             sinks: Sinks::open(&settings).expect("it opens"),
             settings,
-            told: before,
+            patience: GATHER,
+            told,
         };
+        (writer, path)
+    }
+
+    #[test]
+    fn an_error_and_the_end_do_not_wait_for_others() {
+        let (to, orders) = mpsc::channel();
+        let shared = Arc::new(Shared::new(0));
+        let (mut writer, path) = writer("urgent", shared.clone(), dropped());
+        writer.patience = Duration::from_secs(3_600);
+        let thread = thread::spawn(move || writer.run(&orders));
+        let front = Front {
+            to,
+            shared,
+            writer: thread.thread().clone(),
+        };
+        ::log::set_max_level(LevelFilter::Info);
+        let has = |texts: &[&str]| {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            texts.iter().all(|wanted| text.contains(wanted))
+        };
+        let come = |texts: &[&str]| {
+            let begin = Instant::now();
+            while !has(texts) {
+                assert!(begin.elapsed() < Duration::from_secs(30), "{texts:?}");
+                thread::sleep(Duration::from_millis(5));
+            }
+        };
+        say(&front, Level::Info, "first");
+        thread::sleep(Duration::from_millis(100));
+        assert!(!has(&["first"]), "it waits for others");
+        say(&front, Level::Error, "second");
+        come(&["first", "second"]);
+        (0..=CROWD).for_each(|n| say(&front, Level::Info, &format!("number {n}")));
+        come(&["number 0", &format!("number {}", CROWD - 1)]);
+        say(&front, Level::Info, "last");
+        front.order(Order::End);
+        come(&["last"]);
+        thread.join().expect("it ends");
+        let _ = std::fs::remove_file(&path);
+    }
+
+    /// Catalogue fault R3: a log sink that is not read must not hold up the loop.
+    #[test]
+    fn a_sink_that_is_not_read_costs_lines_and_not_time() {
+        let (to, orders) = mpsc::channel();
+        let shared = Arc::new(Shared::new(0));
+        let front = Front {
+            to,
+            shared: shared.clone(),
+            writer: thread::current(),
+        };
+        ::log::set_max_level(LevelFilter::Info);
+        let say = |n: usize| say(&front, Level::Error, &format!("line {n}"));
+        let before = dropped();
+        (0..limits::LOG_QUEUE_MAX + 8).for_each(say);
+        assert_eq!(dropped() - before, 8);
+        let (mut writer, path) = writer("full", shared, before);
         drop(front);
         writer.run(&orders);
         let text = std::fs::read_to_string(&path).expect("a file");
@@ -379,11 +488,8 @@ mod tests {
             .lines()
             .map(|line| line.get(25..).unwrap_or_default())
             .collect();
-        assert_eq!(lines.len(), 3, "{text}");
-        assert!(
-            lines[0].starts_with("[WARN] 8 log lines were dropped"),
-            "{text}"
-        );
-        assert_eq!(lines[1..], ["[ERROR] line 0", "[ERROR] line 1"]);
+        assert_eq!(lines.len(), limits::LOG_QUEUE_MAX + 1);
+        assert!(lines[0].starts_with("[WARN] 8 log lines were dropped"));
+        assert_eq!(lines[1..3], ["[ERROR] line 0", "[ERROR] line 1"]);
     }
 }

@@ -2,8 +2,11 @@
 //! there were. Pure: the time is given.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, SystemTime};
+
+use ::log::Record;
 
 use super::Entry;
 use crate::limits;
@@ -11,24 +14,47 @@ use crate::limits;
 /// A reason has its share anew after this.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What lines have in common: the place in our source, and the reason where one is given.
-pub(super) fn reason(file: Option<&str>, line: Option<u32>, reason: Option<&String>) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (file, line, reason).hash(&mut hasher);
-    hasher.finish()
+/// What lines that say the same have in common: the place in our source, and the field `reason` where there is one; as a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Reason(u64);
+
+impl Reason {
+    pub(super) fn of(record: &Record<'_>) -> Reason {
+        let given = record.key_values().get("reason".into());
+        Reason::new(record.file(), record.line(), given)
+    }
+
+    fn new(file: Option<&str>, line: Option<u32>, given: Option<impl fmt::Display>) -> Reason {
+        let mut hashed = Hashed(DefaultHasher::new());
+        (file, line, given.is_some()).hash(&mut hashed.0);
+        if let Some(given) = given {
+            let _ = write!(hashed, "{given}");
+        }
+        Reason(hashed.0.finish())
+    }
+}
+
+/// A text of which nothing but the hash is wanted.
+struct Hashed(DefaultHasher);
+
+impl fmt::Write for Hashed {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        self.0.write(piece.as_bytes());
+        Ok(())
+    }
 }
 
 /// What was said lately, by reason.
 pub(super) struct Repeats {
     limit: u64,
-    seen: BTreeMap<u64, Seen>,
+    seen: BTreeMap<Reason, Seen>,
 }
 
 struct Seen {
     since: SystemTime,
     count: u64,
-    /// The last line that was not written.
-    last: Option<Entry>,
+    /// The first line that was not written, and how many there were.
+    held: Option<(Entry, u64)>,
 }
 
 impl Repeats {
@@ -43,27 +69,28 @@ impl Repeats {
         self.limit = limit;
     }
 
-    /// Whether a line is to be written.
-    pub(super) fn pass(&mut self, entry: &Entry) -> bool {
-        if self.limit == 0 || entry.fatal {
+    /// Whether a line is to be written that is said at this time. `entry` makes it.
+    pub(super) fn pass(
+        &mut self,
+        reason: Reason,
+        at: SystemTime,
+        entry: impl FnOnce() -> Entry,
+    ) -> bool {
+        if self.limit == 0 {
             return true;
         }
-        if self.seen.len() >= limits::LOG_REASONS_MAX && !self.seen.contains_key(&entry.reason) {
+        if self.seen.len() >= limits::LOG_REASONS_MAX && !self.seen.contains_key(&reason) {
             return true;
         }
-        let seen = self.seen.entry(entry.reason).or_insert(Seen {
-            since: entry.at,
+        let seen = self.seen.entry(reason).or_insert(Seen {
+            since: at,
             count: 0,
-            last: None,
+            held: None,
         });
         seen.count += 1;
         let passes = seen.count <= self.limit;
         if !passes {
-            seen.last = Some(Entry {
-                text: entry.text.clone(),
-                fields: entry.fields.clone(),
-                ..*entry
-            });
+            seen.held.get_or_insert_with(|| (entry(), 0)).1 += 1;
         }
         passes
     }
@@ -86,7 +113,7 @@ impl Repeats {
                     || now < seen.since
             })
         };
-        let keys: Vec<u64> = self
+        let keys: Vec<Reason> = self
             .seen
             .iter()
             .filter(|(_, seen)| is_over(seen))
@@ -94,11 +121,10 @@ impl Repeats {
             .collect();
         let over = keys.iter().filter_map(|key| self.seen.remove(key));
         let over = over.filter_map(|seen| {
-            let mut last = seen.last?;
-            let more = seen.count - self.limit;
-            last.text = format!("repeated {more} times: {}", last.text);
-            last.fields.push(("repeated".to_owned(), more.to_string()));
-            Some(last)
+            let (mut held, more) = seen.held?;
+            held.text = format!("repeated {more} times: {}", held.text);
+            held.fields.push(("repeated".to_owned(), more.to_string()));
+            Some(held)
         });
         over.collect()
     }
@@ -109,44 +135,78 @@ mod tests {
     use super::*;
     use ::log::Level;
 
-    fn entry(reason: u64, text: &str, ms: u64) -> Entry {
-        Entry {
-            at: SystemTime::UNIX_EPOCH + Duration::from_millis(ms),
+    fn at(ms: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(ms)
+    }
+
+    fn pass(repeats: &mut Repeats, reason: u64, text: &str, ms: u64) -> bool {
+        repeats.pass(Reason(reason), at(ms), || Entry {
+            at: at(ms),
             level: Level::Info,
             fatal: false,
             text: text.to_owned(),
             fields: Vec::new(),
-            reason,
-        }
+        })
     }
 
     #[test]
     fn a_reason_has_its_share_of_a_second_and_the_rest_is_counted() {
         let mut repeats = Repeats::new(2);
-        let passed = (0..5).map(|n| repeats.pass(&entry(1, &format!("line {n}"), n)));
+        let passed = (0..5).map(|n| pass(&mut repeats, 1, &format!("line {n}"), n));
         assert_eq!(
             passed.collect::<Vec<_>>(),
             [true, true, false, false, false]
         );
-        assert!(repeats.pass(&entry(2, "another reason", 5)));
-        let at = |ms| Some(SystemTime::UNIX_EPOCH + Duration::from_millis(ms));
-        assert!(repeats.over(at(900)).is_empty());
-        let told = repeats.over(at(1_005));
+        assert!(pass(&mut repeats, 2, "another reason", 5));
+        assert!(repeats.over(Some(at(900))).is_empty());
+        let told = repeats.over(Some(at(1_005)));
         assert_eq!(told.len(), 1);
-        assert_eq!(told[0].text, "repeated 3 times: line 4");
-        assert!(repeats.pass(&entry(1, "anew", 1_100)));
+        assert_eq!(told[0].text, "repeated 3 times: line 2");
+        assert_eq!(told[0].fields, [("repeated".to_owned(), "3".to_owned())]);
+        assert!(pass(&mut repeats, 1, "anew", 1_100));
         assert!(repeats.over(None).is_empty(), "nothing was held back");
+    }
+
+    #[test]
+    fn what_was_held_back_is_told_under_another_limit_too() {
+        let mut repeats = Repeats::new(1);
+        assert!(pass(&mut repeats, 1, "line", 0));
+        assert!(!pass(&mut repeats, 1, "line", 1));
+        repeats.limit(10);
+        assert!(pass(&mut repeats, 1, "line", 2));
+        let told = repeats.over(None);
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].text, "repeated 1 times: line");
     }
 
     #[test]
     fn without_a_limit_everything_is_written() {
         let mut repeats = Repeats::new(0);
-        assert!((0..1_000).all(|n| repeats.pass(&entry(1, "line", n))));
+        assert!((0..1_000).all(|n| pass(&mut repeats, 1, "line", n)));
+    }
+
+    #[test]
+    fn only_a_line_that_is_held_back_first_is_made() {
+        let mut repeats = Repeats::new(1);
+        let mut made = 0;
+        for n in 0..10 {
+            repeats.pass(Reason(1), at(n), || {
+                made += 1;
+                Entry {
+                    at: at(n),
+                    level: Level::Info,
+                    fatal: false,
+                    text: String::new(),
+                    fields: Vec::new(),
+                }
+            });
+        }
+        assert_eq!(made, 1);
     }
 
     #[test]
     fn the_place_and_the_reason_make_the_difference() {
-        let of = |line, text: &str| reason(Some("close.rs"), Some(line), Some(&text.to_owned()));
+        let of = |line, text: &str| Reason::new(Some("close.rs"), Some(line), Some(text));
         assert_eq!(of(1, "a"), of(1, "a"));
         assert_ne!(of(1, "a"), of(1, "b"));
         assert_ne!(of(1, "a"), of(2, "a"));

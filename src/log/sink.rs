@@ -316,7 +316,6 @@ mod tests {
             fatal: false,
             text: text.to_owned(),
             fields: Vec::new(),
-            reason: 0,
         }
     }
 
