@@ -232,7 +232,10 @@ impl Host for World {
             return Accepted::Blocked;
         }
         self.accepted = Some(key);
-        Accepted::Stream(Box::new(PipeStream(self.pipe.clone())))
+        Accepted::Stream {
+            stream: Box::new(PipeStream(self.pipe.clone())),
+            more: true,
+        }
     }
 
     fn dial(&mut self, _: &Address, _: ServerKey) -> Result<Box<dyn Stream>, String> {

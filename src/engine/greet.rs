@@ -60,7 +60,7 @@ impl Engine {
                 return;
             }
             match host.accept(listener, self.clients.next_key()) {
-                Accepted::Stream(stream) => {
+                Accepted::Stream { stream, more } => {
                     self.tally.accepted += 1;
                     let id = self.next_id();
                     let key =
@@ -77,6 +77,10 @@ impl Engine {
                         self.close_client(key, "far too many clients", host);
                     } else if over > limits::OVER_LIMIT_MAX {
                         self.refuse(key, self.too_many_clients(), host);
+                    }
+                    if !more {
+                        self.incoming.remove(&listener);
+                        return;
                     }
                 }
                 Accepted::Blocked => {

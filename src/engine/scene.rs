@@ -127,7 +127,10 @@ impl Host for World {
             None => Accepted::Blocked,
             Some(pipe) => {
                 pipe.borrow_mut().who = Some(Who::Client(key));
-                Accepted::Stream(Box::new(PipeStream(pipe)))
+                Accepted::Stream {
+                    stream: Box::new(PipeStream(pipe)),
+                    more: !self.arriving.is_empty(),
+                }
             }
         }
     }

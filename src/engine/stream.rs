@@ -201,7 +201,12 @@ pub struct ListenerId(pub usize);
 /// What accepting brought.
 pub enum Accepted {
     /// A connection.
-    Stream(Box<dyn Stream>),
+    Stream {
+        /// It.
+        stream: Box<dyn Stream>,
+        /// Others wait; if not, an event will come.
+        more: bool,
+    },
     /// Nobody waits any more; an event will come.
     Blocked,
     /// Out of descriptors or memory: try again after a pause. The text says of what.

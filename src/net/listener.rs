@@ -16,6 +16,7 @@ use std::rc::Rc;
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::kill;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 use nix::unistd::{Group, Pid, getppid};
@@ -52,6 +53,16 @@ impl Listener {
             Listening::Unix(listener) => Kind::Unix(listener.accept()?.0),
         };
         Ok(Socket::accepted(accepted, registry, token))
+    }
+
+    /// Whether somebody waits to be accepted. To accept in vain costs several times what asking does: the kernel makes a socket first.
+    pub(super) fn has_more(&self) -> bool {
+        let of = match &self.socket {
+            Listening::Tcp(listener) => listener.as_fd(),
+            Listening::Unix(listener) => listener.as_fd(),
+        };
+        let mut asked = [PollFd::new(of, PollFlags::POLLIN)];
+        poll(&mut asked, PollTimeout::ZERO) != Ok(0) // whatever it is that it says, accepting tells
     }
 
     /// Takes other options over, for connections that are accepted from now on. `old`: those that it had.
@@ -485,5 +496,34 @@ fn owner_is_gone(text: &str, socket: &Path, lock: &Path) -> Result<(), String> {
 impl std::fmt::Display for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_whether_others_wait() {
+        let own = mio::net::TcpListener::bind("127.0.0.1:0".parse().expect("an address"));
+        let own = own.expect("a port");
+        let address = own.local_addr().expect("an address");
+        let listener = Listener {
+            socket: Listening::Tcp(own),
+            name: String::new(),
+            path: String::new(),
+            is_inherited: false,
+            files: None,
+        };
+        let poll = mio::Poll::new().expect("a poll");
+        let registry = Rc::new(poll.registry().try_clone().expect("its registry"));
+        assert!(!listener.has_more());
+        let _clients = [0; 3].map(|_| std::net::TcpStream::connect(address).expect("a client"));
+        let more = [0; 3].map(|number| {
+            let accepted = listener.accept(&registry, Token(number));
+            assert!(accepted.expect("somebody waits").is_ok());
+            listener.has_more()
+        });
+        assert_eq!(more, [true, true, false]);
     }
 }

@@ -661,7 +661,12 @@ impl Host for Shell {
                 return Accepted::Blocked;
             };
             match listener.accept(&self.registry, token(Who::Client(key))) {
-                Ok(Ok(socket)) => return Accepted::Stream(Box::new(socket)),
+                Ok(Ok(socket)) => {
+                    return Accepted::Stream {
+                        stream: Box::new(socket),
+                        more: listener.has_more(),
+                    };
+                }
                 Ok(Err(error)) => return Accepted::Exhausted(error.to_string()),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Accepted::Blocked,

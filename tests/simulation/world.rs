@@ -441,7 +441,10 @@ impl Host for Kernel {
         connection.borrow_mut().spurious(); // bytes may be there already: registering tells
         self.connections
             .push((Who::Client(key), connection.clone()));
-        Accepted::Stream(Box::new(NearEnd(connection)))
+        Accepted::Stream {
+            stream: Box::new(NearEnd(connection)),
+            more: !self.backlog.is_empty() || self.random.chance(20), // who waited may be gone
+        }
     }
 
     fn dial(&mut self, to: &Address, key: ServerKey) -> Result<Box<dyn Stream>, String> {
