@@ -12,9 +12,6 @@ use super::prepared::{Described, Named, Undo};
 use crate::limits;
 use crate::wire::refusal::Refusal;
 
-/// Most vectors that are kept for the next requests.
-const SPARE_MAX: usize = 4;
-
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -67,6 +64,8 @@ struct Owed {
     owner: Owner,
     /// There is a note of it.
     noted: bool,
+    /// How much has to be taken back if the message is skipped or fails.
+    undos: u32,
 }
 
 /// What there is to be known of a request beyond what it is; of few there is anything.
@@ -76,15 +75,6 @@ struct Note {
     told: Option<Told>,
     /// Where the answer to a Describe of ours is kept.
     described: Option<Described>,
-    /// What has to be taken back if the message is skipped or fails.
-    undo: Vec<Undo>,
-}
-
-impl Note {
-    /// Whether it leaves open which named statements there are.
-    fn leaves_names_open(&self) -> bool {
-        self.undo.iter().any(Undo::is_named)
-    }
 }
 
 /// A copy in progress.
@@ -115,6 +105,8 @@ pub struct Expect {
     queue: VecDeque<Owed>,
     /// Of those in the queue of which there is one, in the same order.
     notes: VecDeque<Note>,
+    /// What has to be taken back of each in the queue, one behind the other in the same order.
+    undos: VecDeque<Undo>,
     /// After an error: what the client sends is ignored by the server until a Sync.
     skipping: bool,
     copy: Copy,
@@ -132,12 +124,12 @@ pub struct Expect {
     readies: usize,
     /// Those of them that are our own, and may fail.
     tried_readies: usize,
+    /// Ends of copies in the queue.
+    copy_ends: usize,
     /// Requests that leave open which named statements there are: before the last Sync, and after it.
     open_names: (usize, usize),
     /// To be taken back, in this order.
     undone: Vec<Undo>,
-    /// Room for what has to be taken back, of notes that are over.
-    spare: Vec<Vec<Undo>>,
     /// A request of our own has failed that must not fail.
     broken: bool,
 }
@@ -148,6 +140,7 @@ impl Expect {
         let Expect {
             queue,
             notes,
+            undos,
             skipping,
             copy,
             swallowed,
@@ -157,16 +150,17 @@ impl Expect {
             doubt,
             readies,
             tried_readies,
+            copy_ends,
             open_names,
             undone,
-            spare: _,
             broken,
         } = self;
         queue.clear();
         notes.clear();
+        undos.clear();
         undone.clear();
         (*copy, *open_names) = (Copy::None, (0, 0));
-        (*readies, *tried_readies) = (0, 0);
+        (*readies, *tried_readies, *copy_ends) = (0, 0, 0);
         (*skipping, *swallowed, *unsure, *probing) = (false, false, false, false);
         (*batch, *doubt, *broken) = (false, false, false);
     }
@@ -227,21 +221,22 @@ impl Expect {
 
     /// Adds what has to be taken back if the message noted last comes to nothing.
     pub fn undo(&mut self, undo: Undo) {
-        if let Some(note) = self.note_of_last() {
-            let opens_names = undo.is_named() && !note.leaves_names_open();
-            note.undo.push(undo);
-            self.open_names.1 += usize::from(opens_names);
+        let Some(last) = self.queue.back_mut() else {
+            return;
+        };
+        if undo.is_named() {
+            let its_own = self.undos.iter().rev().take(last.undos as usize);
+            self.open_names.1 += usize::from(!leave_names_open(its_own));
         }
+        last.undos += 1;
+        self.undos.push_back(undo);
     }
 
     /// The note of the message noted last.
     fn note_of_last(&mut self) -> Option<&mut Note> {
         let last = self.queue.back_mut()?;
         if !std::mem::replace(&mut last.noted, true) {
-            self.notes.push_back(Note {
-                undo: self.spare.pop().unwrap_or_default(),
-                ..Note::default()
-            });
+            self.notes.push_back(Note::default());
         }
         self.notes.back_mut()
     }
@@ -278,6 +273,7 @@ impl Expect {
             kind,
             owner,
             noted: false,
+            undos: 0,
         });
         true
     }
@@ -304,7 +300,11 @@ impl Expect {
             Copy::Both => {}
             // Sent before the server has said that it wants to copy, or a late one after an error.
             Copy::None | Copy::Out if self.queue.is_empty() => {}
-            Copy::None | Copy::Out => return self.owe(Kind::CopyEnd, Owner::Client),
+            Copy::None | Copy::Out => {
+                let owed = self.owe(Kind::CopyEnd, Owner::Client);
+                self.copy_ends += usize::from(owed);
+                return owed;
+            }
         }
         false
     }
@@ -423,7 +423,10 @@ impl Expect {
             .position(|owed| owed.kind == Kind::CopyEnd);
         self.copy = if end.is_some() { Copy::None } else { Copy::In };
         let ahead = 1..end.map_or(self.queue.len(), |at| at + 1);
-        let first = usize::from(self.queue.front().is_some_and(|owed| owed.noted));
+        let front = self.queue.front();
+        let first = usize::from(front.is_some_and(|owed| owed.noted));
+        let kept = front.map_or(0, |owed| owed.undos as usize);
+        let mut dropped = 0;
         for owed in self.queue.drain(ahead) {
             match owed.kind {
                 Kind::Sync => self.swallowed = true,
@@ -433,7 +436,9 @@ impl Expect {
             if owed.noted {
                 self.notes.remove(first);
             }
+            dropped += owed.undos as usize;
         }
+        self.undos.drain(kept..kept + dropped);
         self.recount();
         let front = self.queue.front().map(|owed| owed.kind);
         if front == Some(Kind::Execute) && !self.queue.iter().any(|owed| owed.kind == Kind::Sync) {
@@ -447,18 +452,19 @@ impl Expect {
         let mut undone: Vec<(Undo, bool)> = Vec::new();
         if is_ready(front) {
             self.broken |= owner == Owner::Ours;
-            let is_noted = self.queue.front().is_some_and(|owed| owed.noted);
-            if let Some(note) = self.notes.front_mut().filter(|_| is_noted) {
-                let undo = std::mem::take(&mut note.undo);
-                undone.extend(undo.into_iter().map(|undo| (undo, true)));
+            if let Some(front) = self.queue.front_mut() {
+                let count = std::mem::take(&mut front.undos) as usize;
+                undone.extend(self.undos.drain(..count).map(|undo| (undo, true)));
             }
         } else {
             let end = self.queue.iter().position(|owed| owed.kind == Kind::Sync);
             let skipped = self.queue.drain(..end.unwrap_or(self.queue.len()));
             for (at, owed) in skipped.enumerate() {
-                let note = owed.noted.then(|| self.notes.pop_front()).flatten();
-                let undo = note.unwrap_or_default().undo.into_iter();
-                undone.extend(undo.map(|undo| (undo, at == 0)));
+                if owed.noted {
+                    self.notes.pop_front();
+                }
+                let its_own = self.undos.drain(..owed.undos as usize);
+                undone.extend(its_own.map(|undo| (undo, at == 0)));
             }
             self.skipping = self.queue.is_empty();
         }
@@ -470,8 +476,7 @@ impl Expect {
 
     /// If a message that is still to be answered has changed the same since, it is what came before that change.
     fn take_back(&mut self, undo: Undo, failed: bool) {
-        let later = self.notes.iter_mut().flat_map(|note| &mut note.undo);
-        if let Some(left) = undo.put_before(failed, later) {
+        if let Some(left) = undo.put_before(failed, self.undos.iter_mut()) {
             self.undone.push(left);
         }
     }
@@ -479,21 +484,31 @@ impl Expect {
     /// Counts again, after more than one request went at once.
     fn recount(&mut self) {
         let last_sync = self.queue.iter().rposition(|owed| owed.kind == Kind::Sync);
-        let noted = |owed: &&Owed| owed.noted;
-        debug_assert_eq!(self.queue.iter().filter(noted).count(), self.notes.len());
-        let before = self.queue.iter().take(last_sync.unwrap_or(0));
-        let before = before.filter(noted).count();
-        let open = |notes: &mut dyn Iterator<Item = &Note>| {
-            notes.filter(|note| note.leaves_names_open()).count()
-        };
-        self.open_names = (
-            open(&mut self.notes.iter().take(before)),
-            open(&mut self.notes.iter().skip(before)),
+        debug_assert_eq!(
+            self.queue.iter().filter(|owed| owed.noted).count(),
+            self.notes.len()
         );
+        self.open_names = self.count_open_names(last_sync);
         let count =
             |counts: fn(&Owed) -> bool| self.queue.iter().filter(|owed| counts(owed)).count();
         self.readies = count(|owed| changes_status(owed.kind, owed.owner));
         self.tried_readies = count(|owed| is_ready(owed.kind) && owed.owner == Owner::OursTried);
+        self.copy_ends = count(|owed| owed.kind == Kind::CopyEnd);
+    }
+
+    /// Requests that leave open which named statements there are: before this place in the queue, and from there on.
+    fn count_open_names(&self, last_sync: Option<usize>) -> (usize, usize) {
+        let (mut before, mut behind) = (0, 0);
+        let mut undos = self.undos.iter();
+        for (at, owed) in self.queue.iter().enumerate() {
+            let open = leave_names_open(undos.by_ref().take(owed.undos as usize));
+            if at < last_sync.unwrap_or(0) {
+                before += usize::from(open);
+            } else {
+                behind += usize::from(open);
+            }
+        }
+        (before, behind)
     }
 
     /// Asserts that queue, notes and counts tell the same.
@@ -513,37 +528,26 @@ impl Expect {
             count(|owed| is_ready(owed.kind) && owed.owner == Owner::OursTried),
             "tried"
         );
-        let last_sync = self.queue.iter().rposition(|owed| owed.kind == Kind::Sync);
-        let before = self
-            .queue
-            .iter()
-            .take(last_sync.unwrap_or(0))
-            .filter(|o| o.noted)
-            .count();
-        let open = (
-            self.notes
-                .iter()
-                .take(before)
-                .filter(|n| n.leaves_names_open())
-                .count(),
-            self.notes
-                .iter()
-                .skip(before)
-                .filter(|n| n.leaves_names_open())
-                .count(),
+        assert_eq!(
+            self.copy_ends,
+            count(|owed| owed.kind == Kind::CopyEnd),
+            "copy ends"
         );
+        let last_sync = self.queue.iter().rposition(|owed| owed.kind == Kind::Sync);
+        let open = self.count_open_names(last_sync);
         assert_eq!(self.open_names, open, "open names {self:?}");
+        let undos: usize = self.queue.iter().map(|owed| owed.undos as usize).sum();
+        assert_eq!(undos, self.undos.len(), "undos out of step");
         // A note with a kind that can have none.
-        let mut notes = self.notes.iter();
-        for owed in self.queue.iter().filter(|owed| owed.noted) {
-            let note = notes.next().expect("a note");
-            if note.described.is_some() {
+        let (mut notes, mut undos) = (self.notes.iter(), self.undos.iter());
+        for owed in &self.queue {
+            if owed.noted && notes.next().expect("a note").described.is_some() {
                 assert!(
                     owed.kind == Kind::Describe && owed.owner == Owner::Ours,
                     "described {self:?}"
                 );
             }
-            for undo in &note.undo {
+            for undo in undos.by_ref().take(owed.undos as usize) {
                 let fits = match undo {
                     Undo::Name(..) => matches!(
                         owed.kind,
@@ -564,12 +568,18 @@ impl Expect {
     #[inline]
     fn pop(&mut self) {
         self.take_front();
-        while self
-            .queue
-            .front()
-            .is_some_and(|owed| owed.kind == Kind::CopyEnd)
-        {
-            self.take_front(); // outside of a copy: ignored by the server
+        if self.copy_ends > 0 {
+            self.drop_copy_ends();
+        }
+    }
+
+    /// Outside of a copy they are ignored by the server.
+    #[cold]
+    fn drop_copy_ends(&mut self) {
+        let is_end = |owed: &Owed| owed.kind == Kind::CopyEnd;
+        while self.queue.front().is_some_and(is_end) {
+            self.copy_ends -= 1;
+            self.take_front();
         }
     }
 
@@ -583,27 +593,27 @@ impl Expect {
             self.tried_readies -= usize::from(owed.owner == Owner::OursTried);
         }
         if owed.noted {
-            self.take_note();
+            self.notes.pop_front();
+        }
+        if owed.undos > 0 {
+            self.forget(owed.undos);
         }
     }
 
-    /// The request is answered that the first note is of.
+    /// The request is answered of which so much would have had to be taken back.
     #[inline(never)]
-    fn take_note(&mut self) {
-        let Some(mut note) = self.notes.pop_front() else {
-            return;
-        };
-        if note.leaves_names_open() {
+    fn forget(&mut self, undos: u32) {
+        let mut open = false;
+        for _ in 0..undos {
+            open |= self.undos.pop_front().is_some_and(|undo| undo.is_named());
+        }
+        if open {
             let open = if self.open_names.0 > 0 {
                 &mut self.open_names.0
             } else {
                 &mut self.open_names.1
             };
             *open = open.saturating_sub(1);
-        }
-        note.undo.clear();
-        if self.spare.len() < SPARE_MAX {
-            self.spare.push(note.undo);
         }
     }
 
@@ -799,6 +809,11 @@ impl Expect {
     pub fn is_full(&self) -> bool {
         self.queue.len() >= limits::OWED_MAX
     }
+}
+
+/// Whether what has to be taken back leaves open which named statements there are. Goes through all of it.
+fn leave_names_open<'a>(undos: impl Iterator<Item = &'a Undo>) -> bool {
+    undos.fold(false, |open, undo| open | undo.is_named())
 }
 
 fn is_ready(kind: Kind) -> bool {
