@@ -37,8 +37,8 @@ impl Protocol {
     fn known(self) -> [(usize, f64); 2] {
         match self {
             Protocol::Simple => [(1, 5_010.0), (16, 4_010.0)],
-            Protocol::Extended => [(1, 6_845.0), (16, 5_860.0)],
-            Protocol::Prepared => [(1, 6_745.0), (16, 5_760.0)],
+            Protocol::Extended => [(1, 6_700.0), (16, 5_700.0)],
+            Protocol::Prepared => [(1, 6_665.0), (16, 5_660.0)],
         }
     }
 

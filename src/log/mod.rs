@@ -164,7 +164,12 @@ pub struct Flush {
 
 impl Flush {
     /// Waits, but not for a reader that does not read.
-    pub fn wait(self) {
+    pub fn wait(self) {}
+}
+
+impl Drop for Flush {
+    /// A panic that ends the process waits, too.
+    fn drop(&mut self) {
         self.front.order(Order::End);
         let _ = self.is_done.recv_timeout(Duration::from_secs(1));
     }
