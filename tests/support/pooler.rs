@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -13,6 +14,9 @@ use super::{PATIENCE, wait_for, wait_until};
 
 /// What a configuration says where it means the pooler's own port.
 const PORT_MARK: &str = "{port}";
+
+/// What was said before is written by then: lines wait 50 ms for others (`log::GATHER`).
+const LOG_IS_WRITTEN: Duration = Duration::from_millis(200);
 
 /// A running Aether. Dropping it ends it at once; what it logged is shown when the test has failed.
 pub struct Pooler {
@@ -165,8 +169,14 @@ impl Pooler {
         process::rss_kb(self.child.id())
     }
 
-    /// What it has said so far, on both of its outputs.
+    /// What it has said so far, on both of its outputs. Waits until it is written.
     pub fn log(&self) -> String {
+        thread::sleep(LOG_IS_WRITTEN);
+        self.written()
+    }
+
+    /// What of it is written by now.
+    fn written(&self) -> String {
         fs::read(self.place.path().join("log"))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
@@ -181,7 +191,7 @@ impl Pooler {
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
         wait_until(&format!("aether's log says {text:?}"), || {
-            self.log_contains(text)
+            self.written().contains(text)
         });
     }
 
