@@ -150,7 +150,7 @@ fn serve(mut config: Config, arguments: &Arguments) -> Result<(), String> {
     if let Err(text) = &served {
         log::error!(target: lines::FATAL, "{text}");
     }
-    flush.wait();
+    drop(flush);
     served
 }
 

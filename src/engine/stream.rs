@@ -202,7 +202,7 @@ pub struct ListenerId(pub usize);
 pub enum Accepted {
     /// A connection.
     Stream {
-        /// It.
+        /// Its stream.
         stream: Box<dyn Stream>,
         /// Others wait; if not, an event will come.
         more: bool,

@@ -2,7 +2,7 @@
 //!
 //! Whoever logs never waits: lines that find the queue full are dropped and counted, and so are those that a sink does not
 //! take; the next line that gets through says how many. [`format`] makes lines, [`sink`] writes them, [`repeats`] keeps one
-//! reason from filling the disk, before a line is made. Lines wait a moment for others ([`GATHER`]), errors and warnings do not.
+//! reason from filling the disk, before a line is made. Lines wait a moment to be written together ([`PACE`]).
 
 mod format;
 mod repeats;
@@ -65,8 +65,8 @@ struct Entry {
 /// What goes to the thread.
 enum Order {
     Entry(Box<Entry>),
-    /// There are new settings.
-    Apply,
+    /// Settings for what comes behind.
+    Apply(Box<Settings>),
     /// Everything before this has been written; stop.
     End,
 }
@@ -86,8 +86,6 @@ struct Shared {
     /// They are not to wait for others.
     urgent: AtomicBool,
     repeats: Mutex<Repeats>,
-    /// Settings that the thread has not seen yet.
-    next: Mutex<Option<Settings>>,
 }
 
 static FRONT: OnceLock<Front> = OnceLock::new();
@@ -126,7 +124,8 @@ pub fn start(settings: &Settings) -> io::Result<Flush> {
         shared: shared.clone(),
         settings,
         sinks,
-        patience: GATHER,
+        pace: PACE,
+        flushed: None,
         told: 0,
     };
     let thread = thread::Builder::new()
@@ -146,8 +145,7 @@ pub fn start(settings: &Settings) -> io::Result<Flush> {
 pub fn apply(settings: &Settings) {
     settings.tell();
     if let Some(front) = FRONT.get() {
-        *lock(&front.shared.next) = Some(settings.clone());
-        front.order(Order::Apply);
+        front.order(Order::Apply(Box::new(settings.clone())));
     }
 }
 
@@ -156,19 +154,14 @@ pub fn set_level(level: LevelFilter) {
     ::log::set_max_level(level);
 }
 
-/// Waits at the end of the process until what was logged is written.
+/// When it is dropped it waits until what was logged is written, but not for a reader that does not read. To be kept until the
+/// process ends, be it by a panic.
 pub struct Flush {
     front: Front,
     is_done: Receiver<()>,
 }
 
-impl Flush {
-    /// Waits, but not for a reader that does not read.
-    pub fn wait(self) {}
-}
-
 impl Drop for Flush {
-    /// A panic that ends the process waits, too.
     fn drop(&mut self) {
         self.front.order(Order::End);
         let _ = self.is_done.recv_timeout(Duration::from_secs(1));
@@ -181,11 +174,14 @@ impl Shared {
             waiting: AtomicUsize::new(0),
             urgent: AtomicBool::new(false),
             repeats: Mutex::new(Repeats::new(repeat_limit)),
-            next: Mutex::new(None),
         }
     }
 
-    /// What was said lately, if nobody else looks at it.
+    fn repeats(&self) -> MutexGuard<'_, Repeats> {
+        self.repeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same, if nobody else looks at it.
     fn try_repeats(&self) -> Option<MutexGuard<'_, Repeats>> {
         match self.repeats.try_lock() {
             Ok(repeats) => Some(repeats),
@@ -193,10 +189,6 @@ impl Shared {
             Err(TryLockError::WouldBlock) => None,
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Front {
@@ -214,12 +206,12 @@ impl Front {
     fn send(&self, entry: Entry) {
         let is_urgent = entry.level <= Level::Warn || entry.fatal;
         let before = self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        if before >= limits::LOG_QUEUE_MAX {
+        let order = Order::Entry(Box::new(entry));
+        if before >= limits::LOG_QUEUE_MAX || self.to.send(order).is_err() {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             DROPPED.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let _ = self.to.send(Order::Entry(Box::new(entry)));
         if is_urgent || before == CROWD {
             self.hurry();
         }
@@ -235,16 +227,14 @@ impl Log for Front {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let at = SystemTime::now();
+        let (at, reason) = (SystemTime::now(), Reason::of(record));
         // The thread holds them for a moment once in a while, and is not waited for.
         if record.target() != FATAL
             && let Some(mut repeats) = self.shared.try_repeats()
+            && !repeats.pass(reason, at, || Entry::new(record, at))
         {
-            let reason = Reason::of(record);
-            if !repeats.pass(reason, at, || Entry::new(record, at)) {
-                REPEATED.fetch_add(1, Ordering::Relaxed);
-                return;
-            }
+            REPEATED.fetch_add(1, Ordering::Relaxed);
+            return;
         }
         self.send(Entry::new(record, at));
     }
@@ -278,8 +268,18 @@ impl<'kvs> VisitSource<'kvs> for Fields {
     }
 }
 
-/// How long a line may wait for others, to be written together: waking a thread for every line costs more than the line.
-const GATHER: Duration = Duration::from_millis(50);
+/// How lines are written together: waking a thread for every line costs more than the line.
+struct Pace {
+    /// How long a line may wait for others, if none of them is urgent.
+    gather: Duration,
+    /// What is urgent is written at once, but not more often than this.
+    urgent: Duration,
+}
+
+const PACE: Pace = Pace {
+    gather: Duration::from_millis(50),
+    urgent: Duration::from_millis(2),
+};
 /// So many lines wait no longer.
 const CROWD: usize = 256;
 
@@ -288,8 +288,9 @@ struct Writer {
     shared: Arc<Shared>,
     settings: Settings,
     sinks: Sinks,
-    /// How long lines wait for others.
-    patience: Duration,
+    pace: Pace,
+    /// When something was written last.
+    flushed: Option<Instant>,
     /// Dropped lines that were told of.
     told: u64,
 }
@@ -297,7 +298,7 @@ struct Writer {
 impl Writer {
     fn run(&mut self, orders: &Receiver<Order>) {
         loop {
-            let patience = lock(&self.shared.repeats).patience();
+            let patience = self.shared.repeats().patience(SystemTime::now());
             let first = match orders.recv_timeout(patience) {
                 Ok(order) => Some(order),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -306,9 +307,8 @@ impl Writer {
             if matches!(first, Some(Order::Entry(_))) {
                 self.wait_for_others();
             }
-            self.look_at_settings();
             let ends = self.gather(first, orders);
-            self.repeated((!ends).then(SystemTime::now));
+            self.tell_of_repeated(ends);
             self.flush();
             if ends {
                 return;
@@ -316,14 +316,18 @@ impl Writer {
         }
     }
 
-    /// Waits for other lines, unless something is urgent.
+    /// Waits for other lines: for a moment only if something is urgent.
     fn wait_for_others(&self) {
         let begin = Instant::now();
         while !self.shared.urgent.swap(false, Ordering::Acquire) {
-            let Some(left) = self.patience.checked_sub(begin.elapsed()) else {
+            let Some(left) = self.pace.gather.checked_sub(begin.elapsed()) else {
                 return;
             };
             thread::park_timeout(left);
+        }
+        let age = self.flushed.map(|flushed| flushed.elapsed());
+        if let Some(left) = age.and_then(|age| self.pace.urgent.checked_sub(age)) {
+            thread::sleep(left);
         }
     }
 
@@ -336,7 +340,7 @@ impl Writer {
                     self.tell_of_dropped();
                     self.write(&entry);
                 }
-                Order::Apply => {}
+                Order::Apply(settings) => self.apply(*settings),
                 Order::End => return true,
             }
             if self.sinks.held() >= limits::LOG_WRITE_MAX {
@@ -348,16 +352,13 @@ impl Writer {
     }
 
     fn flush(&mut self) {
+        self.flushed = Some(Instant::now());
         let lost = self.sinks.flush();
         DROPPED.fetch_add(lost, Ordering::Relaxed);
     }
 
-    fn look_at_settings(&mut self) {
-        let next = lock(&self.shared.next).take();
-        let Some(settings) = next else {
-            return;
-        };
-        lock(&self.shared.repeats).limit(settings.repeat_limit);
+    fn apply(&mut self, settings: Settings) {
+        self.shared.repeats().limit(settings.repeat_limit);
         self.flush();
         if let Err(error) = self.sinks.reopen(&settings) {
             let text = format!("the log stays where it is: {error}");
@@ -366,11 +367,14 @@ impl Writer {
         self.settings = settings;
     }
 
-    /// Tells how often reasons were met that have had their share. `now`: of those whose time is over; `None`: of all.
-    fn repeated(&mut self, now: Option<SystemTime>) {
-        let over = lock(&self.shared.repeats).over(now);
-        for entry in over {
-            self.write(&entry);
+    /// Tells how often reasons were met that have had their share: those whose time is over, at the end all.
+    fn tell_of_repeated(&mut self, ends: bool) {
+        let mut repeats = self.shared.repeats();
+        let now = SystemTime::now(); // nobody has begun a share after this
+        let over = repeats.over((!ends).then_some(now));
+        drop(repeats);
+        for held in over {
+            self.write(&held.told(now));
         }
     }
 
@@ -425,48 +429,145 @@ mod tests {
             shared,
             sinks: Sinks::open(&settings).expect("it opens"),
             settings,
-            patience: GATHER,
+            pace: PACE,
+            flushed: None,
             told,
         };
         (writer, path)
     }
 
-    #[test]
-    fn an_error_and_the_end_do_not_wait_for_others() {
-        let (to, orders) = mpsc::channel();
-        let shared = Arc::new(Shared::new(0));
-        let (mut writer, path) = writer("urgent", shared.clone(), dropped());
-        writer.patience = Duration::from_secs(3_600);
-        let thread = thread::spawn(move || writer.run(&orders));
-        let front = Front {
-            to,
-            shared,
-            writer: thread.thread().clone(),
-        };
-        ::log::set_max_level(LevelFilter::Info);
-        let has = |texts: &[&str]| {
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
-            texts.iter().all(|wanted| text.contains(wanted))
-        };
-        let come = |texts: &[&str]| {
+    const LONG: Duration = Duration::from_secs(3_600);
+
+    /// A thread that writes, the way to it, and what it has written.
+    struct Running {
+        flush: Flush,
+        path: PathBuf,
+    }
+
+    impl Running {
+        fn start(name: &str, pace: Pace, repeat_limit: u64) -> Running {
+            let (to, orders) = mpsc::channel();
+            let (done, is_done) = mpsc::channel();
+            let shared = Arc::new(Shared::new(repeat_limit));
+            let (mut writer, path) = writer(name, shared.clone(), dropped());
+            writer.pace = pace;
+            let thread = thread::spawn(move || {
+                writer.run(&orders);
+                drop(done);
+            });
+            ::log::set_max_level(LevelFilter::Info);
+            let writer = thread.thread().clone();
+            let front = Front { to, shared, writer };
+            let flush = Flush { front, is_done };
+            Running { flush, path }
+        }
+
+        fn say(&self, level: Level, text: &str) {
+            say(&self.flush.front, level, text);
+        }
+
+        fn has(&self, text: &str) -> bool {
+            let written = std::fs::read_to_string(&self.path);
+            written.unwrap_or_default().contains(text)
+        }
+
+        fn comes(&self, text: &str) {
             let begin = Instant::now();
-            while !has(texts) {
-                assert!(begin.elapsed() < Duration::from_secs(30), "{texts:?}");
+            while !self.has(text) {
+                assert!(begin.elapsed() < Duration::from_secs(30), "{text}");
                 thread::sleep(Duration::from_millis(5));
             }
+        }
+    }
+
+    #[test]
+    fn an_error_a_crowd_and_the_end_do_not_wait_for_others() {
+        let pace = Pace {
+            gather: LONG,
+            urgent: Duration::ZERO,
         };
-        say(&front, Level::Info, "first");
+        let running = Running::start("urgent", pace, 0);
+        running.say(Level::Info, "first");
         thread::sleep(Duration::from_millis(100));
-        assert!(!has(&["first"]), "it waits for others");
-        say(&front, Level::Error, "second");
-        come(&["first", "second"]);
-        (0..=CROWD).for_each(|n| say(&front, Level::Info, &format!("number {n}")));
-        come(&["number 0", &format!("number {}", CROWD - 1)]);
-        say(&front, Level::Info, "last");
-        front.order(Order::End);
-        come(&["last"]);
-        thread.join().expect("it ends");
+        assert!(!running.has("first"), "it waits for others");
+        running.say(Level::Error, "second");
+        running.comes("first");
+        running.comes("second");
+        (0..=CROWD).for_each(|n| running.say(Level::Info, &format!("number {n}.")));
+        running.comes(&format!("number {}.", CROWD - 1));
+        running.say(Level::Info, "last");
+        let path = running.path.clone();
+        // A panic that ends the process waits, too.
+        let ended = thread::spawn(move || {
+            let _running = running;
+            panic!("the process ends");
+        });
+        assert!(ended.join().is_err());
+        let text = std::fs::read_to_string(&path).expect("a file");
+        assert!(text.contains("last"), "{text}");
         let _ = std::fs::remove_file(&path);
+    }
+
+    /// A storm of errors must not cost a write each.
+    #[test]
+    fn what_is_urgent_is_written_at_its_pace() {
+        let pace = Pace {
+            gather: LONG,
+            urgent: Duration::from_secs(3),
+        };
+        let running = Running::start("pace", pace, 0);
+        running.say(Level::Error, "first");
+        running.comes("first");
+        running.say(Level::Error, "second");
+        thread::sleep(Duration::from_millis(100));
+        assert!(!running.has("second"), "it was written by itself");
+        running.say(Level::Error, "third");
+        running.comes("third");
+        assert!(running.has("second"));
+        let _ = std::fs::remove_file(&running.path);
+    }
+
+    #[test]
+    fn what_was_only_counted_is_told_and_settings_hold_for_what_comes_behind() {
+        let running = Running::start("counted", PACE, 1);
+        (0..3).for_each(|n| running.say(Level::Info, &format!("line {n}")));
+        running.comes("repeated 2 times: line 1");
+        assert!(!running.has("[INFO] line 1"));
+        running.say(Level::Info, "before");
+        let other = running.path.with_extension("other");
+        let settings = Settings {
+            level: LevelFilter::Info,
+            format: Format::Logfmt,
+            stderr: false,
+            file: Some(other.clone()),
+            syslog: None,
+            repeat_limit: 0,
+        };
+        running.flush.front.order(Order::Apply(Box::new(settings)));
+        running.say(Level::Error, "behind");
+        let path = running.path.clone();
+        drop(running);
+        let text = |path: &PathBuf| std::fs::read_to_string(path).expect("a file");
+        assert!(text(&path).ends_with("[INFO] before\n"), "{}", text(&path));
+        assert!(text(&other).contains("level=error"), "{}", text(&other));
+        assert!(text(&other).contains("behind") && !text(&other).contains("before"));
+        let _ = (std::fs::remove_file(&path), std::fs::remove_file(&other));
+    }
+
+    /// A thread that is gone costs lines that are counted.
+    #[test]
+    fn nobody_writes_any_more() {
+        let (to, orders) = mpsc::channel();
+        drop(orders);
+        let shared = Arc::new(Shared::new(0));
+        let front = Front {
+            to,
+            shared: shared.clone(),
+            writer: thread::current(),
+        };
+        ::log::set_max_level(LevelFilter::Info);
+        say(&front, Level::Info, "into the void");
+        assert_eq!(shared.waiting.load(Ordering::Relaxed), 0);
     }
 
     /// Catalogue fault R3: a log sink that is not read must not hold up the loop.

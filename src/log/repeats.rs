@@ -53,8 +53,36 @@ pub(super) struct Repeats {
 struct Seen {
     since: SystemTime,
     count: u64,
-    /// The first line that was not written, and how many there were.
-    held: Option<(Entry, u64)>,
+    held: Option<Held>,
+}
+
+impl Seen {
+    /// How much of its window is left. A clock that was set back ends it, too.
+    fn left(&self, now: SystemTime) -> Duration {
+        let age = now.duration_since(self.since).unwrap_or(WINDOW);
+        WINDOW.saturating_sub(age)
+    }
+}
+
+/// Lines that were not written: the first, and how many there were.
+pub(super) struct Held {
+    first: Entry,
+    count: u64,
+}
+
+impl Held {
+    /// The line that tells of them.
+    pub(super) fn told(self, at: SystemTime) -> Entry {
+        let Held { first, count } = self;
+        let mut fields = first.fields;
+        fields.push(("repeated".to_owned(), count.to_string()));
+        Entry {
+            at,
+            text: format!("repeated {count} times: {}", first.text),
+            fields,
+            ..first
+        }
+    }
 }
 
 impl Repeats {
@@ -90,43 +118,32 @@ impl Repeats {
         seen.count += 1;
         let passes = seen.count <= self.limit;
         if !passes {
-            seen.held.get_or_insert_with(|| (entry(), 0)).1 += 1;
+            let held = seen.held.get_or_insert_with(|| Held {
+                first: entry(),
+                count: 0,
+            });
+            held.count += 1;
         }
         passes
     }
 
     /// How long nothing may have to be said.
-    pub(super) fn patience(&self) -> Duration {
-        match self.seen.is_empty() {
-            true => Duration::from_secs(3600),
-            false => WINDOW,
-        }
+    pub(super) fn patience(&self, now: SystemTime) -> Duration {
+        let left = self.seen.values().map(|seen| seen.left(now));
+        left.min().unwrap_or(Duration::from_secs(3600))
     }
 
-    /// Lines that tell of what was not written, of reasons whose time is over by `now`; `None`: of all.
-    pub(super) fn over(&mut self, now: Option<SystemTime>) -> Vec<Entry> {
-        let is_over = |seen: &Seen| {
-            // A clock that was set back ends it, too.
-            now.is_none_or(|now| {
-                now.duration_since(seen.since)
-                    .is_ok_and(|age| age >= WINDOW)
-                    || now < seen.since
-            })
-        };
-        let keys: Vec<Reason> = self
-            .seen
-            .iter()
-            .filter(|(_, seen)| is_over(seen))
-            .map(|(key, _)| *key)
-            .collect();
-        let over = keys.iter().filter_map(|key| self.seen.remove(key));
-        let over = over.filter_map(|seen| {
-            let (mut held, more) = seen.held?;
-            held.text = format!("repeated {more} times: {}", held.text);
-            held.fields.push(("repeated".to_owned(), more.to_string()));
-            Some(held)
+    /// What was not written of reasons whose time is over by `now`; `None`: of all.
+    pub(super) fn over(&mut self, now: Option<SystemTime>) -> Vec<Held> {
+        let mut over = Vec::new();
+        self.seen.retain(|_, seen| {
+            let stays = now.is_some_and(|now| !seen.left(now).is_zero());
+            if !stays {
+                over.extend(seen.held.take());
+            }
+            stays
         });
-        over.collect()
+        over
     }
 }
 
@@ -161,8 +178,12 @@ mod tests {
         assert!(repeats.over(Some(at(900))).is_empty());
         let told = repeats.over(Some(at(1_005)));
         assert_eq!(told.len(), 1);
-        assert_eq!(told[0].text, "repeated 3 times: line 2");
-        assert_eq!(told[0].fields, [("repeated".to_owned(), "3".to_owned())]);
+        let told = told.into_iter().map(|held| held.told(at(1_005)));
+        for entry in told {
+            assert_eq!(entry.at, at(1_005));
+            assert_eq!(entry.text, "repeated 3 times: line 2");
+            assert_eq!(entry.fields, [("repeated".to_owned(), "3".to_owned())]);
+        }
         assert!(pass(&mut repeats, 1, "anew", 1_100));
         assert!(repeats.over(None).is_empty(), "nothing was held back");
     }
@@ -176,7 +197,21 @@ mod tests {
         assert!(pass(&mut repeats, 1, "line", 2));
         let told = repeats.over(None);
         assert_eq!(told.len(), 1);
-        assert_eq!(told[0].text, "repeated 1 times: line");
+        let told = told.into_iter().map(|held| held.told(at(3)).text);
+        assert_eq!(told.collect::<Vec<_>>(), ["repeated 1 times: line"]);
+    }
+
+    #[test]
+    fn patience_ends_with_the_first_window() {
+        let mut repeats = Repeats::new(1);
+        assert!(repeats.patience(at(0)) > Duration::from_secs(60));
+        assert!(pass(&mut repeats, 1, "line", 10_000));
+        assert!(pass(&mut repeats, 2, "line", 10_300));
+        assert_eq!(repeats.patience(at(10_950)), Duration::from_millis(50));
+        assert_eq!(repeats.patience(at(11_200)), Duration::ZERO);
+        assert!(repeats.over(Some(at(11_200))).is_empty());
+        assert_eq!(repeats.patience(at(11_200)), Duration::from_millis(100));
+        assert_eq!(repeats.patience(at(9_000)), Duration::ZERO, "set back");
     }
 
     #[test]

@@ -225,8 +225,8 @@ impl Expect {
             return;
         };
         if undo.is_named() {
-            let its_own = self.undos.iter().rev().take(last.undos as usize);
-            self.open_names.1 += usize::from(!leave_names_open(its_own));
+            let mut its_own = self.undos.iter().rev().take(last.undos as usize);
+            self.open_names.1 += usize::from(!its_own.any(Undo::is_named));
         }
         last.undos += 1;
         self.undos.push_back(undo);
@@ -501,7 +501,8 @@ impl Expect {
         let (mut before, mut behind) = (0, 0);
         let mut undos = self.undos.iter();
         for (at, owed) in self.queue.iter().enumerate() {
-            let open = leave_names_open(undos.by_ref().take(owed.undos as usize));
+            let its_own = undos.by_ref().take(owed.undos as usize); // all of it is gone through
+            let open = its_own.fold(false, |open, undo| open | undo.is_named());
             if at < last_sync.unwrap_or(0) {
                 before += usize::from(open);
             } else {
@@ -809,11 +810,6 @@ impl Expect {
     pub fn is_full(&self) -> bool {
         self.queue.len() >= limits::OWED_MAX
     }
-}
-
-/// Whether what has to be taken back leaves open which named statements there are. Goes through all of it.
-fn leave_names_open<'a>(undos: impl Iterator<Item = &'a Undo>) -> bool {
-    undos.fold(false, |open, undo| open | undo.is_named())
 }
 
 fn is_ready(kind: Kind) -> bool {

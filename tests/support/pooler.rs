@@ -15,7 +15,7 @@ use super::{PATIENCE, wait_for, wait_until};
 /// What a configuration says where it means the pooler's own port.
 const PORT_MARK: &str = "{port}";
 
-/// What was said before is written by then: lines wait 50 ms for others (`log::GATHER`).
+/// What was said before is written by then: lines wait 50 ms for others (`log::PACE`).
 const LOG_IS_WRITTEN: Duration = Duration::from_millis(200);
 
 /// A running Aether. Dropping it ends it at once; what it logged is shown when the test has failed.
