@@ -13,7 +13,7 @@ use std::process::Child;
 use nix::sys::signal::Signal;
 use support::process::{self, Place};
 use support::wire::{bind, describe, execute, parse, sync, terminated};
-use support::{Cluster, PATIENCE, Wire, wait_for, wait_until};
+use support::{Cluster, PATIENCE, Wire, pgbouncer, wait_for, wait_until};
 
 /// Transactions of a long run and of a short one; what is between their counts belongs to the transactions alone.
 const RUNS: [u32; 2] = [3_000, 1_000];
@@ -166,10 +166,11 @@ impl Counted {
         let ini = format!(
             "[databases]\nbench = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {{port}}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 20\n\
-             max_client_conn = 1000\n",
-            cluster.port()
+             max_client_conn = 1000\n{}",
+            cluster.port(),
+            pgbouncer().more_ini()
         );
-        Counted::start(Path::new("/usr/sbin/pgbouncer"), &[], "pgbouncer.ini", &ini)
+        Counted::start(&pgbouncer().program, &[], "pgbouncer.ini", &ini)
     }
 
     /// Ends it and says how many instructions it has taken.
@@ -263,13 +264,13 @@ fn observed() {
 
 fn compare() {
     let cluster = cluster();
+    println!("beside {}", pgbouncer().name);
     for clients in [1, 16] {
         for protocol in PROTOCOLS {
             let aether = || Counted::aether(&cluster, "transaction");
-            let mode = if protocol == Protocol::Prepared {
-                "session"
-            } else {
-                "transaction"
+            let mode = match protocol {
+                Protocol::Prepared => pgbouncer().mode_for_prepared(),
+                Protocol::Simple | Protocol::Extended => "transaction",
             };
             let pgbouncer = || Counted::pgbouncer(&cluster, mode);
             let ours = count(&aether, Signal::SIGQUIT, protocol, clients);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use crate::contender::{Contender, Field, Setup, in_turn};
+use crate::support::pgbouncer;
 use crate::support::process::Place;
 use crate::transactions::{Load, Script, pgbench};
 
@@ -21,7 +22,8 @@ type Calls = BTreeMap<String, f64>;
 pub fn measure(field: &Field) -> String {
     let mut text = format!(
         "\n## System calls per transaction\n\n`pgbench -S`, {CLIENTS} clients, by `strace -c -f`. 4 and the amortised epoll_wait are asked of Aether. \
-         *prepared*: PgBouncer in session mode.\n\n| Workload | pooler | calls | which |\n|---|---|---|---|\n"
+         *prepared*: PgBouncer in {} mode.\n\n| Workload | pooler | calls | which |\n|---|---|---|---|\n",
+        pgbouncer().mode_for_prepared()
     );
     for (protocol, tls) in [
         ("simple", false),
@@ -92,7 +94,7 @@ fn counted(
     ];
     let setup = match (contender, protocol) {
         (Contender::PgBouncer, "prepared") => Setup {
-            mode: "session",
+            mode: pgbouncer().mode_for_prepared(),
             ..Setup::USUAL
         },
         _ => Setup::USUAL,

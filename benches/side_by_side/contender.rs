@@ -9,12 +9,12 @@ use nix::sys::signal::Signal;
 
 use crate::settings::Settings;
 use crate::support::process::{self, Place};
-use crate::support::{Cluster, PATIENCE, cluster, pooler, wait_for, wait_until};
+use crate::support::{Cluster, PATIENCE, cluster, pgbouncer, pooler, wait_for, wait_until};
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contender {
-    /// Debian's `pgbouncer`: what the others are compared with.
+    /// Debian's `pgbouncer`, as a rule: what the others are compared with.
     PgBouncer,
     /// The one of this tree.
     Aether,
@@ -142,7 +142,7 @@ impl Field {
         let (port, metrics) = (process::free_port(), process::free_port());
         let program: PathBuf = match contender {
             Contender::Aether => aether().to_owned(),
-            Contender::PgBouncer => "/usr/sbin/pgbouncer".into(),
+            Contender::PgBouncer => pgbouncer().program.clone(),
             Contender::Haproxy => "/usr/sbin/haproxy".into(),
         };
         assert!(
@@ -239,8 +239,10 @@ impl Field {
             "[databases]\n{NAME} = {server}\n{more}[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = {method}\nauth_file = users\npool_mode = {}\ndefault_pool_size = {}\nmax_client_conn = 12000\n\
              client_tls_sslmode = allow\nclient_tls_cert_file = server.crt\nclient_tls_key_file = server.key\n\
-             server_tls_sslmode = disable\nignore_startup_parameters = extra_float_digits\n",
-            setup.mode, setup.pool,
+             server_tls_sslmode = disable\nignore_startup_parameters = extra_float_digits\n{}",
+            setup.mode,
+            setup.pool,
+            pgbouncer().more_ini(),
         );
         place.write("pgbouncer.ini", &text)
     }

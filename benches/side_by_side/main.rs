@@ -105,7 +105,7 @@ fn heading(field: &Field) -> String {
         env!("CARGO_PKG_VERSION"),
         measured(),
         field.cluster.sql("postgres", "SHOW server_version"),
-        first_line(Command::new("pgbouncer").arg("--version")),
+        support::pgbouncer().name,
         first_line(Command::new("/usr/sbin/haproxy").arg("-v")),
         settings.rounds,
         settings.seconds.as_secs_f64(),

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::contender::{Contender, Field, NAME, Running, Setup, in_turn};
 use crate::cost::{self, quantile};
+use crate::support::pgbouncer;
 use crate::support::process::Place;
 use crate::support::wait_until;
 use crate::table::{Row, number, render};
@@ -58,6 +59,7 @@ fn cases(field: &Field) -> Vec<Case> {
             let target = match (protocol, clients) {
                 ("simple", 16 | 64) => Some(0.95),
                 ("simple", 500) | ("extended", 16) => Some(0.92),
+                ("prepared", 16 | 64) if pgbouncer().prepares => Some(PREPARED_TARGET),
                 _ => None,
             };
             cases.push(Case {
@@ -94,15 +96,23 @@ fn cases(field: &Field) -> Vec<Case> {
     cases
 }
 
+const WHAT: &str = "`pgbench -S`, or `SELECT 1`; all of the contender's threads. HAProxy has a server per client, hence no row of 500.";
+const NO_PREPARED: &str = " This PgBouncer has no prepared statements in transaction mode: *prepared* is Aether's transaction mode beside \
+    its session mode with a server per client, and again beside its *extended* in transaction mode, which the target is about then.";
+/// Of PgBouncer's prepared statements in transaction mode; without any, of its extended protocol.
+const PREPARED_TARGET: f64 = 0.80;
+
 /// The section.
 pub fn measure(field: &Field) -> String {
     let shared = field.start_all(Setup::USUAL);
+    // Without prepared statements in transaction mode it needs a server for each client, and cannot have 500.
+    let prepares = pgbouncer().prepares;
     let session = Setup {
         mode: "session",
         pool: 64,
         ..Setup::USUAL
     };
-    let sessions = field.start(Contender::PgBouncer, session);
+    let sessions = (!prepares).then(|| field.start(Contender::PgBouncer, session));
     let cases = cases(field);
     let mut rows: Vec<Row> = cases
         .iter()
@@ -117,10 +127,11 @@ pub fn measure(field: &Field) -> String {
                     continue;
                 }
                 let running = match (contender, case.load.protocol, case.load.clients) {
-                    (Contender::Haproxy, _, 500) | (Contender::PgBouncer, "prepared", 500) => {
-                        continue;
+                    (Contender::Haproxy, _, 500) => continue,
+                    (Contender::PgBouncer, "prepared", 500) if !prepares => continue,
+                    (Contender::PgBouncer, "prepared", _) => {
+                        sessions.as_ref().unwrap_or(&shared[contender as usize])
                     }
-                    (Contender::PgBouncer, "prepared", _) => &sessions,
                     _ => &shared[contender as usize],
                 };
                 let seen = run(field, running, case.load);
@@ -131,11 +142,12 @@ pub fn measure(field: &Field) -> String {
     }
     let text = render(
         "CPU time per transaction, µs",
-        "`pgbench -S`, or `SELECT 1`; all of the contender's threads. HAProxy has a server per client, hence no row of 500. \
-         PgBouncer 1.18 has no prepared statements in transaction mode: *prepared* is Aether's transaction mode beside PgBouncer's \
-         session mode with a server per client, and again beside PgBouncer's *extended* in transaction mode, which the target is about.",
+        &(WHAT.to_owned() + if prepares { "" } else { NO_PREPARED }),
         1,
-        &with_prepared(&cases, rows),
+        &match prepares {
+            true => rows,
+            false => with_prepared(&cases, rows),
+        },
     );
     text + &latency_table(&cases, &latencies)
 }
@@ -149,7 +161,7 @@ fn with_prepared(cases: &[Case], rows: Vec<Row>) -> Vec<Row> {
         if case.name == "prepared"
             && let Some(extended) = cases.iter().position(same)
         {
-            let target = matches!(case.load.clients, 16 | 64).then_some(0.80);
+            let target = matches!(case.load.clients, 16 | 64).then_some(PREPARED_TARGET);
             all.push(row.against(
                 &rows[extended],
                 format!("{}, to PgBouncer's extended", row.workload),

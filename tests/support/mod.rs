@@ -8,12 +8,14 @@
 
 pub mod certificates;
 pub mod cluster;
+pub mod pgbouncer;
 pub mod pooler;
 pub mod process;
 pub mod scene;
 pub mod wire;
 
 pub use cluster::{Cluster, Stop};
+pub use pgbouncer::pgbouncer;
 pub use pooler::Pooler;
 pub use scene::Scene;
 pub use wire::{Message, ServerError, Wire};
