@@ -36,9 +36,9 @@ impl Protocol {
     /// wakes the pooler for each message; and of several, who do not get the same server each time.
     fn known(self) -> [(usize, f64); 2] {
         match self {
-            Protocol::Simple => [(1, 5_010.0), (16, 4_010.0)],
-            Protocol::Extended => [(1, 6_700.0), (16, 5_700.0)],
-            Protocol::Prepared => [(1, 6_665.0), (16, 5_660.0)],
+            Protocol::Simple => [(1, 4_660.0), (16, 3_940.0)],
+            Protocol::Extended => [(1, 6_350.0), (16, 5_740.0)],
+            Protocol::Prepared => [(1, 6_110.0), (16, 5_370.0)],
         }
     }
 

@@ -228,23 +228,22 @@ impl Engine {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        let mut buffer = std::mem::take(&mut self.buffer);
+        let buffer = &mut self.buffer;
         let input = if client.link.is_readable() && client.link.is_flushed() {
-            client.link.read(&mut buffer)
+            client.link.read(buffer)
         } else {
             Input::Nothing
         };
         let input = match input {
             Input::Nothing if client.link.has_carry() => {
-                Input::Bytes(client.link.take_carry(&mut buffer))
+                Input::Bytes(client.link.take_carry(buffer))
             }
             input => input,
         };
-        let (mut asks, mut fresh) = (false, 0);
         match input {
             Input::Bytes(count) if is_plain(client, buffer.get(..count).unwrap_or_default()) => {
                 client.since = self.now;
-                (asks, fresh) = (true, count);
+                self.serve_at_once(key, count, host);
             }
             // Part of a record.
             Input::Nothing if client.link.is_readable() && client.link.is_flushed() => {
@@ -252,16 +251,17 @@ impl Engine {
             }
             Input::Nothing => {}
             Input::Bytes(count) => {
-                asks = self.idle_bytes(key, buffer.get(..count).unwrap_or_default(), host)
+                let buffer = std::mem::take(&mut self.buffer);
+                let asks = self.idle_bytes(key, buffer.get(..count).unwrap_or_default(), host);
+                self.buffer = buffer;
+                if asks {
+                    self.serve_at_once(key, 0, host);
+                }
             }
             Input::Closed(Why::Eof) => {
                 self.close_client(key, "client closed the connection without Terminate", host)
             }
             Input::Closed(why) => self.close_client(key, &format!("client lost: {why}"), host),
-        }
-        self.buffer = buffer;
-        if asks {
-            self.serve_at_once(key, fresh, host);
         }
     }
 

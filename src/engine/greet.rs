@@ -27,16 +27,13 @@ use crate::wire::startup::{self, First, NotStartup, Startup};
 
 impl Engine {
     pub(super) fn can_accept(&self) -> bool {
-        let stands = self.holds.is_suspended();
-        !stands && !self.incoming.is_empty() && self.now >= self.accept_after
+        let somebody_waits = !self.incoming.is_empty();
+        somebody_waits && !self.holds.is_suspended() && self.now >= self.accept_after
     }
 
     /// Accepts whoever waits, a bounded number per listener and turn.
     #[inline(never)]
     pub(super) fn accept(&mut self, host: &mut dyn Host) {
-        if !self.can_accept() {
-            return;
-        }
         for listener in self.incoming.clone() {
             self.accept_at(listener, host);
         }

@@ -274,21 +274,24 @@ impl Engine {
     pub fn turn(&mut self, now: Tick, events: &mut Vec<Event>, host: &mut dyn Host) -> Turn {
         self.now = self.now.max(now);
         self.handshakes = 0;
-        for event in events.drain(..) {
-            self.event(event, host);
+        if !events.is_empty() {
+            self.take_in(events, host);
         }
         self.timers(host);
-        self.accept(host);
+        if self.can_accept() {
+            self.accept(host);
+        }
         for round in 0..limits::ROUNDS_PER_TURN {
             if round > 0 && self.runnable.is_empty() {
                 break; // as a rule
             }
-            let mut running = std::mem::take(&mut self.running);
-            std::mem::swap(&mut running, &mut self.runnable);
-            for who in running.drain(..) {
+            std::mem::swap(&mut self.running, &mut self.runnable);
+            let mut at = 0;
+            while let Some(&who) = self.running.get(at) {
                 self.run(who, host);
+                at += 1;
             }
-            self.running = running;
+            self.running.clear();
             self.settle(host);
         }
         let stopped = self.stop_is_complete(host);
@@ -312,6 +315,12 @@ impl Engine {
     }
 
     #[inline(never)]
+    fn take_in(&mut self, events: &mut Vec<Event>, host: &mut dyn Host) {
+        for event in events.drain(..) {
+            self.event(event, host);
+        }
+    }
+
     fn event(&mut self, event: Event, host: &mut dyn Host) {
         match event {
             Event::Ready(who, ready) => self.ready(who, ready),

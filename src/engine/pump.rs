@@ -184,7 +184,9 @@ impl Pair<'_, '_> {
         if half_closed || matches!(self.client.state, ClientState::Departing(_)) {
             pass_the_end_on(self.server);
         }
-        self.probe();
+        if self.server.relay.is_unsure() {
+            self.probe();
+        }
         self.verdict(half_closed)
     }
 
@@ -383,6 +385,7 @@ impl Pair<'_, '_> {
     }
 
     /// Before a server is given back: is it certain that it has said everything?
+    #[cold]
     fn probe(&mut self) {
         if self.client.mode() != PoolMode::Session
             && let Some(sql) = self.server.relay.probe()

@@ -3,6 +3,7 @@
 //! [`run`] is the process's loop. It turns what the kernel says into [`Event`]s, calls [`Engine::turn`], and does nothing else
 //! that could block: names and key derivations are worked on by [`helper`] threads.
 
+mod clock;
 mod facts;
 mod helper;
 mod keeper;
@@ -21,14 +22,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Registry, Token};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::admin::{Admin, Steward as _};
-use crate::arena::{ClientKey, ServerKey, Tick};
+use crate::arena::{ClientKey, ServerKey};
 use crate::auth::KeyDerivation;
 use crate::config::{self, Config, PoolConfig, Sockets};
 use crate::engine::{
@@ -37,6 +38,7 @@ use crate::engine::{
 };
 use crate::limits;
 use crate::log::{Format, Settings};
+use clock::Clock;
 use helper::Helpers;
 use keeper::Keeper;
 pub use listener::Listener;
@@ -379,9 +381,8 @@ pub fn run(
     let mut pages = Pages::new(FIRST_PAGE_TOKEN, pages, &shell.registry)?;
     let mut push = Push::new(PUSH);
     let started_us = facts::now_us();
-    let start = Instant::now();
-    let now = || Tick(0).plus(start.elapsed());
-    let mut engine = Engine::new(Rc::new(config), now(), &mut shell);
+    let clock = Clock::start();
+    let mut engine = Engine::new(Rc::new(config), clock.now(), &mut shell);
     engine.contain(true);
     // The old process lets go: from here on nothing can fail any more.
     if let Some(estate) = estate {
@@ -404,12 +405,12 @@ pub fn run(
     // Whoever connected before the loop began has no edge of its own.
     events.extend((0..shell.listeners.len()).map(|at| Event::Incoming(ListenerId(at))));
     loop {
-        let begun = now();
+        let begun = clock.now();
         let turn = engine.turn(begun, &mut events, &mut shell);
         if admin.has_work(&turn.requests) {
-            let begun = now();
+            let begun = clock.now();
             events.extend(admin.serve(&mut engine, &turn.requests, &mut keeper, &mut shell));
-            let ended = now();
+            let ended = clock.now();
             admin.served(Duration::from_micros(ended.since(begun)), ended);
         }
         if turn.stopped {
@@ -438,11 +439,11 @@ pub fn run(
             wake = wake.into_iter().chain(at).min();
         }
         if pages.is_on() || pushes {
-            engine.turned(now().since(begun));
+            engine.turned(clock.now().since(begun));
         }
         let timeout = match wake {
             _ if !events.is_empty() => Some(Duration::ZERO),
-            Some(wake) => Some(Duration::from_micros(wake.since(begun)).next_millisecond()),
+            Some(wake) => Some(next_millisecond(wake.since(begun))),
             None => None,
         };
         let timeout = timeout.into_iter().chain(alive).min();
@@ -562,15 +563,9 @@ impl Shell {
     }
 }
 
-/// Rounds up: a poll that returns a little early only costs another turn, but it costs it every time.
-trait NextMillisecond {
-    fn next_millisecond(self) -> Duration;
-}
-
-impl NextMillisecond for Duration {
-    fn next_millisecond(self) -> Duration {
-        Duration::from_millis(u64::try_from(self.as_micros().div_ceil(1000)).unwrap_or(u64::MAX))
-    }
+/// So many microseconds, rounded up: a poll that returns a little early only costs another turn, but it costs it every time.
+fn next_millisecond(us: u64) -> Duration {
+    Duration::from_millis(us.div_ceil(1000))
 }
 
 fn readiness(event: &mio::event::Event) -> Ready {

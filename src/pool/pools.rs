@@ -519,10 +519,15 @@ impl Pools {
             return false;
         }
         let is_listed = pool.lists_roles || self.users_are_limited;
-        if is_listed && self.is_surplus(pool_key, kind) {
-            return false;
-        }
-        let Some(pool) = self.arena.get_mut(pool_key) else {
+        let pool = if is_listed {
+            if self.is_surplus(pool_key, kind) {
+                return false;
+            }
+            self.arena.get_mut(pool_key)
+        } else {
+            Some(pool)
+        };
+        let Some(pool) = pool else {
             return false;
         };
         let Some(state) = pool.kinds.get_mut(kind).filter(|state| state.is_calm()) else {

@@ -731,7 +731,7 @@ impl Relay {
 
     /// A query whose answer shows that nothing more comes for the client, after a copy has failed in a way that leaves this open.
     pub fn probe(&mut self) -> Option<&'static [u8]> {
-        if !self.is_over() || !self.expect.is_unsure() {
+        if !self.expect.is_unsure() || !self.is_over() {
             return None;
         }
         self.expect.probed_by_us();

@@ -90,7 +90,7 @@ impl Relay {
             (self.touched, self.up.swallowed) = (true, false);
             self.expect.sent(*tag);
             let next = at + header.message_len();
-            if !self.recover.passed_unkept(*tag) {
+            if !self.recover.passed_plainly(header, at) {
                 let passed = Passed {
                     header,
                     begins: false, // it matters with a name only

@@ -489,10 +489,13 @@ pub fn is_one_of_ours(name: &[u8]) -> bool {
     name.starts_with(PREFIX)
 }
 
+/// Of a name on servers and the NUL behind it.
+const SERVER_NAME_ROOM: usize = 24;
+
 /// A name of a statement on servers. It is made for every message that names one, so it takes no heap.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerName {
-    bytes: [u8; 24],
+    bytes: [u8; SERVER_NAME_ROOM],
     length: usize,
 }
 
@@ -500,16 +503,23 @@ impl ServerName {
     /// One of those that have no number.
     pub fn of(name: &[u8]) -> ServerName {
         let mut new = ServerName {
-            bytes: [0; 24],
+            bytes: [0; SERVER_NAME_ROOM],
             length: 0,
         };
         new.push(name);
         new
     }
 
+    /// With the NUL that ends it in a message.
+    pub fn ended(&self) -> &[u8] {
+        self.bytes.get(..=self.length).unwrap_or_default()
+    }
+
+    /// One byte stays 0.
     fn push(&mut self, part: &[u8]) {
         let end = self.length + part.len();
-        if let Some(room) = self.bytes.get_mut(self.length..end) {
+        let room = self.bytes.get_mut(self.length..end);
+        if let Some(room) = room.filter(|_| end < SERVER_NAME_ROOM) {
             room.copy_from_slice(part);
             self.length = end;
         }

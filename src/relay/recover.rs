@@ -159,13 +159,17 @@ impl Recover {
         false
     }
 
-    /// The same for the Describe of a portal, Execute or Sync of a batch that is not kept. False: it is, and nothing was noted.
-    pub(super) fn passed_unkept(&mut self, tag: u8) -> bool {
-        let unkept = self.stage == Stage::Passed;
-        if unkept {
-            self.end_at(tag);
+    /// The same for the Describe of a portal, Execute or Sync of a batch that nothing has happened to. False: something has, and
+    /// nothing was noted.
+    pub(super) fn passed_plainly(&mut self, header: Header, at: usize) -> bool {
+        match self.stage {
+            Stage::Passed => self.end_at(header.tag),
+            Stage::Kept(Last::Message | Last::Flush) => {
+                self.passed_more(header, at);
+            }
+            _ => return false,
         }
-        unkept
+        true
     }
 
     fn passed_first(&mut self, passed: Passed, at: usize) {

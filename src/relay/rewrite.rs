@@ -628,10 +628,12 @@ impl Relay {
                 Begun::More
             };
         };
-        let discards = with
-            .client
-            .statement(name)
-            .is_some_and(|statement| statement.discards());
+        let named = with.client.get(name).cloned();
+        let discards = match (&named, &with.client.unnamed) {
+            (Some(named), _) => named.statement.discards(),
+            (None, Unnamed::Kept(statement)) => name.is_empty() && statement.discards(),
+            (None, _) => false,
+        };
         let target = if discards {
             what_it_deallocates(name, with)
         } else {
@@ -647,16 +649,19 @@ impl Relay {
         }
         let found = match target {
             Some(Deallocated::Prepared(_)) => self.bind_deallocate(name, at, with, edit),
-            _ => self.find(name, Use::Bind, at, with, edit),
+            _ => self.find(name, named, Use::Bind, at, with, edit),
         };
         match found {
             Found::Wait => return Begun::Wait,
             Found::Refused(refusal) => return self.refuse(header, refusal, at, edit),
             Found::AsItIs | Found::As(..) => {}
         }
-        self.deallocates.retain(|(bound, _)| bound != portal);
-        self.deallocates
-            .extend(target.map(|target| (portal.to_vec(), target)));
+        if !self.deallocates.is_empty() {
+            self.deallocates.retain(|(bound, _)| bound != portal);
+        }
+        if let Some(target) = target {
+            self.deallocates.push((portal.to_vec(), target));
+        }
         self.discarding |= discards;
         let Found::As(server_name, told) = found else {
             return self.passes(header);
@@ -665,10 +670,11 @@ impl Relay {
         let length = header.length as usize + server_name.len() - name.len();
         edit.skip(at, at + skipped);
         edit.insert(at + skipped, |out| {
-            out.push(b'B');
-            out.extend_from_slice(&(length as u32).to_be_bytes());
-            cstr(out, portal);
-            cstr(out, &server_name);
+            let [a, b, c, d] = (length as u32).to_be_bytes();
+            out.extend_from_slice(&[b'B', a, b, c, d]);
+            // With what ends it, as it came.
+            out.extend_from_slice(here.get(..=portal.len()).unwrap_or_default());
+            out.extend_from_slice(server_name.ended());
         });
         self.begin_up(header);
         self.tally.binds += u64::from(!name.is_empty());
@@ -678,10 +684,11 @@ impl Relay {
         Begun::Bytes(skipped)
     }
 
-    /// What a client's name is on the server, prepared there by now.
+    /// What a client's name is on the server, prepared there by now. `named`: what it knows by it.
     fn find(
         &mut self,
         name: &[u8],
+        named: Option<Rc<Named>>,
         purpose: Use,
         at: usize,
         with: &mut With<'_>,
@@ -693,7 +700,7 @@ impl Relay {
         if self.expect.statements_are_open() {
             return Found::Wait;
         }
-        match with.client.get(name).cloned() {
+        match named {
             Some(named) => self.prepare(&named, name, purpose, at, with, edit),
             None if is_one_of_ours(name) => {
                 Found::As(ServerName::of(NOBODY), Told::Spelled(name.into()))
@@ -763,7 +770,8 @@ impl Relay {
         let Some(name) = statement_name(body) else {
             return self.passes(header);
         };
-        let (server_name, told) = match self.find(name, Use::Describe, at, with, edit) {
+        let named = with.client.get(name).cloned();
+        let (server_name, told) = match self.find(name, named, Use::Describe, at, with, edit) {
             Found::Wait => return Begun::Wait,
             Found::Refused(refusal) => return self.refuse(header, refusal, at, edit),
             Found::AsItIs => return self.passes(header),

@@ -201,10 +201,11 @@ const SECONDS: [u32; 256] = bytes_in(1);
 const THIRDS: [u32; 256] = bytes_in(2);
 
 /// What was read last, for each letter that a word which matters begins with, in [`LANE`] bits: whether it was no letter; such a
-/// first letter behind that; behind this a second one that fits; a third one. (The last bit is never set: nothing spills over.)
+/// first letter behind that; behind this a second one that fits; a third one; whether that was so one byte before. (The last bit is
+/// never set: nothing spills over.)
 type Reading = u64;
 
-const LANE: usize = 5;
+const LANE: usize = 6;
 const LANES: Reading = {
     let (mut lanes, mut at) = (0, 0);
     while at < INITIALS.len() {
@@ -219,6 +220,8 @@ const OUTSIDE: Reading = LANES;
 const BEGUN: Reading = LANES << 1 | LANES << 2;
 /// Three.
 const FOUND: Reading = LANES << 3;
+/// Three, with this byte or the one before.
+const FOUND_OF_TWO: Reading = FOUND | LANES << 4;
 
 /// The letters that words begin with which matter.
 const INITIALS: &[u8] = b"stpldcrahi";
@@ -228,8 +231,9 @@ const FITS: [Reading; 256] = {
     let (mut fits, mut byte) = ([0; 256], 0);
     while byte < 256 {
         let letter = LETTERS[byte];
+        fits[byte] = LANES << 4;
         if letter == 0 {
-            fits[byte] = OUTSIDE;
+            fits[byte] |= OUTSIDE;
         }
         let mut lane = 0;
         while lane < INITIALS.len() {
@@ -270,36 +274,34 @@ const fn read_on(reading: Reading, byte: u8) -> Reading {
 /// Where the first word of a text begins that may matter: one whose first three letters fit, or all that are here. Nothing of a
 /// word stands before the text.
 fn next_that_may_matter(text: &[u8]) -> Option<usize> {
-    let (blocks, rest) = text.as_chunks::<8>();
-    let mut reading = OUTSIDE;
-    for (number, block) in blocks.iter().enumerate() {
-        let (before, mut all) = (reading, 0);
-        for &byte in block {
-            reading = read_on(reading, byte);
-            all |= reading;
+    let (pairs, _) = text.as_chunks::<2>();
+    let (blocks, _) = pairs.as_chunks::<BLOCK>();
+    let (mut reading, mut behind) = (OUTSIDE, 0);
+    for block in blocks {
+        let (mut next, mut all) = (reading, 0);
+        for &[one, other] in block {
+            next = read_on(read_on(next, one), other);
+            all |= next;
         }
-        if all & FOUND != 0 {
-            return third_letter(before, block).map(|third| number * 8 + third - 2);
+        if all & FOUND_OF_TWO != 0 {
+            break;
         }
+        (reading, behind) = (next, behind + 2 * BLOCK);
     }
-    let behind = text.len() - rest.len();
-    if let Some(third) = third_letter(reading, rest) {
-        return Some(behind + third - 2);
-    }
-    let last = rest
-        .iter()
-        .fold(reading, |reading, &byte| read_on(reading, byte));
-    let begun = if last & LANES << 2 != 0 { 2 } else { 1 };
-    (last & BEGUN != 0).then(|| text.len() - begun)
-}
-
-/// Where the first word that may matter has its third letter, if it has it here.
-fn third_letter(mut reading: Reading, text: &[u8]) -> Option<usize> {
-    text.iter().position(|&byte| {
+    let rest = text.get(behind..).unwrap_or_default();
+    let third = rest.iter().position(|&byte| {
         reading = read_on(reading, byte);
         reading & FOUND != 0
-    })
+    });
+    if let Some(third) = third {
+        return Some(behind + third - 2);
+    }
+    let begun = if reading & LANES << 2 != 0 { 2 } else { 1 };
+    (reading & BEGUN != 0).then(|| text.len() - begun)
 }
+
+/// So many pairs of bytes are read before anybody looks whether a word was found in them.
+const BLOCK: usize = 8;
 
 /// The hashes of [`WORDS`].
 const HASHES: [u32; WORDS.len()] = {
