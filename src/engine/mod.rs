@@ -107,7 +107,7 @@ pub struct Engine {
     wheel: Wheel<Timer>,
     /// Who can go on. Each is in it at most once (`Link::listed`).
     runnable: Vec<Who>,
-    /// Its other half: whoever is run in a round. Empty but for its room.
+    /// Its other half: whoever is run in a round. Empty between two, but for its room.
     running: Vec<Who>,
     /// Pools whose queue or stock has changed.
     unsettled: BTreeSet<PoolKey>,

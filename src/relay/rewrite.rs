@@ -629,11 +629,10 @@ impl Relay {
             };
         };
         let named = with.client.get(name).cloned();
-        let discards = match (&named, &with.client.unnamed) {
-            (Some(named), _) => named.statement.discards(),
-            (None, Unnamed::Kept(statement)) => name.is_empty() && statement.discards(),
-            (None, _) => false,
-        };
+        let statement = named.as_ref().map(|named| &named.statement);
+        let discards = statement
+            .or_else(|| with.client.statement(name))
+            .is_some_and(|statement| statement.discards());
         let target = if discards {
             what_it_deallocates(name, with)
         } else {
